@@ -1,0 +1,98 @@
+"""What every module needs to know about arrays: dtypes, axes, shapes and keys."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+
+PyTree = Any
+
+
+def is_inexact(dtype: DTypeLike) -> bool:
+    """Whether `dtype` is a floating or complex dtype."""
+    return jnp.issubdtype(dtype, jnp.inexact)
+
+
+def accumulator_dtype(dtype: DTypeLike) -> jnp.dtype:
+    """The dtype for sums and statistics over `dtype`: float32 or wider."""
+    if not is_inexact(dtype):
+        return jnp.result_type(float)
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def compute_dtype(x: jax.Array, param: jax.Array) -> jnp.dtype:
+    """The dtype a layer computes in: that of `x`, unless `x` is integer or `param` complex."""
+    if not is_inexact(x.dtype):
+        return param.dtype
+    if jnp.iscomplexobj(param):
+        return jnp.promote_types(x.dtype, param.dtype)
+    return x.dtype
+
+
+def floating(x: ArrayLike) -> jax.Array:
+    """`x` as a floating array: integers and booleans become the default float."""
+    x = jnp.asarray(x)
+    return x if is_inexact(x.dtype) else x.astype(jnp.result_type(float))
+
+
+def widen(x: ArrayLike) -> jax.Array:
+    """`x` as an array in its accumulator dtype."""
+    x = jnp.asarray(x)
+    return x.astype(accumulator_dtype(x.dtype))
+
+
+def canonical_axes(axis: int | Sequence[int], ndim: int, function: str) -> tuple[int, ...]:
+    """`axis` as a sorted tuple of different non-negative axes."""
+    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    out_of_range = [a for a in axes if not -ndim <= a < ndim]
+    if out_of_range:
+        raise ValueError(f"{function}: axis {axis} is out of range for x with {ndim} axes")
+    canonical = tuple(sorted(a % ndim for a in axes))
+    if len(set(canonical)) != len(canonical):
+        raise ValueError(f"{function}: axis {axis} names the same axis of x twice")
+    return canonical
+
+
+def along(param: ArrayLike, axes: Sequence[int], ndim: int) -> jax.Array:
+    """`param`, which has the shape of `axes` alone, reshaped to broadcast against `ndim` axes."""
+    param = jnp.asarray(param)
+    sizes = dict(zip(axes, param.shape, strict=True))
+    return param.reshape([sizes.get(a, 1) for a in range(ndim)])
+
+
+def check_shape(function: str, name: str, array: ArrayLike, expected: tuple[int, ...]) -> None:
+    """Raise unless `array`, the argument `name` of `function`, has the `expected` shape."""
+    if jnp.shape(array) != expected:
+        raise ValueError(
+            f"{function}: {name} has shape {jnp.shape(array)}, expected shape {expected}"
+        )
+
+
+def is_concrete(value: Any) -> bool:
+    """Whether the value of a hyperparameter is known while tracing, so that it can be checked."""
+    return not isinstance(value, jax.core.Tracer) and not callable(value)
+
+
+def check_range(
+    function: str, name: str, value: Any, low: float, high: float = float("inf"), *, unit: str = ""
+) -> None:
+    """Raise unless `low <= value <= high`; traced values and schedules pass."""
+    if is_concrete(value) and not bool(jnp.all((value >= low) & (value <= high))):
+        bounds = f">= {low:g}" if high == float("inf") else f"in [{low:g}, {high:g}]"
+        raise ValueError(f"{function}: {name} is {value}, expected a number {bounds}{unit}")
+
+
+def check_key(function: str, key: Any) -> None:
+    """Raise unless `key` is one typed PRNG key."""
+    dtype = getattr(key, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        got = type(key).__name__ if dtype is None else f"an array of dtype {dtype}"
+        raise TypeError(
+            f"{function}: key is {got}, expected a typed PRNG key as made by jax.random.key(seed)"
+        )
+    if key.shape != ():
+        raise ValueError(
+            f"{function}: key is an array of keys of shape {key.shape}, expected one key"
+        )

@@ -1,0 +1,114 @@
+"""Penalties on parameters: functions of the params, to be added to a loss.
+
+`where` chooses the leaves: a glob on the path or several of them ("*" also crosses "/"), a
+predicate `(path, leaf) -> bool`, or a tree of booleans. The default is every leaf named `kernel`.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._arrays import PyTree, accumulator_dtype, check_range, widen
+from jaxnn.paths import Selection, selected_leaves
+
+__all__ = ["elastic_net", "l1", "l2"]
+
+KERNELS = ("kernel", "*/kernel")
+
+Penalty = Callable[[PyTree], jax.Array]
+
+
+def l1(strength: ArrayLike, where: Selection = KERNELS) -> Penalty:
+    """The L1 penalty (lasso), which makes weights zero: `strength Σ |w|`.
+
+    Args:
+        strength: the factor λ, at least 0; may be traced.
+        where: the leaves it is taken over.
+
+    Returns:
+        A function of the params that returns a scalar, float32 or wider.
+
+    Raises:
+        ValueError: `strength` is known and negative; a pattern matches no leaf.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> params = {"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([5.0, 5.0])}
+        >>> nn.regularizers.l1(0.1)(params)
+        Array(0.3, dtype=float32)
+    """
+    check_range("l1", "strength", strength, 0)
+    return lambda params: strength * _sum(jnp.abs, params, where)
+
+
+def l2(strength: ArrayLike, where: Selection = KERNELS) -> Penalty:
+    """The L2 penalty (ridge), which makes weights small: `strength Σ w²`.
+
+    Its gradient is `2 strength w`; no half is hidden in it.
+
+    Args:
+        strength: the factor λ, at least 0; may be traced.
+        where: the leaves it is taken over.
+
+    Returns:
+        A function of the params that returns a scalar, float32 or wider.
+
+    Raises:
+        ValueError: `strength` is known and negative; a pattern matches no leaf.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> params = {"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([5.0, 5.0])}
+        >>> nn.regularizers.l2(0.1)(params)
+        Array(0.5, dtype=float32)
+        >>> nn.regularizers.l2(0.1, where="bias")(params)
+        Array(5., dtype=float32)
+    """
+    check_range("l2", "strength", strength, 0)
+    return lambda params: strength * _sum(_square, params, where)
+
+
+def elastic_net(
+    l1_strength: ArrayLike, l2_strength: ArrayLike, where: Selection = KERNELS
+) -> Penalty:
+    """The elastic net: `l1_strength Σ |w| + l2_strength Σ w²`.
+
+    Paper: Zou and Hastie, Regularization and Variable Selection via the Elastic Net, 2005.
+
+    Args:
+        l1_strength: the factor of the L1 part, at least 0; may be traced.
+        l2_strength: the factor of the L2 part, at least 0; may be traced.
+        where: the leaves it is taken over.
+
+    Returns:
+        A function of the params that returns a scalar, float32 or wider.
+
+    Raises:
+        ValueError: a strength is known and negative; a pattern matches no leaf.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> params = {"kernel": jnp.array([[1.0, -2.0]])}
+        >>> nn.regularizers.elastic_net(0.1, 1.0)(params)
+        Array(5.3, dtype=float32)
+    """
+    first, second = l1(l1_strength, where), l2(l2_strength, where)
+    return lambda params: first(params) + second(params)
+
+
+def _square(w: jax.Array) -> jax.Array:
+    return jnp.square(w) if not jnp.iscomplexobj(w) else jnp.square(w.real) + jnp.square(w.imag)
+
+
+def _sum(
+    function: Callable[[jax.Array], jax.Array], params: PyTree, where: Selection
+) -> jax.Array:
+    leaves = [widen(leaf) for leaf in selected_leaves(params, where)]
+    sums = [jnp.sum(function(leaf)) for leaf in leaves]
+    dtype = jnp.result_type(*(accumulator_dtype(s.dtype) for s in sums))
+    total = jnp.zeros((), dtype)
+    for part in sums:
+        total = total + part.astype(dtype)
+    return total

@@ -1,0 +1,184 @@
+"""Schedules: functions of the number of updates so far, with optax's names and arguments.
+
+A schedule can be given wherever an optimizer takes a learning rate.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._arrays import check_range, is_concrete
+
+__all__ = [
+    "constant_schedule",
+    "cosine_decay_schedule",
+    "exponential_decay",
+    "warmup_cosine_decay_schedule",
+]
+
+Schedule = Callable[[Any], Any]
+
+
+def _check_steps(schedule: str, name: str, steps: Any) -> None:
+    if is_concrete(steps) and steps <= 0:
+        raise ValueError(f"{schedule}: {name} is {steps}, expected a positive number of steps")
+
+
+def _as_float(count: ArrayLike) -> jax.Array:
+    return jnp.asarray(count, jnp.result_type(float))
+
+
+def constant_schedule(value: ArrayLike) -> Schedule:
+    """Always the same: `f(t) = value`.
+
+    Args:
+        value: the value; may be traced.
+
+    Returns:
+        A schedule.
+
+    Example:
+        >>> import jaxnn as nn
+        >>> nn.schedules.constant_schedule(0.1)(1000)
+        0.1
+    """
+    return lambda count: value
+
+
+def cosine_decay_schedule(
+    init_value: ArrayLike, decay_steps: ArrayLike, alpha: ArrayLike = 0.0, exponent: ArrayLike = 1.0
+) -> Schedule:
+    """Half a cosine from `init_value` down to `alpha * init_value`, which it keeps.
+
+    `f(t) = init_value ((1 - alpha) (½ (1 + cos(π min(t, T) / T)))^exponent + alpha)`, T being
+    `decay_steps`.
+
+    Paper: Loshchilov and Hutter, SGDR, https://arxiv.org/abs/1608.03983
+
+    Args:
+        init_value: the value at t = 0.
+        decay_steps: the number of steps T of the decay, at least 1.
+        alpha: the last value as a fraction of the first.
+        exponent: bends the curve.
+
+    Returns:
+        A schedule.
+
+    Raises:
+        ValueError: `decay_steps` is known and less than 1.
+
+    Example:
+        >>> import jaxnn as nn
+        >>> f = nn.schedules.cosine_decay_schedule(1.0, 100)
+        >>> [round(float(f(t)), 3) for t in (0, 50, 100, 1000)]
+        [1.0, 0.5, 0.0, 0.0]
+    """
+    _check_steps("cosine_decay_schedule", "decay_steps", decay_steps)
+
+    def schedule(count: ArrayLike) -> jax.Array:
+        progress = jnp.clip(_as_float(count) / decay_steps, 0, 1)
+        cosine = 0.5 * (1 + jnp.cos(jnp.pi * progress))
+        return init_value * ((1 - alpha) * cosine**exponent + alpha)
+
+    return schedule
+
+
+def warmup_cosine_decay_schedule(
+    init_value: ArrayLike,
+    peak_value: ArrayLike,
+    warmup_steps: ArrayLike,
+    decay_steps: ArrayLike,
+    end_value: ArrayLike = 0.0,
+    exponent: ArrayLike = 1.0,
+) -> Schedule:
+    """A straight line up to `peak_value`, then half a cosine down to `end_value`, which it keeps.
+
+    Paper: Goyal et al., Accurate, Large Minibatch SGD, https://arxiv.org/abs/1706.02677 (warm-up);
+    Loshchilov and Hutter, SGDR, https://arxiv.org/abs/1608.03983 (cosine)
+
+    Args:
+        init_value: the value at t = 0.
+        peak_value: the value at t = `warmup_steps`.
+        warmup_steps: the number of steps of the line, at least 0.
+        decay_steps: the number of steps of the whole, the line included.
+        end_value: the value from t = `decay_steps` on.
+        exponent: bends the cosine.
+
+    Returns:
+        A schedule.
+
+    Raises:
+        ValueError: the steps are known and not `0 <= warmup_steps < decay_steps`.
+
+    Example:
+        >>> import jaxnn as nn
+        >>> f = nn.schedules.warmup_cosine_decay_schedule(0.0, 1.0, 10, 110)
+        >>> [round(float(f(t)), 3) for t in (0, 5, 10, 60, 110)]
+        [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    check_range("warmup_cosine_decay_schedule", "warmup_steps", warmup_steps, 0)
+    _check_steps(
+        "warmup_cosine_decay_schedule", "decay_steps - warmup_steps", decay_steps - warmup_steps
+    )
+
+    def schedule(count: ArrayLike) -> jax.Array:
+        t = _as_float(count)
+        risen = jnp.clip(t / jnp.maximum(_as_float(warmup_steps), 1), 0, 1)
+        rising = init_value + (peak_value - init_value) * risen
+        progress = jnp.clip((t - warmup_steps) / (decay_steps - warmup_steps), 0, 1)
+        cosine = (0.5 * (1 + jnp.cos(jnp.pi * progress))) ** exponent
+        falling = end_value + (peak_value - end_value) * cosine
+        return jnp.where(t < warmup_steps, rising, falling)
+
+    return schedule
+
+
+def exponential_decay(
+    init_value: ArrayLike,
+    transition_steps: ArrayLike,
+    decay_rate: ArrayLike,
+    transition_begin: ArrayLike = 0,
+    staircase: bool = False,
+    end_value: ArrayLike | None = None,
+) -> Schedule:
+    """A geometric decay: `f(t) = init_value * decay_rate^((t - transition_begin) / transition_steps)`.
+
+    Args:
+        init_value: the value until t = `transition_begin`.
+        transition_steps: the number of steps in which the value is multiplied by `decay_rate`.
+        decay_rate: the factor, more than 0; the value grows if it is more than 1.
+        transition_begin: the step at which the decay begins.
+        staircase: whether the exponent is rounded down to a whole number.
+        end_value: a bound of the value: below for a decay, above for growth; None for none.
+
+    Returns:
+        A schedule.
+
+    Raises:
+        ValueError: `transition_steps` or `decay_rate` is known and not positive (optax makes the
+            schedule constant then).
+
+    Example:
+        >>> import jaxnn as nn
+        >>> f = nn.schedules.exponential_decay(1.0, 10, 0.5)
+        >>> [round(float(f(t)), 3) for t in (0, 10, 20, 25)]
+        [1.0, 0.5, 0.25, 0.177]
+    """
+    _check_steps("exponential_decay", "transition_steps", transition_steps)
+    if is_concrete(decay_rate) and decay_rate <= 0:
+        raise ValueError(f"exponential_decay: decay_rate is {decay_rate}, expected more than 0")
+
+    def schedule(count: ArrayLike) -> jax.Array:
+        exponent = jnp.maximum(_as_float(count) - transition_begin, 0) / transition_steps
+        if staircase:
+            exponent = jnp.floor(exponent)
+        value = init_value * jnp.power(_as_float(decay_rate), exponent)
+        if end_value is None:
+            return value
+        bounded_below = jnp.maximum(value, end_value)
+        return jnp.where(_as_float(decay_rate) < 1, bounded_below, jnp.minimum(value, end_value))
+
+    return schedule
