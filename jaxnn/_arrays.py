@@ -62,6 +62,11 @@ def along(param: ArrayLike, axes: Sequence[int], ndim: int) -> jax.Array:
     return param.reshape([sizes.get(a, 1) for a in range(ndim)])
 
 
+def absolute(x: jax.Array) -> jax.Array:
+    """`|x|`, with derivative 0 at 0 (that of `jnp.abs` is 1)."""
+    return x * jnp.sign(x) if not jnp.iscomplexobj(x) else jnp.abs(x)
+
+
 def check_shape(function: str, name: str, array: ArrayLike, expected: tuple[int, ...]) -> None:
     """Raise unless `array`, the argument `name` of `function`, has the `expected` shape."""
     if jnp.shape(array) != expected:
@@ -76,12 +81,12 @@ def is_concrete(value: Any) -> bool:
 
 
 def check_range(
-    function: str, name: str, value: Any, low: float, high: float = float("inf"), *, unit: str = ""
+    function: str, name: str, value: Any, low: float, high: float = float("inf")
 ) -> None:
     """Raise unless `low <= value <= high`; traced values and schedules pass."""
-    if is_concrete(value) and not bool(jnp.all((value >= low) & (value <= high))):
+    if is_concrete(value) and not low <= value <= high:
         bounds = f">= {low:g}" if high == float("inf") else f"in [{low:g}, {high:g}]"
-        raise ValueError(f"{function}: {name} is {value}, expected a number {bounds}{unit}")
+        raise ValueError(f"{function}: {name} is {value}, expected a number {bounds}")
 
 
 def check_key(function: str, key: Any) -> None:

@@ -371,7 +371,9 @@ class _Children:
 # Further keywords: a wrapper declares those of its child, so that an unknown name is refused.
 
 
-def _declare_keywords(own: list[inspect.Parameter], apply: Callable[..., Any]) -> Callable[..., Any]:
+def _declare_keywords(
+    own: list[inspect.Parameter], apply: Callable[..., Any]
+) -> Callable[..., Any]:
     """`apply`, whose `**extra` stands for the keywords `own` and no others."""
     names = {parameter.name for parameter in own}
     signature = inspect.signature(apply)

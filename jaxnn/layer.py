@@ -220,7 +220,9 @@ def as_layer(value: Any, where: str) -> Layer:
         return value
     if getattr(value, "is_constructor", False):
         name = value.__name__
-        raise TypeError(f"{where} is the constructor {name}, expected a layer: call it, {name}(...)")
+        raise TypeError(
+            f"{where} is the constructor {name}, expected a layer: call it, {name}(...)"
+        )
     if isinstance(value, type) or not callable(value):
         raise TypeError(f"{where} is {value!r}, expected a Layer or a function of arrays")
     return elementwise(value)

@@ -4,13 +4,14 @@
 predicate `(path, leaf) -> bool`, or a tree of booleans. The default is every leaf named `kernel`.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._arrays import PyTree, accumulator_dtype, check_range, widen
+from jaxnn._arrays import PyTree, absolute, check_range, widen
 from jaxnn.paths import Selection, selected_leaves
 
 __all__ = ["elastic_net", "l1", "l2"]
@@ -40,7 +41,7 @@ def l1(strength: ArrayLike, where: Selection = KERNELS) -> Penalty:
         Array(0.3, dtype=float32)
     """
     check_range("l1", "strength", strength, 0)
-    return lambda params: strength * _sum(jnp.abs, params, where)
+    return lambda params: strength * _sum(absolute, params, where)
 
 
 def l2(strength: ArrayLike, where: Selection = KERNELS) -> Penalty:
@@ -102,13 +103,8 @@ def _square(w: jax.Array) -> jax.Array:
     return jnp.square(w) if not jnp.iscomplexobj(w) else jnp.square(w.real) + jnp.square(w.imag)
 
 
-def _sum(
-    function: Callable[[jax.Array], jax.Array], params: PyTree, where: Selection
-) -> jax.Array:
+def _sum(function: Callable[[jax.Array], jax.Array], params: PyTree, where: Selection) -> jax.Array:
     leaves = [widen(leaf) for leaf in selected_leaves(params, where)]
     sums = [jnp.sum(function(leaf)) for leaf in leaves]
-    dtype = jnp.result_type(*(accumulator_dtype(s.dtype) for s in sums))
-    total = jnp.zeros((), dtype)
-    for part in sums:
-        total = total + part.astype(dtype)
-    return total
+    dtype = functools.reduce(jnp.promote_types, (part.dtype for part in sums))
+    return sum((part.astype(dtype) for part in sums), jnp.zeros((), dtype))

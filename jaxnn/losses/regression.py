@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._arrays import check_range, widen
+from jaxnn._arrays import absolute, check_range, widen
 from jaxnn.losses._masks import masked
 
 
@@ -70,7 +70,7 @@ def absolute_error(
         Array([0., 3.], dtype=float32)
     """
     errors = masked(_errors("absolute_error", predictions, targets), where, "absolute_error")
-    return jnp.abs(errors)
+    return absolute(errors)
 
 
 def huber_loss(
@@ -102,6 +102,6 @@ def huber_loss(
         Array([0.125, 2.5  ], dtype=float32)
     """
     check_range("huber_loss", "delta", delta, 0)
-    size = jnp.abs(masked(_errors("huber_loss", predictions, targets), where, "huber_loss"))
+    size = absolute(masked(_errors("huber_loss", predictions, targets), where, "huber_loss"))
     quadratic = jnp.minimum(size, jnp.asarray(delta, size.dtype))
     return 0.5 * jnp.square(quadratic) + delta * (size - quadratic)

@@ -1,5 +1,7 @@
 """Clipping gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -29,11 +31,9 @@ def global_norm(tree: PyTree) -> jax.Array:
         Array(5., dtype=float32)
     """
     squares = [jnp.sum(abs_square(widen(leaf))) for leaf in jax.tree.leaves(tree)]
-    dtype = jnp.result_type(jnp.float32, *(s.dtype for s in squares))
-    total = jnp.zeros((), dtype)
-    for square in squares:
-        total = total + square.astype(dtype)
-    return safe_sqrt(total)
+    dtypes = (square.dtype for square in squares)
+    dtype = functools.reduce(jnp.promote_types, dtypes, jnp.dtype(jnp.float32))
+    return safe_sqrt(sum((square.astype(dtype) for square in squares), jnp.zeros((), dtype)))
 
 
 def clip(max_delta: ArrayLike) -> Optimizer:

@@ -82,9 +82,7 @@ def scale_by_schedule(step_size_fn: Callable[[Any], Any]) -> Optimizer:
     return Optimizer(init, update)
 
 
-def scale_by_learning_rate(
-    learning_rate: ScalarOrSchedule, *, flip_sign: bool = True
-) -> Optimizer:
+def scale_by_learning_rate(learning_rate: ScalarOrSchedule, *, flip_sign: bool = True) -> Optimizer:
     """Multiply the updates by the negative learning rate: `u = -learning_rate * g`.
 
     Args:

@@ -1,0 +1,76 @@
+"""Data sets of pairs (x, y): checks on the host, batches on the device."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxnn._arrays import PyTree
+from jaxnn.paths import path_text
+from jaxnn.training.shuffle import shuffled_indices
+
+
+def on_device(function: str, name: str, data: Any) -> PyTree:
+    """A pair (x, y) of pytrees as arrays of the device; NumPy arrays are copied, never aliased."""
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise TypeError(f"{function}: {name} is {_kind(data)}, expected a pair (x, y)")
+    arrays = jax.tree.map(device_array, tuple(data))
+    count_examples(function, name, arrays)
+    return arrays
+
+
+def device_array(leaf: Any) -> jax.Array:
+    """An array that shares no memory with a NumPy array."""
+    return leaf if isinstance(leaf, jax.Array) else jnp.asarray(np.array(leaf, copy=True))
+
+
+def count_examples(function: str, name: str, tree: PyTree) -> int:
+    """The length of axis 0, the same for each leaf."""
+    lengths: dict[str, int] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if jnp.ndim(leaf) == 0:
+            raise ValueError(f"{function}: {name} has a scalar, expected examples along axis 0")
+        lengths[path_text(path)] = leaf.shape[0]
+    if len(set(lengths.values())) != 1:
+        described = ", ".join(f"{path}: {length}" for path, length in lengths.items())
+        raise ValueError(
+            f"{function}: {name} has arrays of different lengths ({described}), expected as many "
+            "examples in each"
+        )
+    (n,) = set(lengths.values())
+    if n == 0:
+        raise ValueError(f"{function}: {name} has no examples, expected at least one")
+    return n
+
+
+def check_count(function: str, name: str, value: Any) -> int:
+    """`value` as a Python integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{function}: {name} is {value!r}, expected an integer")
+    if value < 1:
+        raise ValueError(f"{function}: {name} is {value}, expected at least 1")
+    return int(value)
+
+
+def effective_batch_size(function: str, batch_size: int | None, n: int) -> int:
+    """The number of examples in a full batch: all of them if `batch_size` is None or larger."""
+    return n if batch_size is None else min(check_count(function, "batch_size", batch_size), n)
+
+
+def take_batch(
+    data: PyTree, n: int, start: jax.Array, size: int, seeds: jax.Array | None = None
+) -> PyTree:
+    """`size` examples from position `start` on, in the order that `seeds` fix (None: as they are)."""
+    if size == n:
+        return data
+    if seeds is None:
+        return jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size), data)
+    indices = shuffled_indices(seeds, n, start + jnp.arange(size, dtype=jnp.int32))
+    return jax.tree.map(lambda leaf: leaf.at[indices].get(mode="promise_in_bounds"), data)
+
+
+def _kind(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ if shape is None else f"an array of shape {tuple(shape)}"

@@ -1,0 +1,96 @@
+"""One step of training, for those who write their own loop."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn._arrays import PyTree, check_key
+from jaxnn.optimizers.base import apply_updates, check_optimizer, extra_tolerant
+
+LossFunction = Callable[[PyTree, PyTree, Any, jax.Array], tuple[Any, tuple[PyTree, PyTree]]]
+
+
+class TrainState(NamedTuple):
+    """All that training carries from step to step.
+
+    The key stays as it is: step t draws from `jax.random.fold_in(key, t)`.
+    """
+
+    params: PyTree
+    state: PyTree
+    opt_state: PyTree
+    key: jax.Array
+    step: jax.Array
+
+
+def train_state(params: PyTree, state: PyTree, optimizer: Any, key: jax.Array) -> TrainState:
+    """The `TrainState` at step 0.
+
+    Args:
+        params: the parameters.
+        state: the model's state, `{}` for none.
+        optimizer: an `Optimizer` or optax transformation.
+        key: a typed PRNG key, for what is random in the steps.
+
+    Returns:
+        A `TrainState`.
+
+    Raises:
+        TypeError: `optimizer` or `key` is not what it should be.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> start = nn.train_state({"w": jnp.ones(2)}, {}, nn.optimizers.sgd(0.1), jax.random.key(0))
+        >>> start.step
+        Array(0, dtype=int32)
+    """
+    check_optimizer(optimizer, "train_state: optimizer")
+    check_key("train_state", key)
+    return TrainState(params, state, optimizer.init(params), key, jnp.zeros((), jnp.int32))
+
+
+def train_step(
+    loss_fn: LossFunction, optimizer: Any
+) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]]:
+    """A pure step of training: gradient, update, next state.
+
+    Args:
+        loss_fn: `loss_fn(params, state, batch, key) -> (loss, (state, metrics))`, the loss a
+            scalar, `metrics` a dict of whatever is to be reported.
+        optimizer: an `Optimizer` or optax transformation. Its `update` gets the loss and the
+            gradients as the extra keywords `value` and `grad`.
+
+    Returns:
+        `step(train_state, batch) -> (train_state, metrics)`, to be jitted (donate the first
+        argument) or scanned; `metrics` holds the loss as well, as "loss".
+
+    Raises:
+        TypeError: `optimizer` is not an optimizer.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.sgd(0.25)
+        >>> def loss_fn(params, state, batch, key):
+        ...     return jnp.mean((params["w"] - batch) ** 2), (state, {})
+        >>> step = jax.jit(nn.train_step(loss_fn, optimizer))
+        >>> now = nn.train_state({"w": jnp.zeros(1)}, {}, optimizer, jax.random.key(0))
+        >>> for _ in range(3):
+        ...     now, metrics = step(now, jnp.array([8.0]))
+        >>> now.params["w"], metrics["loss"]
+        (Array([7.], dtype=float32), Array(4., dtype=float32))
+    """
+    check_optimizer(optimizer, "train_step: optimizer")
+    update = extra_tolerant(optimizer)
+
+    def step(train: TrainState, batch: Any) -> tuple[TrainState, dict[str, Any]]:
+        key = jax.random.fold_in(train.key, train.step)
+        value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, (state, metrics)), grads = value_and_grad(train.params, train.state, batch, key)
+        updates, opt_state = update(grads, train.opt_state, train.params, value=loss, grad=grads)
+        params = apply_updates(train.params, updates)
+        following = TrainState(params, state, opt_state, train.key, train.step + 1)
+        return following, {"loss": loss, **metrics}
+
+    return step
