@@ -8,6 +8,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
 PyTree = Any
+Scalar = float | jax.Array  # a hyperparameter, possibly traced
+
+
+def promoted(a: DTypeLike, b: DTypeLike) -> jnp.dtype:
+    """The dtype that holds both, also where JAX is told to refuse to promote."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.promote_types(a, b)
 
 
 def is_inexact(dtype: DTypeLike) -> bool:
@@ -19,7 +26,7 @@ def accumulator_dtype(dtype: DTypeLike) -> jnp.dtype:
     """The dtype for sums and statistics over `dtype`: float32 or wider."""
     if not is_inexact(dtype):
         return jnp.result_type(float)
-    return jnp.promote_types(dtype, jnp.float32)
+    return promoted(dtype, jnp.float32)
 
 
 def compute_dtype(x: jax.Array, param: jax.Array) -> jnp.dtype:
@@ -27,7 +34,7 @@ def compute_dtype(x: jax.Array, param: jax.Array) -> jnp.dtype:
     if not is_inexact(x.dtype):
         return param.dtype
     if jnp.iscomplexobj(param):
-        return jnp.promote_types(x.dtype, param.dtype)
+        return promoted(x.dtype, param.dtype)
     return x.dtype
 
 

@@ -82,7 +82,7 @@ def identity(gain: float = 1.0) -> Initializer:
     def init(key: jax.Array, shape: Any, dtype: Any = None, out_sharding: Any = None) -> jax.Array:
         if len(shape) != 2:
             raise ValueError(f"identity: shape is {tuple(shape)}, expected (in, out)")
-        return gain * jnp.eye(*shape, dtype=_dtype(dtype))
+        return gain * jnp.eye(shape[0], shape[1], dtype=_dtype(dtype))
 
     return init
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import jax
 import jax.numpy as jnp
 
-from jaxnn._arrays import PyTree, is_inexact
+from jaxnn._arrays import PyTree, is_inexact, promoted
 from jaxnn.paths import leaf_paths
 
 
@@ -57,10 +57,12 @@ class Cell(NamedTuple):
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> def step(params, carry, x_t, *, key=None, train=False):
+        ...     return carry + x_t, carry + x_t
         >>> running_sum = nn.Cell(
         ...     init=lambda key, x_t: {},
         ...     initial_carry=lambda params, batch_shape, dtype: jnp.zeros(batch_shape, dtype),
-        ...     step=lambda params, carry, x_t, *, key=None, train=False: (carry + x_t, carry + x_t))
+        ...     step=step)
         >>> carry = running_sum.initial_carry({}, (), jnp.float32)
         >>> jax.lax.scan(lambda c, x: running_sum.step({}, c, x), carry, jnp.arange(4.0))[1]
         Array([0., 1., 3., 6.], dtype=float32)
@@ -160,9 +162,9 @@ def abstract(x: PyTree) -> PyTree:
 
 
 def param_dtype(x: Any) -> jnp.dtype:
-    """The dtype of the parameters of a layer with input `x`: its floating dtype, float32 or wider."""
+    """The dtype of the parameters for an input `x`: its floating dtype, float32 or wider."""
     dtype = abstract(x).dtype
-    return jnp.promote_types(dtype, jnp.float32) if is_inexact(dtype) else jnp.result_type(float)
+    return promoted(dtype, jnp.float32) if is_inexact(dtype) else jnp.result_type(float)
 
 
 def missing_key(layer: str) -> ValueError:

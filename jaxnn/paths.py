@@ -24,9 +24,10 @@ def leaf_paths(tree: PyTree) -> list[str]:
 
 def same_structure(function: str, **trees: PyTree) -> None:
     """Raise unless the named trees have one structure; the message names the paths that differ."""
+    structure: Callable[[PyTree], Any] = jax.tree.structure
     (first_name, first), *others = trees.items()
     for name, tree in others:
-        if jax.tree.structure(tree) == jax.tree.structure(first):
+        if structure(tree) == structure(first):
             continue
         expected, got = leaf_paths(first), leaf_paths(tree)
         missing = sorted(set(expected) - set(got))
@@ -49,10 +50,11 @@ def select(tree: PyTree, where: Selection) -> PyTree:
     """
     if isinstance(where, bool):
         return jax.tree.map(lambda _: where, tree)
-    if callable(where):
-        return jax.tree_util.tree_map_with_path(lambda p, leaf: where(path_text(p), leaf), tree)
     if isinstance(where, str):
         where = (where,)
+    if callable(where):
+        predicate = where
+        return jax.tree_util.tree_map_with_path(lambda p, leaf: predicate(path_text(p), leaf), tree)
     if isinstance(where, Sequence) and all(isinstance(pattern, str) for pattern in where):
         return _match(tree, where)
     same_structure("where", params=tree, where=where)

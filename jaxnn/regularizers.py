@@ -9,9 +9,8 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from jaxnn._arrays import PyTree, absolute, check_range, widen
+from jaxnn._arrays import PyTree, Scalar, absolute, check_range, promoted, widen
 from jaxnn.paths import Selection, selected_leaves
 
 __all__ = ["elastic_net", "l1", "l2"]
@@ -21,7 +20,7 @@ KERNELS = ("kernel", "*/kernel")
 Penalty = Callable[[PyTree], jax.Array]
 
 
-def l1(strength: ArrayLike, where: Selection = KERNELS) -> Penalty:
+def l1(strength: Scalar, where: Selection = KERNELS) -> Penalty:
     """The L1 penalty (lasso), which makes weights zero: `strength Σ |w|`.
 
     Args:
@@ -44,7 +43,7 @@ def l1(strength: ArrayLike, where: Selection = KERNELS) -> Penalty:
     return lambda params: strength * _sum(absolute, params, where)
 
 
-def l2(strength: ArrayLike, where: Selection = KERNELS) -> Penalty:
+def l2(strength: Scalar, where: Selection = KERNELS) -> Penalty:
     """The L2 penalty (ridge), which makes weights small: `strength Σ w²`.
 
     Its gradient is `2 strength w`; no half is hidden in it.
@@ -71,9 +70,7 @@ def l2(strength: ArrayLike, where: Selection = KERNELS) -> Penalty:
     return lambda params: strength * _sum(_square, params, where)
 
 
-def elastic_net(
-    l1_strength: ArrayLike, l2_strength: ArrayLike, where: Selection = KERNELS
-) -> Penalty:
+def elastic_net(l1_strength: Scalar, l2_strength: Scalar, where: Selection = KERNELS) -> Penalty:
     """The elastic net: `l1_strength Σ |w| + l2_strength Σ w²`.
 
     Paper: Zou and Hastie, Regularization and Variable Selection via the Elastic Net, 2005.
@@ -106,5 +103,5 @@ def _square(w: jax.Array) -> jax.Array:
 def _sum(function: Callable[[jax.Array], jax.Array], params: PyTree, where: Selection) -> jax.Array:
     leaves = [widen(leaf) for leaf in selected_leaves(params, where)]
     sums = [jnp.sum(function(leaf)) for leaf in leaves]
-    dtype = functools.reduce(jnp.promote_types, (part.dtype for part in sums))
+    dtype = functools.reduce(promoted, (part.dtype for part in sums))
     return sum((part.astype(dtype) for part in sums), jnp.zeros((), dtype))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._arrays import check_range, is_concrete
+from jaxnn._arrays import Scalar, check_range, is_concrete
 
 __all__ = [
     "constant_schedule",
@@ -31,7 +31,7 @@ def _as_float(count: ArrayLike) -> jax.Array:
     return jnp.asarray(count, jnp.result_type(float))
 
 
-def constant_schedule(value: ArrayLike) -> Schedule:
+def constant_schedule(value: Scalar) -> Schedule:
     """Always the same: `f(t) = value`.
 
     Args:
@@ -49,7 +49,7 @@ def constant_schedule(value: ArrayLike) -> Schedule:
 
 
 def cosine_decay_schedule(
-    init_value: ArrayLike, decay_steps: ArrayLike, alpha: ArrayLike = 0.0, exponent: ArrayLike = 1.0
+    init_value: Scalar, decay_steps: Scalar, alpha: Scalar = 0.0, exponent: Scalar = 1.0
 ) -> Schedule:
     """Half a cosine from `init_value` down to `alpha * init_value`, which it keeps.
 
@@ -87,12 +87,12 @@ def cosine_decay_schedule(
 
 
 def warmup_cosine_decay_schedule(
-    init_value: ArrayLike,
-    peak_value: ArrayLike,
-    warmup_steps: ArrayLike,
-    decay_steps: ArrayLike,
-    end_value: ArrayLike = 0.0,
-    exponent: ArrayLike = 1.0,
+    init_value: Scalar,
+    peak_value: Scalar,
+    warmup_steps: Scalar,
+    decay_steps: Scalar,
+    end_value: Scalar = 0.0,
+    exponent: Scalar = 1.0,
 ) -> Schedule:
     """A straight line up to `peak_value`, then half a cosine down to `end_value`, which it keeps.
 
@@ -137,14 +137,14 @@ def warmup_cosine_decay_schedule(
 
 
 def exponential_decay(
-    init_value: ArrayLike,
-    transition_steps: ArrayLike,
-    decay_rate: ArrayLike,
-    transition_begin: ArrayLike = 0,
+    init_value: Scalar,
+    transition_steps: Scalar,
+    decay_rate: Scalar,
+    transition_begin: Scalar = 0,
     staircase: bool = False,
-    end_value: ArrayLike | None = None,
+    end_value: Scalar | None = None,
 ) -> Schedule:
-    """A geometric decay: `f(t) = init_value * decay_rate^((t - transition_begin) / transition_steps)`.
+    """A geometric decay: `f(t) = init_value decay_rate^((t - transition_begin) / steps)`.
 
     Args:
         init_value: the value until t = `transition_begin`.

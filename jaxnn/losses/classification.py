@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._arrays import canonical_axes, check_range, is_inexact, widen
+from jaxnn._arrays import canonical_axes, check_range, is_inexact, promoted, widen
 from jaxnn.losses._masks import masked
 
 
@@ -114,7 +114,7 @@ def sigmoid_binary_cross_entropy(
             f"{labels.shape}, expected equal shapes"
         )
     if is_inexact(labels.dtype):
-        logits = logits.astype(jnp.promote_types(logits.dtype, labels.dtype))
+        logits = logits.astype(promoted(logits.dtype, labels.dtype))
     logits = masked(logits, where, "sigmoid_binary_cross_entropy")
     positive = labels.astype(logits.dtype)
     loss = _cross_term(positive, logits) + _cross_term(1 - positive, -logits)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._arrays import absolute, check_range, widen
+from jaxnn._arrays import absolute, check_range, promoted, widen
 from jaxnn.losses._masks import masked
 
 
@@ -19,7 +19,7 @@ def _errors(loss: str, predictions: ArrayLike, targets: ArrayLike | None) -> jax
             f"{loss}: predictions have shape {predictions.shape} and targets {targets.shape}, "
             "expected equal shapes"
         )
-    dtype = jnp.promote_types(predictions.dtype, targets.dtype)
+    dtype = promoted(predictions.dtype, targets.dtype)
     return predictions.astype(dtype) - targets.astype(dtype)
 
 

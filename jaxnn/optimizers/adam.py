@@ -29,7 +29,7 @@ from jaxnn.paths import same_structure
 class ScaleByAdamState(NamedTuple):
     """The number of updates so far, the mean and the mean square of the gradients."""
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]
     mu: PyTree
     nu: PyTree
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._arrays import PyTree, accumulator_dtype
+from jaxnn._arrays import PyTree, accumulator_dtype, promoted
 from jaxnn.paths import same_structure
 
 ScalarOrSchedule = ArrayLike | Callable[[Any], Any]
@@ -154,7 +154,7 @@ def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
 
     def add(p: ArrayLike, u: ArrayLike) -> jax.Array:
         p, u = jnp.asarray(p), jnp.asarray(u)
-        wide = jnp.promote_types(p.dtype, u.dtype)
+        wide = promoted(p.dtype, u.dtype)
         return (p.astype(wide) + u.astype(wide)).astype(p.dtype)
 
     return jax.tree.map(add, params, updates)
@@ -187,15 +187,15 @@ def abs_square(g: jax.Array) -> jax.Array:
 
 def moving_average(old: jax.Array, new: jax.Array, decay: Any) -> jax.Array:
     """`decay * old + (1 - decay) * new`, in float32 or wider."""
-    wide = jnp.promote_types(accumulator_dtype(old.dtype), accumulator_dtype(new.dtype))
-    decay = hyperparameter(decay, wide)
-    return decay * old.astype(wide) + (1 - decay) * new.astype(wide)
+    wide = promoted(accumulator_dtype(old.dtype), accumulator_dtype(new.dtype))
+    weight = hyperparameter(decay, wide)
+    return weight * old.astype(wide) + (1 - weight) * new.astype(wide)
 
 
 def bias_factor(decay: Any, count: jax.Array, moment: jax.Array) -> jax.Array:
     """`1 - decay^t`, by which a moving average that began at zero is too small after t steps."""
-    decay = hyperparameter(decay, moment.dtype)
-    return 1 - decay ** count.astype(decay.dtype)
+    base = hyperparameter(decay, moment.dtype)
+    return 1 - base ** count.astype(base.dtype)
 
 
 def cast_like(value: jax.Array, like: ArrayLike) -> jax.Array:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._arrays import PyTree, accumulator_dtype, check_range, widen
+from jaxnn._arrays import PyTree, accumulator_dtype, check_range, promoted, widen
 from jaxnn.optimizers.base import (
     Optimizer,
     abs_square,
@@ -32,7 +32,7 @@ def global_norm(tree: PyTree) -> jax.Array:
     """
     squares = [jnp.sum(abs_square(widen(leaf))) for leaf in jax.tree.leaves(tree)]
     dtypes = (square.dtype for square in squares)
-    dtype = functools.reduce(jnp.promote_types, dtypes, jnp.dtype(jnp.float32))
+    dtype = functools.reduce(promoted, dtypes, jnp.dtype(jnp.float32))
     return safe_sqrt(sum((square.astype(dtype) for square in squares), jnp.zeros((), dtype)))
 
 

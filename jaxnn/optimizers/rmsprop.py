@@ -37,7 +37,7 @@ class ScaleByRmsState(NamedTuple):
 class ScaleByRmsWithCountState(NamedTuple):
     """The number of updates so far and the mean square of the gradients."""
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]
     nu: PyTree
 
 
@@ -51,7 +51,7 @@ class ScaleByRStdDevState(NamedTuple):
 class ScaleByRStdDevWithCountState(NamedTuple):
     """The number of updates so far, the mean and the mean square of the gradients."""
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]
     mu: PyTree
     nu: PyTree
 
@@ -152,7 +152,10 @@ def _scale_by_root(
         same_structure(function, state=state.nu, updates=updates)
         wide = jax.tree.map(widen, updates)
         count = next_count(state.count) if bias_correction else None
-        average = lambda old, new: moving_average(old, new, decay).astype(old.dtype)  # noqa: E731
+
+        def average(old: jax.Array, new: jax.Array) -> jax.Array:
+            return cast_like(moving_average(old, new, decay), old)
+
         nu = jax.tree.map(lambda n, g: average(n, abs_square(g)), state.nu, wide)
         mu = jax.tree.map(average, state.mu, wide) if centered else None
 

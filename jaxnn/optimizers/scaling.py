@@ -21,7 +21,7 @@ from jaxnn.optimizers.base import (
 class ScaleByScheduleState(NamedTuple):
     """The number of updates so far, an int32 scalar."""
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]
 
 
 def _scaled(updates: PyTree, factor: Any) -> PyTree:

@@ -20,7 +20,7 @@ from jaxnn.paths import same_structure, select
 class WeightDecaySchedule(NamedTuple):
     """The number of updates so far, an int32 scalar."""
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]
 
 
 def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Any = None) -> Optimizer:

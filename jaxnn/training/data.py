@@ -62,7 +62,7 @@ def effective_batch_size(function: str, batch_size: int | None, n: int) -> int:
 def take_batch(
     data: PyTree, n: int, start: jax.Array, size: int, seeds: jax.Array | None = None
 ) -> PyTree:
-    """`size` examples from position `start` on, in the order that `seeds` fix (None: as they are)."""
+    """`size` examples from position `start` on, in the order that `seeds` fix, if any."""
     if size == n:
         return data
     if seeds is None:

@@ -34,7 +34,7 @@ class Task(NamedTuple):
 
 
 class Epoch(NamedTuple):
-    """How n examples make an epoch: `full` batches of `size`, then one of `rest` if that is not 0."""
+    """How n examples make an epoch: `full` batches of `size`, then one of `rest`, if not 0."""
 
     n: int
     size: int

@@ -1,6 +1,5 @@
 """The host's view of a training run."""
 
-import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,20 +7,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jaxnn._arrays import PyTree, check_key
 from jaxnn.callbacks import Callback, Event
 from jaxnn.layer import as_layer
 from jaxnn.metrics import Metric
 from jaxnn.optimizers.base import check_optimizer
-from jaxnn.training import engine
+from jaxnn.training import engine, program
 from jaxnn.training.checks import check_labels, check_metrics
 from jaxnn.training.data import check_count, count_examples, effective_batch_size, on_device
 from jaxnn.training.evaluation import Loss
+from jaxnn.training.host import Host
 from jaxnn.training.progress import progress_callback
-
-SECONDS_PER_CHUNK = 0.2
 
 
 class FitResult(NamedTuple):
@@ -126,7 +123,7 @@ def fit(
         params, state = _copy(params), _copy({} if state is None else state)
 
     began = time.perf_counter()
-    carry, history = _start(task, epochs, key, data, validation, params, state)
+    carry, history = program.start(task, epochs, key, data, validation, params, state)
     for name, pairs in (("data", data), ("validation", validation)):
         if pairs is not None:
             check_labels(
@@ -134,10 +131,10 @@ def fit(
             )
 
     epoch = engine.epoch_of(task, n)
-    run = _Run(epoch, epochs, began, [*hooks, *([bar] if bar else [])])
+    run = Host(epoch, epochs, began, [*hooks, *([bar] if bar else [])])
     while run.step < run.steps and not run.stopped:
         target = run.next_target()
-        carry, history, running_loss = _run_until(
+        carry, history, running_loss = program.run_until(
             task, epoch, carry, history, key, data, validation, target
         )
         run.advance(target, carry, history, running_loss)
@@ -145,150 +142,6 @@ def fit(
     finished = run.step // epoch.steps
     rows = {name: np.asarray(values)[:finished] for name, values in history.items()}
     return FitResult(carry.train.params, carry.train.state, rows, carry.train.opt_state)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _start(
-    task: engine.Task,
-    epochs: int,
-    key: jax.Array,
-    data: PyTree,
-    validation: PyTree,
-    params: PyTree,
-    state: PyTree,
-) -> tuple[engine.Carry, dict[str, jax.Array]]:
-    """The carry before the first step, and the empty history."""
-    carry = engine.start(task, key, data, params, state)
-    _, row = jax.eval_shape(lambda: engine.finish(task, carry, validation))
-    return carry, {name: jnp.full((epochs,), jnp.nan, value.dtype) for name, value in row.items()}
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))
-def _run_until(
-    task: engine.Task,
-    epoch: engine.Epoch,
-    carry: engine.Carry,
-    history: dict[str, jax.Array],
-    key: jax.Array,
-    data: PyTree,
-    validation: PyTree,
-    stop: jax.Array,
-) -> tuple[engine.Carry, dict[str, jax.Array], jax.Array]:
-    """The steps until step `stop`, from wherever the carry stands, also inside of an epoch."""
-    Running = tuple[engine.Carry, dict[str, jax.Array], jax.Array]
-
-    def finish(running: Running, number: jax.Array) -> Running:
-        carry, history, _ = running
-        carry, row = engine.finish(task, carry, validation)
-        written = {name: history[name].at[number].set(value) for name, value in row.items()}
-        return carry, written, row["loss"]
-
-    def one_epoch(running: Running) -> Running:
-        carry, history, loss = running
-        number = carry.train.step // epoch.steps
-        first = number * epoch.steps
-        seeds = engine.order(task, epoch, key, number)
-
-        def one_step(position: jax.Array, carry: engine.Carry) -> engine.Carry:
-            return engine.step(task, epoch, carry, data, seeds, position, epoch.size)
-
-        def last_step(carry: engine.Carry) -> engine.Carry:
-            return engine.step(task, epoch, carry, data, seeds, epoch.full, epoch.rest)
-
-        if epoch.steps == 1:
-            return finish((one_step(jnp.zeros((), jnp.int32), carry), history, loss), number)
-        carry = lax.fori_loop(
-            carry.train.step - first, jnp.minimum(stop - first, epoch.full), one_step, carry
-        )
-        if epoch.rest:
-            is_last = (carry.train.step == first + epoch.full) & (carry.train.step < stop)
-            carry = lax.cond(is_last, last_step, lambda carry: carry, carry)
-        loss = engine.metric_values((), {"loss": carry.sums["loss"]})["loss"]
-        return lax.cond(  # type: ignore[no-any-return]
-            carry.train.step == first + epoch.steps,
-            lambda running: finish(running, number),
-            lambda running: running,
-            (carry, history, loss),
-        )
-
-    start = (carry, history, jnp.zeros((), history["loss"].dtype))
-    return lax.while_loop(lambda running: running[0].train.step < stop, one_epoch, start)  # type: ignore[no-any-return]
-
-
-class _Run:
-    """The host's side of a run: the length of the chunks and the calls of the callbacks."""
-
-    def __init__(
-        self, epoch: engine.Epoch, epochs: int, began: float, callbacks: list[Callback]
-    ) -> None:
-        self.epoch, self.epochs, self.began = epoch, epochs, began
-        self.callbacks = callbacks
-        self.step, self.steps = 0, epoch.steps * epochs
-        self.stopped = False
-        self.whole_epochs = any(callback.on_epoch for callback in callbacks)
-        self._chunks: list[tuple[int, float]] = []
-        self._asked = time.perf_counter()
-
-    def next_target(self) -> np.int32:
-        """The step to run to: as many steps as fill the time of a chunk.
-
-        The first two chunks are single steps, one to compile and one to measure.
-        """
-        self._asked = time.perf_counter()
-        length = 1
-        if len(self._chunks) > 1:
-            steps, seconds = self._chunks[-1]
-            length = max(1, int(steps * SECONDS_PER_CHUNK / max(seconds, 1e-9)))
-        target = min(self.step + length, self.steps)
-        if self.whole_epochs:
-            target = min(target, (self.step // self.epoch.steps + 1) * self.epoch.steps)
-        return np.int32(target)
-
-    def advance(
-        self, target: np.int32, carry: engine.Carry, history: Any, running_loss: jax.Array
-    ) -> None:
-        """Wait for the chunk, then call the callbacks."""
-        jax.block_until_ready(running_loss)
-        self._chunks = [*self._chunks[-1:], (int(target) - self.step, self._since_asked())]
-        self.step = int(target)
-        if not self.callbacks:
-            return
-        event = self._event(carry, history, float(running_loss))
-        at_epoch_end = self.step % self.epoch.steps == 0
-        for callback in self.callbacks:
-            for function, due in (
-                (callback.on_step_chunk, True),
-                (callback.on_epoch, at_epoch_end),
-            ):
-                if function is not None and due and function(event) is True:
-                    self.stopped = True
-
-    def end(self, carry: engine.Carry, history: Any) -> None:
-        """Call the callbacks for the last time."""
-        for callback in self.callbacks:
-            if callback.on_end is not None:
-                last = self.step // self.epoch.steps - 1
-                loss = float(history["loss"][last]) if last >= 0 else float("nan")
-                callback.on_end(self._event(carry, history, loss))
-
-    def _since_asked(self) -> float:
-        return time.perf_counter() - self._asked
-
-    def _event(self, carry: engine.Carry, history: Any, running_loss: float) -> Event:
-        finished, position = divmod(self.step, self.epoch.steps)
-        metrics = {name: float(values[finished - 1]) for name, values in history.items()}
-        return Event(
-            epoch=finished,
-            epochs=self.epochs,
-            step=self.step,
-            steps=self.steps,
-            examples=finished * self.epoch.n + position * self.epoch.size,
-            seconds=time.perf_counter() - self.began,
-            metrics=metrics if finished else {},
-            running_loss=running_loss,
-            params=carry.train.params,
-            state=carry.train.state,
-        )
 
 
 def _as_callback(callback: Any) -> Callback:

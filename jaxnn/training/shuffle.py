@@ -32,14 +32,15 @@ def shuffled_indices(seeds: jax.Array, n: int, positions: jax.Array) -> jax.Arra
 
     # Where all lengths are odd, all shifts are even permutations: a random swap makes half odd.
     index = positions.astype(jnp.uint32)
-    index = jnp.where(index < min(n, 2), index ^ (seeds[ROUNDS] & (n > 1)), index)
+    index = jnp.where(index < min(n, 2), index ^ (seeds[ROUNDS] & int(n > 1)), index)
     row, column = index // columns, index % columns
     for i in range(0, ROUNDS, 2):
         row = _shift(row, column, seeds[i], jnp.where(column < last_row, rows, rows - 1))
         column = _shift(column, row, seeds[i + 1], jnp.where(row < rows - 1, columns, last_row))
     # The barrier keeps XLA from pulling the rounds into the gather that uses the indices, which
     # takes it exponentially long to compile (jaxlib 0.12).
-    return lax.optimization_barrier((row * columns + column).astype(positions.dtype))
+    shuffled: jax.Array = lax.optimization_barrier(row * columns + column)
+    return shuffled.astype(positions.dtype)
 
 
 def _shift(part: jax.Array, other: jax.Array, seed: jax.Array, size: jax.Array) -> jax.Array:

@@ -42,7 +42,8 @@ def train_state(params: PyTree, state: PyTree, optimizer: Any, key: jax.Array) -
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
-        >>> start = nn.train_state({"w": jnp.ones(2)}, {}, nn.optimizers.sgd(0.1), jax.random.key(0))
+        >>> params = {"w": jnp.ones(2)}
+        >>> start = nn.train_state(params, {}, nn.optimizers.sgd(0.1), jax.random.key(0))
         >>> start.step
         Array(0, dtype=int32)
     """
