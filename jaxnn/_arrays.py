@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 PyTree = Any
@@ -82,16 +83,18 @@ def check_shape(function: str, name: str, array: ArrayLike, expected: tuple[int,
         )
 
 
-def is_concrete(value: Any) -> bool:
-    """Whether the value of a hyperparameter is known while tracing, so that it can be checked."""
-    return not isinstance(value, jax.core.Tracer) and not callable(value)
+def concrete(value: Any) -> np.ndarray | None:
+    """A hyperparameter whose value is known while tracing, so that it can be checked."""
+    unknown = isinstance(value, jax.core.Tracer) or callable(value)
+    return None if unknown else np.asarray(value)
 
 
 def check_range(
     function: str, name: str, value: Any, low: float, high: float = float("inf")
 ) -> None:
     """Raise unless `low <= value <= high`; traced values and schedules pass."""
-    if is_concrete(value) and not low <= value <= high:
+    known = concrete(value)
+    if known is not None and not np.all((known >= low) & (known <= high)):
         bounds = f">= {low:g}" if high == float("inf") else f"in [{low:g}, {high:g}]"
         raise ValueError(f"{function}: {name} is {value}, expected a number {bounds}")
 

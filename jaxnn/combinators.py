@@ -58,8 +58,8 @@ def _apply_child(
     **extra: Any,
 ) -> tuple[PyTree, PyTree]:
     with child_scope(name):
-        child_state = state.get(name, {})
-        return layer.apply(params, child_state, x, key=child_key(key, name), train=train, **extra)
+        own_key = None if key is None else child_key(key, name)
+        return layer.apply(params, state.get(name, {}), x, key=own_key, train=train, **extra)
 
 
 def _with_state(name: str, state: PyTree) -> dict[str, PyTree]:
@@ -336,7 +336,7 @@ def compose(forward: Callable[..., PyTree], /, **children: Any) -> Layer:
 
         def call(name: str, x: PyTree, extra: dict[str, Any]) -> PyTree:
             count, calls[name] = calls[name], calls[name] + 1
-            call_key = key if count == 0 else child_key(key, f"call {count}")
+            call_key = key if key is None or count == 0 else child_key(key, f"call {count}")
             y, child_state = _apply_child(
                 layers[name], name, by_name[name], new_state, x, call_key, train, **extra
             )

@@ -45,7 +45,7 @@ class Layer(NamedTuple):
 
     def __repr__(self) -> str:
         """The call that made the layer."""
-        return getattr(self.apply, "__qualname__", f"Layer({self.init!r}, {self.apply!r})")
+        return _repr(self, self.apply)
 
 
 class Cell(NamedTuple):
@@ -74,11 +74,19 @@ class Cell(NamedTuple):
 
     def __repr__(self) -> str:
         """The call that made the cell."""
-        return getattr(
-            self.step,
-            "__qualname__",
-            f"Cell({self.init!r}, {self.initial_carry!r}, {self.step!r})",
-        )
+        return _repr(self, self.step)
+
+
+def _repr(layer: Layer | Cell, named: Callable[..., Any]) -> str:
+    if _is_named(named):
+        return named.__qualname__
+    functions = ", ".join(_value_text(function) for function in layer)
+    return f"{type(layer).__name__}({functions})"
+
+
+def _is_named(function: Callable[..., Any]) -> bool:
+    """Whether a constructor has named the function after its call."""
+    return getattr(function, "__qualname__", "").endswith(")")
 
 
 P = ParamSpec("P")
@@ -98,7 +106,8 @@ def constructor(make: Callable[P, L]) -> Callable[P, L]:
         layer = make(*args, **kwargs)
         call = _call_text(make.__name__, signature, args, kwargs)
         for function in layer:
-            function.__qualname__ = call
+            if not _is_named(function):
+                function.__qualname__ = call
         return layer
 
     named.is_constructor = True  # type: ignore[attr-defined]
@@ -125,10 +134,8 @@ def _value_text(value: Any) -> str:
 # Paths, scopes and errors
 
 
-def child_key(key: jax.Array | None, name: str) -> jax.Array | None:
+def child_key(key: jax.Array, name: str) -> jax.Array:
     """The key of the child `name`: it depends on that name and on no other child."""
-    if key is None:
-        return None
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
@@ -199,6 +206,11 @@ def elementwise(function: Callable[[Any], Any]) -> Layer:
     """
     if isinstance(function, (Layer, Cell)) or not callable(function):
         raise TypeError(f"elementwise: function is {function!r}, expected a function of arrays")
+    return lift(function)
+
+
+def lift(function: Callable[[Any], Any]) -> Layer:
+    """`elementwise` for a constructor of another name."""
 
     def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
         return {}, {}

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._arrays import Scalar, check_range, is_concrete
+from jaxnn._arrays import Scalar, check_range, concrete
 
 __all__ = [
     "constant_schedule",
@@ -23,7 +23,8 @@ Schedule = Callable[[Any], Any]
 
 
 def _check_steps(schedule: str, name: str, steps: Any) -> None:
-    if is_concrete(steps) and steps <= 0:
+    known = concrete(steps)
+    if known is not None and known <= 0:
         raise ValueError(f"{schedule}: {name} is {steps}, expected a positive number of steps")
 
 
@@ -168,7 +169,8 @@ def exponential_decay(
         [1.0, 0.5, 0.25, 0.177]
     """
     _check_steps("exponential_decay", "transition_steps", transition_steps)
-    if is_concrete(decay_rate) and decay_rate <= 0:
+    rate = concrete(decay_rate)
+    if rate is not None and rate <= 0:
         raise ValueError(f"exponential_decay: decay_rate is {decay_rate}, expected more than 0")
 
     def schedule(count: ArrayLike) -> jax.Array:

@@ -5,7 +5,7 @@ from jax.nn.initializers import Initializer
 
 from jaxnn import functional, initializers
 from jaxnn._arrays import PyTree, check_key
-from jaxnn.layer import Layer, abstract, constructor, elementwise, param_dtype
+from jaxnn.layer import Layer, abstract, constructor, lift, param_dtype
 
 
 @constructor
@@ -83,4 +83,4 @@ def flatten() -> Layer:
         >>> nn.flatten().apply({}, {}, jnp.zeros((8, 28, 28, 1)))[0].shape
         (8, 784)
     """
-    return elementwise(functional.flatten)
+    return lift(functional.flatten)

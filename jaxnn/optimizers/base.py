@@ -116,11 +116,16 @@ def chain(*transformations: Any) -> Optimizer:
 
 def check_optimizer(value: Any, where: str) -> None:
     """Raise unless `value` follows the protocol; `where` names it in the error."""
-    if not (callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))):
+    if not is_optimizer(value):
         raise TypeError(
             f"{where} is {value!r}, expected an Optimizer (or optax transformation) with init "
             "and update"
         )
+
+
+def is_optimizer(value: Any) -> bool:
+    """Whether `value` follows the protocol."""
+    return callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))
 
 
 def extra_tolerant(transformation: Any) -> Callable[..., tuple[PyTree, PyTree]]:

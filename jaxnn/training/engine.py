@@ -93,9 +93,7 @@ def start(
     """The carry before the first step; parameters and state are made if they are not given."""
     if params is None:
         params, state = task.model.init(child_key(key, "init"), example_of(data[0]))
-    step_key = child_key(key, "steps")
-    assert step_key is not None
-    train = train_state(params, state, task.optimizer, step_key)
+    train = train_state(params, state, task.optimizer, child_key(key, "steps"))
     return Carry(train, zero_sums(task, train, data))
 
 
@@ -127,9 +125,7 @@ def order(task: Task, epoch: Epoch, key: jax.Array, number: Any) -> jax.Array | 
     """What fixes the order of the examples in epoch `number`; None for the order they are in."""
     if not task.shuffle or epoch.size == epoch.n:
         return None
-    shuffle_key = child_key(key, "shuffle")
-    assert shuffle_key is not None
-    return epoch_seeds(shuffle_key, number)
+    return epoch_seeds(child_key(key, "shuffle"), number)
 
 
 def finish(task: Task, carry: Carry, validation: PyTree | None) -> tuple[Carry, dict[str, Any]]:

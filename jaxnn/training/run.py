@@ -10,7 +10,7 @@ from jax import lax
 from jaxnn._arrays import PyTree, check_key
 from jaxnn.layer import Layer, as_layer
 from jaxnn.metrics import Metric
-from jaxnn.optimizers.base import check_optimizer
+from jaxnn.optimizers.base import check_optimizer, is_optimizer
 from jaxnn.training import engine
 from jaxnn.training.checks import check_metrics
 from jaxnn.training.data import check_count, count_examples, effective_batch_size
@@ -72,14 +72,14 @@ def training_run(
     metric_pairs = check_metrics("training_run", metrics)
     if not isinstance(model, Layer) and not callable(model):
         as_layer(model, "training_run: model")
+    if not callable(optimizer):
+        check_optimizer(optimizer, "training_run: optimizer")
 
     def train(
         key: jax.Array, data: PyTree, hyperparams: Any = None, validation: PyTree = None
     ) -> tuple[PyTree, PyTree, dict[str, jax.Array]]:
         check_key("training_run", key)
-        made = optimizer
-        if not hasattr(made, "update"):
-            made = made(hyperparams)
+        made = optimizer if is_optimizer(optimizer) else optimizer(hyperparams)
         check_optimizer(made, "training_run: optimizer")
         layer = model if isinstance(model, Layer) else model(hyperparams)
         task = engine.Task(
