@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxnn._arrays import PyTree, check_key
+from jaxnn._arrays import PyTree, check_key, promoted
 from jaxnn.layer import Layer, abstract, as_layer, child_key, child_scope, constructor
 
 # A combinator's params hold an entry for each child, its state one for each child that has any:
@@ -240,12 +240,14 @@ def residual(layer: Any, shortcut: Any = None) -> Layer:
                 children["shortcut"], "shortcut", by_name["shortcut"], state, x, key, train
             )
             new_state |= _with_state("shortcut", shortcut_state)
-        if jnp.shape(x) != jnp.shape(y):
+        x, y = jnp.asarray(x), jnp.asarray(y)
+        if x.shape != y.shape:
             raise ValueError(
-                f"residual: the shortcut has shape {jnp.shape(x)} and the layer's output "
-                f"{jnp.shape(y)}, expected equal shapes"
+                f"residual: the shortcut has shape {x.shape} and the layer's output {y.shape}, "
+                "expected equal shapes"
             )
-        return x + y, new_state
+        dtype = promoted(x.dtype, y.dtype)
+        return x.astype(dtype) + y.astype(dtype), new_state
 
     return Layer(init, _declare_keywords_of(layer, apply))
 

@@ -11,7 +11,10 @@ from jaxnn.training import engine
 from jaxnn.training.evaluation import metric_values
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+# This program runs once: optimising it would take three times longer than it saves.
+@functools.partial(
+    jax.jit, static_argnums=(0, 1), compiler_options={"xla_backend_optimization_level": 1}
+)
 def start(
     task: engine.Task,
     epochs: int,
