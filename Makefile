@@ -19,7 +19,7 @@ test: lint pytest ## Run the linters, the type checker, the tests and the doctes
 
 test-all: ## The same and the slow tests, under the oldest and the newest Python found
 	@for python in $$( (.ci/newest-python 3.11 3.12 3.13 3.14 3.15; .ci/newest-python) | uniq); do \
-	    $(MAKE) --no-print-directory test PYTEST_ARGS='-m ""' PYTHON=$$python \
+	    XLA_FLAGS= $(MAKE) --no-print-directory test PYTEST_ARGS='-m ""' PYTHON=$$python \
 	        VENV=.venv-$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])') || exit; \
 	done
 

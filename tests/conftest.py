@@ -1,7 +1,13 @@
 """The whole suite runs under JAX's strictest settings."""
 
+import os
+
 import jax
 import pytest
+
+# Tests compile much and run little: without optimisation they take half the time. `make test-all`
+# sets the variable to nothing, and so tests what users run.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -62,11 +62,6 @@ class Carry(NamedTuple):
     sums: dict[str, PyTree]
 
 
-def epoch_of(task: Task, n: int) -> Epoch:
-    """The epoch of a task over n examples."""
-    return Epoch(n, effective_batch_size("fit", task.batch_size, n))
-
-
 def supervised_loss(task: Task) -> LossFunction:
     """The mean loss of a batch plus the penalty; the metrics are the sums over the batch."""
 

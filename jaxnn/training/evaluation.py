@@ -133,7 +133,7 @@ def evaluate(
     if loss is None and not pairs:
         raise ValueError("evaluate: loss and metrics are both None, expected one at least")
     data = on_device("evaluate", "data", data)
-    check_labels("evaluate", "data", model, loss, params, state, data)
+    check_labels("evaluate", "data", model, loss, data)
     n = count_examples("evaluate", "data", data)
     size = effective_batch_size("evaluate", batch_size, n)
     values = _evaluated(model, loss, pairs, params, state, data, n, size)

@@ -1,6 +1,5 @@
 """The host's view of a training run."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -113,25 +112,20 @@ def fit(
         shuffle,
     )
     hooks = [_as_callback(callback) for callback in callbacks]
-    bar = progress_callback(progress)
     data = on_device("fit", "data", data)
     n = count_examples("fit", "data", data)
-    effective_batch_size("fit", batch_size, n)
+    epoch = engine.Epoch(n, effective_batch_size("fit", batch_size, n))
     if validation is not None:
         validation = on_device("fit", "validation", validation)
     if params is not None:
         params, state = _copy(params), _copy({} if state is None else state)
 
-    began = time.perf_counter()
-    carry, history = program.start(task, epochs, key, data, validation, params, state)
-    for name, pairs in (("data", data), ("validation", validation)):
-        if pairs is not None:
-            check_labels(
-                "fit", name, task.model, loss, carry.train.params, carry.train.state, pairs
-            )
+    check_labels("fit", "data", task.model, loss, data)
+    check_labels("fit", "validation", task.model, loss, validation)
+    bar = progress_callback(progress, epoch.steps * epochs)
 
-    epoch = engine.epoch_of(task, n)
-    run = Host(epoch, epochs, began, [*hooks, *([bar] if bar else [])])
+    run = Host(epoch, epochs, [*hooks, *([bar] if bar else [])])
+    carry, history = program.start(task, epochs, key, data, validation, params, state)
     while run.step < run.steps and not run.stopped:
         target = run.next_target()
         carry, history, running_loss = program.run_until(

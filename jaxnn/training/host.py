@@ -15,11 +15,9 @@ SECONDS_PER_CHUNK = 0.2
 class Host:
     """The host's side of a run: the length of the chunks and the calls of the callbacks."""
 
-    def __init__(
-        self, epoch: engine.Epoch, epochs: int, began: float, callbacks: list[Callback]
-    ) -> None:
-        self.epoch, self.epochs, self.began = epoch, epochs, began
-        self.callbacks = callbacks
+    def __init__(self, epoch: engine.Epoch, epochs: int, callbacks: list[Callback]) -> None:
+        self.epoch, self.epochs, self.callbacks = epoch, epochs, callbacks
+        self.began = time.perf_counter()
         self.step, self.steps = 0, epoch.steps * epochs
         self.stopped = False
         self.whole_epochs = any(callback.on_epoch for callback in callbacks)
@@ -65,7 +63,7 @@ class Host:
         for callback in self.callbacks:
             if callback.on_end is not None:
                 last = self.step // self.epoch.steps - 1
-                loss = float(history["loss"][last]) if last >= 0 else float("nan")
+                loss = float(np.asarray(history["loss"])[last]) if last >= 0 else float("nan")
                 callback.on_end(self._event(carry, history, loss))
 
     def _since_asked(self) -> float:
@@ -73,7 +71,7 @@ class Host:
 
     def _event(self, carry: engine.Carry, history: Any, running_loss: float) -> Event:
         finished, position = divmod(self.step, self.epoch.steps)
-        metrics = {name: float(values[finished - 1]) for name, values in history.items()}
+        metrics = {name: float(np.asarray(v)[finished - 1]) for name, v in history.items()}
         return Event(
             epoch=finished,
             epochs=self.epochs,

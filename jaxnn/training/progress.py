@@ -2,13 +2,13 @@
 
 import importlib.util
 import sys
-from typing import Any, TextIO
+from typing import TextIO
 
 from jaxnn.callbacks import Callback, Event
 
 
-def progress_callback(progress: bool | str | None) -> Callback | None:
-    """The callback for `fit`'s argument `progress`."""
+def progress_callback(progress: bool | str | None, steps: int) -> Callback | None:
+    """The callback for `fit`'s argument `progress`, in a run of so many steps."""
     if progress not in (None, True, False, "bar", "lines"):
         raise ValueError(
             f"fit: progress is {progress!r}, expected True, False, None, 'bar' or 'lines'"
@@ -17,22 +17,21 @@ def progress_callback(progress: bool | str | None) -> Callback | None:
     if progress is False or (progress is None and not terminal):
         return None
     if progress == "bar":
-        return bar()
+        return bar(steps)
     if progress == "lines" or not terminal or importlib.util.find_spec("tqdm") is None:
         return lines()
-    return bar()
+    return bar(steps)
 
 
-def _values(event: Event) -> dict[str, str]:
+def _values(event: Event) -> list[str]:
     """What both forms show: the loss, the validation metrics and the throughput."""
     shown = {"loss": event.running_loss}
     shown |= {name: value for name, value in event.metrics.items() if name.startswith("val_")}
-    texts = {name: f"{value:.4f}" for name, value in shown.items()}
-    texts["examples/s"] = f"{event.examples / max(event.seconds, 1e-9):,.0f}"
-    return texts
+    texts = [f"{name} {value:.4f}" for name, value in shown.items()]
+    return [*texts, f"{event.examples / max(event.seconds, 1e-9):,.0f} examples/s"]
 
 
-def bar(file: TextIO | None = None) -> Callback:
+def bar(steps: int, file: TextIO | None = None) -> Callback:
     """A progress bar by tqdm."""
     try:
         from tqdm import tqdm
@@ -40,18 +39,17 @@ def bar(file: TextIO | None = None) -> Callback:
         raise ImportError(
             "fit: progress='bar' needs tqdm, which the extra brings: pip install 'jaxnn[progress]'"
         ) from error
-    made: list[Any] = []
+    form = "{desc} |{bar:20}| {elapsed}<{remaining}{postfix}"
+    shown = tqdm(total=steps, desc="compiling", bar_format=form, file=file, dynamic_ncols=True)
 
     def on_step_chunk(event: Event) -> None:
-        if not made:
-            made.append(tqdm(total=event.steps, unit="step", file=file, dynamic_ncols=True))
-        made[0].set_description(f"epoch {min(event.epoch + 1, event.epochs)}/{event.epochs}", False)
-        made[0].set_postfix(_values(event), refresh=False)
-        made[0].update(event.step - made[0].n)
+        epoch = min(event.epoch + 1, event.epochs)
+        shown.set_description_str(f"epoch {epoch}/{event.epochs}", refresh=False)
+        shown.set_postfix_str("  ".join(_values(event)), refresh=False)
+        shown.update(event.step - shown.n)
 
     def on_end(event: Event) -> None:
-        if made:
-            made[0].close()
+        shown.close()
 
     return Callback(on_step_chunk=on_step_chunk, on_end=on_end)
 
@@ -64,9 +62,8 @@ def lines(file: TextIO | None = None, seconds_between: float = 1.0) -> Callback:
     def show(event: Event) -> None:
         nonlocal last_line, last_step
         last_line, last_step = event.seconds, event.step
-        values = "  ".join(f"{name} {text}" for name, text in _values(event).items())
-        where = f"epoch {event.epoch}/{event.epochs}  step {event.step}/{event.steps}"
-        print(f"{where}  {values}", file=file or sys.stderr, flush=True)
+        where = f"epoch {event.epoch}/{event.epochs}", f"step {event.step}/{event.steps}"
+        print("  ".join([*where, *_values(event)]), file=file or sys.stderr, flush=True)
 
     def on_step_chunk(event: Event) -> None:
         if event.seconds - last_line >= seconds_between:

@@ -92,7 +92,8 @@ def training_run(
             shuffle,
         )
         data = jax.tree.map(jnp.asarray, data)
-        epoch = engine.epoch_of(task, count_examples("training_run", "data", data))
+        n = count_examples("training_run", "data", data)
+        epoch = engine.Epoch(n, effective_batch_size("training_run", batch_size, n))
         if validation is not None:
             validation = jax.tree.map(jnp.asarray, validation)
             count_examples("training_run", "validation", validation)
