@@ -78,7 +78,7 @@ def by_name(kernel: nn.optimizers.Optimizer, bias: nn.optimizers.Optimizer) -> A
     return nn.optimizers.Optimizer(init, update)
 
 
-def forward(f: Any, x: jax.Array, *, mask: jax.Array) -> jax.Array:
+def forward(f: Any, x: jax.Array, *, mask: jax.Array) -> Any:
     h = nn.relu(f.hidden(x))
     h += jax.lax.stop_gradient(h * mask - h)  # masked forward, but not backward
     return f.out(h)

@@ -1,5 +1,6 @@
 """What every module needs to know about arrays: dtypes, axes, shapes and keys."""
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,9 +52,15 @@ def widen(x: ArrayLike) -> jax.Array:
     return x.astype(accumulator_dtype(x.dtype))
 
 
+def hyperparameter(value: Any, dtype: Any) -> jax.Array:
+    """A hyperparameter in the real counterpart of `dtype`, whatever its own dtype."""
+    return jnp.asarray(value).astype(jnp.finfo(dtype).dtype)
+
+
 def canonical_axes(axis: int | Sequence[int], ndim: int, function: str) -> tuple[int, ...]:
     """`axis` as a sorted tuple of different non-negative axes."""
-    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    given = axis if isinstance(axis, Sequence) else (axis,)
+    axes = tuple(operator.index(a) for a in given)
     out_of_range = [a for a in axes if not -ndim <= a < ndim]
     if out_of_range:
         raise ValueError(f"{function}: axis {axis} is out of range for x with {ndim} axes")
@@ -94,9 +101,20 @@ def check_range(
 ) -> None:
     """Raise unless `low <= value <= high`; traced values and schedules pass."""
     known = concrete(value)
+    if known is not None and known.dtype.kind not in "biuf" and known.dtype != jnp.bfloat16:
+        raise TypeError(f"{function}: {name} is {value!r}, expected a number")
     if known is not None and not np.all((known >= low) & (known <= high)):
         bounds = f">= {low:g}" if high == float("inf") else f"in [{low:g}, {high:g}]"
         raise ValueError(f"{function}: {name} is {value}, expected a number {bounds}")
+
+
+def check_count(function: str, name: str, value: Any) -> int:
+    """`value` as a Python integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{function}: {name} is {value!r}, expected an integer")
+    if value < 1:
+        raise ValueError(f"{function}: {name} is {value}, expected at least 1")
+    return int(value)
 
 
 def check_key(function: str, key: Any) -> None:

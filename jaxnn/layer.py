@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import jax
 import jax.numpy as jnp
 
-from jaxnn._arrays import PyTree, is_inexact, promoted
+from jaxnn._arrays import PyTree, check_key, is_inexact, promoted
 from jaxnn.paths import leaf_paths
 
 
@@ -136,6 +136,7 @@ def _value_text(value: Any) -> str:
 
 def child_key(key: jax.Array, name: str) -> jax.Array:
     """The key of the child `name`: it depends on that name and on no other child."""
+    check_key(f"layer '{name}'", key)
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
@@ -148,10 +149,11 @@ def child_scope(name: str) -> Iterator[None]:
     except Exception as error:
         prefix = "in layer '"
         notes = getattr(error, "__notes__", [])
-        if notes and notes[-1].startswith(prefix):
-            notes[-1] = f"{prefix}{name}/{notes[-1][len(prefix) :]}"
-        else:
+        ours = next((i for i, note in enumerate(notes) if note.startswith(prefix)), None)
+        if ours is None:
             error.add_note(f"{prefix}{name}'")
+        else:
+            notes[ours] = f"{prefix}{name}/{notes[ours].removeprefix(prefix)}"
         raise
 
 
@@ -206,6 +208,7 @@ def elementwise(function: Callable[[Any], Any]) -> Layer:
     """
     if isinstance(function, (Layer, Cell)) or not callable(function):
         raise TypeError(f"elementwise: function is {function!r}, expected a function of arrays")
+    refuse_constructor(function, "elementwise: function")
     return lift(function)
 
 
@@ -232,14 +235,19 @@ def as_layer(value: Any, where: str) -> Layer:
     """`value` if it is a layer, a plain function lifted to one; `where` names it in errors."""
     if isinstance(value, Layer):
         return value
+    refuse_constructor(value, where)
+    if isinstance(value, type) or not callable(value):
+        raise TypeError(f"{where} is {value!r}, expected a Layer or a function of arrays")
+    return elementwise(value)
+
+
+def refuse_constructor(value: Any, where: str) -> None:
+    """Raise if `value` is a constructor such as `nn.dense`, given without being called."""
     if getattr(value, "is_constructor", False):
         name = value.__name__
         raise TypeError(
             f"{where} is the constructor {name}, expected a layer: call it, {name}(...)"
         )
-    if isinstance(value, type) or not callable(value):
-        raise TypeError(f"{where} is {value!r}, expected a Layer or a function of arrays")
-    return elementwise(value)
 
 
 def stateless(layer: Layer) -> Callable[..., PyTree]:
@@ -273,7 +281,6 @@ def stateless(layer: Layer) -> Callable[..., PyTree]:
                 f"stateless: {layer!r} has state ({names}), expected a layer without; use its apply"
             ) from cause
 
-    @functools.wraps(layer.apply)
     def apply(params: PyTree, x: PyTree, **keywords: Any) -> PyTree:
         try:
             y, state = layer.apply(params, {}, x, **keywords)
@@ -284,4 +291,8 @@ def stateless(layer: Layer) -> Callable[..., PyTree]:
             refuse(x)
         return y
 
+    apply.__qualname__ = f"stateless({layer!r})"
+    signature = inspect.signature(layer.apply)
+    declared = [p for name, p in signature.parameters.items() if name != "state"]
+    apply.__signature__ = signature.replace(parameters=declared)  # type: ignore[attr-defined]
     return apply

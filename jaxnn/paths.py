@@ -75,6 +75,10 @@ def _match(tree: PyTree, patterns: Sequence[str]) -> PyTree:
 
 
 def selected_leaves(tree: PyTree, where: Selection) -> list[Any]:
-    """The leaves of `tree` that `where` chooses."""
+    """The leaves of `tree` that `where` chooses, one at least."""
     chosen = jax.tree.leaves(select(tree, where))
+    if not any(chosen):
+        raise ValueError(
+            f"where: {where!r} chooses no leaf, expected at least one of {leaf_paths(tree)}"
+        )
     return [leaf for leaf, wanted in zip(jax.tree.leaves(tree), chosen, strict=True) if wanted]

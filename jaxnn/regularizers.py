@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxnn._arrays import PyTree, Scalar, absolute, check_range, promoted, widen
+from jaxnn._arrays import PyTree, Scalar, absolute, check_range, hyperparameter, promoted, widen
 from jaxnn.paths import Selection, selected_leaves
 
 __all__ = ["elastic_net", "l1", "l2"]
@@ -40,7 +40,7 @@ def l1(strength: Scalar, where: Selection = KERNELS) -> Penalty:
         Array(0.3, dtype=float32)
     """
     check_range("l1", "strength", strength, 0)
-    return lambda params: strength * _sum(absolute, params, where)
+    return lambda params: _scaled_sum(strength, absolute, params, where)
 
 
 def l2(strength: Scalar, where: Selection = KERNELS) -> Penalty:
@@ -67,7 +67,7 @@ def l2(strength: Scalar, where: Selection = KERNELS) -> Penalty:
         Array(5., dtype=float32)
     """
     check_range("l2", "strength", strength, 0)
-    return lambda params: strength * _sum(_square, params, where)
+    return lambda params: _scaled_sum(strength, _square, params, where)
 
 
 def elastic_net(l1_strength: Scalar, l2_strength: Scalar, where: Selection = KERNELS) -> Penalty:
@@ -100,8 +100,11 @@ def _square(w: jax.Array) -> jax.Array:
     return jnp.square(w) if not jnp.iscomplexobj(w) else jnp.square(w.real) + jnp.square(w.imag)
 
 
-def _sum(function: Callable[[jax.Array], jax.Array], params: PyTree, where: Selection) -> jax.Array:
+def _scaled_sum(
+    strength: Scalar, function: Callable[[jax.Array], jax.Array], params: PyTree, where: Selection
+) -> jax.Array:
     leaves = [widen(leaf) for leaf in selected_leaves(params, where)]
     sums = [jnp.sum(function(leaf)) for leaf in leaves]
     dtype = functools.reduce(promoted, (part.dtype for part in sums))
-    return sum((part.astype(dtype) for part in sums), jnp.zeros((), dtype))
+    total = sum((part.astype(dtype) for part in sums), jnp.zeros((), dtype))
+    return hyperparameter(strength, dtype) * total

@@ -30,9 +30,13 @@ class Case(NamedTuple):
     optax: Callable[[Any, Any], Any] | None = None  # (optax, rate), where it is not `make`
     torch: Callable[[Any, Any, Any], Any] | None = None  # (torch.optim, named weights, rate)
     torch_schedules: bool = True
+    rate: float = 0.02
 
 
 # The rows
+
+# RMSprop jumps about a minimum at random, so that rounding grows: its cases do not get there.
+RATE_OF = {"rmsprop": 0.0002}
 
 
 def same(name: str, constructor: str, torch: Any = None, **kwargs: Any) -> Case:
@@ -44,11 +48,11 @@ def same(name: str, constructor: str, torch: Any = None, **kwargs: Any) -> Case:
     def numpy(rate: Any, path: str) -> reference.Reference:
         return getattr(reference, constructor)(rate, **kwargs)
 
-    return Case(name, make, numpy, torch=torch)
+    return Case(name, make, numpy, torch=torch, rate=RATE_OF.get(constructor, 0.02))
 
 
 def torch_optimizer(constructor: str, **kwargs: Any) -> Callable[[Any, Any, Any], Any]:
-    """The torch optimizer of that name, for all weights alike."""
+    """A torch optimizer by its name, for all weights alike."""
     return lambda optim, weights, rate: getattr(optim, constructor)(
         list(weights.values()), rate, **kwargs
     )
@@ -98,7 +102,7 @@ def masked_adamw(name: str, decays: Callable[[str], bool], **kwargs: Any) -> Cas
 
 
 def is_kernel(path: str) -> bool:
-    return path.endswith("/kernel")
+    return path == "kernel"
 
 
 def decay_schedule(library: Any) -> Any:
@@ -197,8 +201,8 @@ CASES = [
     masked_adamw("adamw", is_kernel),
     masked_adamw("adamw-mask-true", lambda path: True, mask=True),
     masked_adamw("adamw-mask-false", lambda path: False, mask=False),
-    masked_adamw("adamw-mask-glob", lambda path: path == "steep/bias", mask="steep/b*"),
-    masked_adamw("adamw-mask-globs", lambda p: p != "wavy/bias", mask=("steep/*", "*/kernel")),
+    masked_adamw("adamw-mask-glob", lambda path: path == "bias", mask="b*"),
+    masked_adamw("adamw-mask-globs", lambda path: True, mask=("bias", "ker*")),
     masked_adamw("adamw-mask-callable", is_kernel, mask=kernels),
     Case(
         "adamw-scheduled-decay",
@@ -210,9 +214,7 @@ CASES = [
         adam_with_scheduled_decay,
     ),
     same("adamw-nesterov", "adamw", nesterov=True, weight_decay=DECAY)._replace(
-        optax=lambda optax, rate: optax.adamw(
-            rate, nesterov=True, weight_decay=DECAY, mask=kernels
-        )
+        optax=lambda optax, rate: optax.adamw(rate, nesterov=True, weight_decay=DECAY, mask=kernels)
     ),
     Case(
         "clip-sgd",
@@ -258,6 +260,7 @@ CASES = [
         "scale_by_rms",
         lambda library, rate: library.chain(library.scale_by_rms(), descend_by(library, rate)),
         lambda rate, path: reference.rmsprop(rate),
+        rate=RATE_OF["rmsprop"],
     ),
     Case(
         "scale_by_stddev",
@@ -267,20 +270,27 @@ CASES = [
             library.scale(-1.0),
         ),
         lambda rate, path: reference.rmsprop(rate, centered=True, eps=1e-3),
+        rate=RATE_OF["rmsprop"],
     ),
 ]
 
-RATE = 0.02
+# How a case's rate becomes its learning rate, given the module of the schedules.
 RATES = {
-    "constant": lambda schedules: RATE,
-    "cosine": lambda schedules: schedules.cosine_decay_schedule(RATE, 150, 0.1),
+    "constant": lambda schedules, rate: rate,
+    "cosine": lambda schedules, rate: schedules.cosine_decay_schedule(rate, 150, 0.1),
 }
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
+# Those that differ in more than numbers and masks, for what takes a compilation each.
+_ALIKE = ("mask", "numbers", "outside", "scale_by")
+DISTINCT_CASES = [case for case in CASES if not any(word in case.name for word in _ALIKE)]
+every_distinct_case = pytest.mark.parametrize("case", DISTINCT_CASES, ids=lambda case: case.name)
 
-# The problems: the gradients of two functions of a kernel and a bias, eight numbers together
 
+# The problems: two functions of a kernel and a bias, eight numbers together
+
+PROBLEMS = ("steep", "wavy")
 
 _rng = np.random.default_rng(7)
 _BASIS = np.linalg.qr(_rng.standard_normal((8, 8)))[0]
@@ -291,99 +301,94 @@ _PHASE = _rng.uniform(0, 6, 8)
 
 
 def initial_weights() -> dict[str, np.ndarray]:
-    """The weights of both problems by path, float64."""
+    """The weights that each problem starts from, float64."""
     rng = np.random.default_rng(11)
-    return {
-        f"{problem}/{name}": rng.standard_normal(shape)
-        for problem in ("steep", "wavy")
-        for name, shape in [("kernel", (3, 2)), ("bias", (2,))]
-    }
+    return {"kernel": rng.standard_normal((3, 2)), "bias": rng.standard_normal(2)}
 
 
-def gradients(xp: Any, weights: dict[str, Any]) -> dict[str, Any]:
-    """The gradients of `½ (v - t)ᵀ H (v - t)` (steep) and `Σ cos(A v + φ) + |v|² / 20` (wavy)."""
-
-    def split(problem: str, g: Any) -> dict[str, Any]:
-        return {f"{problem}/kernel": g[:6].reshape(3, 2), f"{problem}/bias": g[6:]}
-
-    steep, wavy = (
-        xp.concatenate([weights[f"{problem}/kernel"].reshape(-1), weights[f"{problem}/bias"]])
-        for problem in ("steep", "wavy")
-    )
+def gradients(xp: Any, weights: dict[str, Any], is_wavy: Any) -> dict[str, Any]:
+    """The gradient of `½ (v - t)ᵀ H (v - t)` (steep) or of `Σ cos(A v + φ) + |v|² / 20` (wavy)."""
     curvature, target, waves, phase = map(xp.asarray, (_CURVATURE, _TARGET, _WAVES, _PHASE))
+    v = xp.concatenate([weights["kernel"].reshape(-1), weights["bias"]])
+    steep = curvature @ (v - target)
+    wavy = 0.1 * v - waves.T @ xp.sin(waves @ v + phase)
+    g = xp.where(is_wavy, wavy, steep)
+    return {"kernel": g[:6].reshape(3, 2), "bias": g[6:]}
+
+
+# The trajectories: the weights after each of the steps, of shape (problems, steps, ...)
+
+Trajectory = dict[str, np.ndarray]
+
+
+def _both_problems(walk: Callable[[bool], list[dict[str, np.ndarray]]]) -> Trajectory:
+    steep, wavy = walk(False), walk(True)
     return {
-        **split("steep", curvature @ (steep - target)),
-        **split("wavy", -waves.T @ xp.sin(waves @ wavy + phase) + 0.1 * wavy),
+        name: np.stack([[w[name] for w in steep], [w[name] for w in wavy]])
+        for name in initial_weights()
     }
 
 
-def nested(flat: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """`{"a/b": c}` as `{"a": {"b": c}}`."""
-    tree: dict[str, dict[str, Any]] = {}
-    for path, leaf in flat.items():
-        outer, inner = path.split("/")
-        tree.setdefault(outer, {})[inner] = leaf
-    return tree
-
-
-def flat(tree: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The inverse of `nested`."""
-    return {f"{outer}/{inner}": x for outer, t in tree.items() for inner, x in t.items()}
-
-
-# The trajectories: the weights after each of the steps, by path
-
-
-def trajectory_in_numpy(case: Case, rate: str) -> dict[str, np.ndarray]:
+def trajectory_in_numpy(case: Case, rate: Any) -> Trajectory:
     """The path of the NumPy reference."""
-    learning_rate = RATES[rate](reference_schedules)
-    weights = initial_weights()
-    references = {path: case.numpy(learning_rate, path) for path in weights}
-    states = {path: references[path].init(w) for path, w in weights.items()}
-    visited = []
-    for _ in range(STEPS):
-        prepared = case.prepare(gradients(np, weights), weights)
-        for path, w in weights.items():
-            delta, states[path] = references[path].update(prepared[path], states[path], w)
-            weights = {**weights, path: w + delta}
-        visited.append(weights)
-    return {path: np.stack([w[path] for w in visited]) for path in weights}
+
+    def walk(is_wavy: bool) -> list[dict[str, np.ndarray]]:
+        weights = initial_weights()
+        references = {name: case.numpy(rate, name) for name in weights}
+        states = {name: references[name].init(w) for name, w in weights.items()}
+        visited = []
+        for _ in range(STEPS):
+            prepared = case.prepare(gradients(np, weights, is_wavy), weights)
+            for name, w in weights.items():
+                delta, states[name] = references[name].update(prepared[name], states[name], w)
+                weights = {**weights, name: w + delta}
+            visited.append(weights)
+        return visited
+
+    return _both_problems(walk)
 
 
-def trajectory_in_jax(optimizer: Any) -> dict[str, np.ndarray]:
-    """The path of an optimizer by optax's protocol, as one scan."""
+def trajectories_in_jax(optimizers: dict[str, Any]) -> dict[str, Trajectory]:
+    """The paths of optimizers by optax's protocol, all in one program of scans under vmap."""
 
-    def step(carry: Any, _: None) -> Any:
-        params, state = carry
-        grads = nested(gradients(jnp, flat(params)))
-        updates, state = optimizer.update(grads, state, params)
-        params = nn.optimizers.apply_updates(params, updates)
-        return (params, state), params
+    def walk(optimizer: Any, is_wavy: Any) -> Any:
+        def step(carry: Any, _: None) -> Any:
+            params, state = carry
+            grads = gradients(jnp, params, is_wavy)
+            updates, state = optimizer.update(grads, state, params)
+            params = nn.optimizers.apply_updates(params, updates)
+            return (params, state), params
 
-    @jax.jit
-    def run(params: Any) -> Any:
-        return jax.lax.scan(step, (params, optimizer.init(params)), length=STEPS)[1]
+        start = jax.tree.map(jnp.asarray, initial_weights())
+        return jax.lax.scan(step, (start, optimizer.init(start)), length=STEPS)[1]
 
-    start = nested(jax.tree.map(jnp.asarray, initial_weights()))
-    return jax.tree.map(np.asarray, flat(run(start)))
+    @jax.vmap
+    def all_walks(is_wavy: Any) -> dict[str, Trajectory]:
+        return {name: walk(optimizer, is_wavy) for name, optimizer in optimizers.items()}
+
+    quick_to_compile = {"xla_backend_optimization_level": 0}
+    run = jax.jit(all_walks, compiler_options=quick_to_compile)
+    return jax.tree.map(np.asarray, run(jnp.array([False, True])))
 
 
-def trajectory_in_torch(case: Case, rate: str, torch: Any) -> dict[str, np.ndarray]:
+def trajectory_in_torch(case: Case, rate: Any, torch: Any) -> Trajectory:
     """The path of the torch optimizer."""
-    learning_rate = RATES[rate](reference_schedules)
-    weights = {p: torch.from_numpy(w).requires_grad_() for p, w in initial_weights().items()}
     assert case.torch is not None
-    optimizer = case.torch(torch.optim, weights, RATE)
-    visited = []
-    for count in range(STEPS):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(count) if callable(learning_rate) else learning_rate
-        now = {path: w.detach().numpy().copy() for path, w in weights.items()}
-        for path, g in gradients(np, now).items():
-            weights[path].grad = torch.from_numpy(np.ascontiguousarray(g))
-        optimizer.step()
-        visited.append({path: w.detach().numpy().copy() for path, w in weights.items()})
-    return {path: np.stack([w[path] for w in visited]) for path in weights}
+
+    def walk(is_wavy: bool) -> list[dict[str, np.ndarray]]:
+        weights = {n: torch.from_numpy(w).requires_grad_() for n, w in initial_weights().items()}
+        optimizer = case.torch(torch.optim, weights, case.rate)
+        visited = [initial_weights()]
+        for count in range(STEPS):
+            for group in optimizer.param_groups:
+                group["lr"] = rate(count) if callable(rate) else rate
+            for name, g in gradients(np, visited[-1], is_wavy).items():
+                weights[name].grad = torch.from_numpy(g.copy())
+            optimizer.step()
+            visited.append({name: w.detach().numpy().copy() for name, w in weights.items()})
+        return visited[1:]
+
+    return _both_problems(walk)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._arrays import check_key, check_range, floating
+from jaxnn._arrays import check_key, check_range, floating, hyperparameter, widen
 
 
 def dropout(key: jax.Array, x: ArrayLike, rate: ArrayLike) -> jax.Array:
@@ -35,7 +35,8 @@ def dropout(key: jax.Array, x: ArrayLike, rate: ArrayLike) -> jax.Array:
     check_key("dropout", key)
     check_range("dropout", "rate", rate, 0, 1)
     x = floating(x)
-    rate = jnp.asarray(rate, x.real.dtype)
+    wide = widen(x)
+    rate = hyperparameter(rate, wide.dtype)  # in float32: bfloat16 cannot tell 0.999 from 1
     keep = jax.random.bernoulli(key, 1 - rate, x.shape)
     scale = jnp.where(rate < 1, 1 / jnp.where(rate < 1, 1 - rate, 1), 0)
-    return jnp.where(keep, x * scale, 0)
+    return jnp.where(keep, wide * scale, 0).astype(x.dtype)

@@ -4,7 +4,7 @@ import jax
 from jax.nn.initializers import Initializer
 
 from jaxnn import functional, initializers
-from jaxnn._arrays import PyTree, check_key
+from jaxnn._arrays import PyTree, check_count, check_key
 from jaxnn.layer import Layer, abstract, constructor, lift, param_dtype
 
 
@@ -31,6 +31,7 @@ def dense(
         `{"kernel", "bias"}` and the output in the dtype of `x`.
 
     Raises:
+        TypeError: `features` is not an integer.
         ValueError: `features` is less than 1, or `x` has no feature axis.
 
     Example:
@@ -41,8 +42,7 @@ def dense(
         >>> y.shape
         (8, 4)
     """
-    if features < 1:
-        raise ValueError(f"dense: features is {features}, expected at least 1")
+    check_count("dense", "features", features)
 
     def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
         check_key("dense", key)

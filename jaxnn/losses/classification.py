@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._arrays import canonical_axes, check_range, is_inexact, promoted, widen
+from jaxnn._arrays import canonical_axes, check_range, hyperparameter, is_inexact, promoted, widen
 from jaxnn.losses._masks import masked
 
 
@@ -50,17 +50,28 @@ def softmax_cross_entropy(
     targets = _distributions(logits, labels, axis)
     if where is None:
         included = jnp.full((1,) * logits.ndim, True)
-        classes: int | jax.Array = logits.shape[axis]
+        classes = jnp.asarray(logits.shape[axis], logits.dtype)
     else:
-        included = jnp.broadcast_to(where, logits.shape)
-        classes = jnp.maximum(jnp.sum(included, axis, keepdims=True), 1)
-    smoothing = jnp.asarray(label_smoothing, logits.dtype)
-    targets = (1 - smoothing) * targets + smoothing / classes
+        included = _broadcast_mask(where, logits)
+        count = jnp.sum(included, axis, keepdims=True, dtype=logits.dtype)
+        classes = jnp.maximum(count, 1)
+    smoothing = hyperparameter(label_smoothing, logits.dtype)
+    targets = jnp.where(included, (1 - smoothing) * targets + smoothing / classes, 0)
     any_included = jnp.any(included, axis, keepdims=True)
     logits = jnp.where(included, logits, jnp.where(any_included, -jnp.inf, 0))
     log_probs = jax.nn.log_softmax(logits, axis)
-    impossible = (targets == 0) & jnp.isneginf(log_probs) | ~included
+    impossible = (targets == 0) & jnp.isneginf(log_probs)
     return jnp.sum(targets * jnp.where(impossible, 0, -log_probs), axis)
+
+
+def _broadcast_mask(where: ArrayLike, logits: jax.Array) -> jax.Array:
+    try:
+        return jnp.broadcast_to(where, logits.shape)
+    except ValueError as error:
+        raise ValueError(
+            f"softmax_cross_entropy: where has shape {jnp.shape(where)}, expected one that "
+            f"broadcasts to the shape {logits.shape} of the logits"
+        ) from error
 
 
 def _distributions(logits: jax.Array, labels: jax.Array, axis: int) -> jax.Array:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._arrays import absolute, check_range, promoted, widen
+from jaxnn._arrays import absolute, check_range, hyperparameter, promoted, widen
 from jaxnn.losses._masks import masked
 
 
@@ -103,5 +103,6 @@ def huber_loss(
     """
     check_range("huber_loss", "delta", delta, 0)
     size = absolute(masked(_errors("huber_loss", predictions, targets), where, "huber_loss"))
-    quadratic = jnp.minimum(size, jnp.asarray(delta, size.dtype))
+    delta = hyperparameter(delta, size.dtype)
+    quadratic = jnp.minimum(size, delta)
     return 0.5 * jnp.square(quadratic) + delta * (size - quadratic)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.typing import ArrayLike
 
-from jaxnn._arrays import PyTree, check_range, widen
+from jaxnn._arrays import PyTree, check_range, hyperparameter, widen
 from jaxnn.optimizers.base import (
     Optimizer,
     ScalarOrSchedule,
@@ -13,7 +13,6 @@ from jaxnn.optimizers.base import (
     bias_factor,
     cast_like,
     chain,
-    hyperparameter,
     moving_average,
     next_count,
     safe_sqrt,

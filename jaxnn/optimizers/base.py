@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._arrays import PyTree, accumulator_dtype, promoted
+from jaxnn._arrays import PyTree, accumulator_dtype, hyperparameter, promoted
 from jaxnn.paths import same_structure
 
 ScalarOrSchedule = ArrayLike | Callable[[Any], Any]
@@ -206,11 +206,6 @@ def bias_factor(decay: Any, count: jax.Array, moment: jax.Array) -> jax.Array:
 def cast_like(value: jax.Array, like: ArrayLike) -> jax.Array:
     """`value` in the dtype of `like`."""
     return value.astype(jnp.asarray(like).dtype)
-
-
-def hyperparameter(value: Any, dtype: Any) -> jax.Array:
-    """A hyperparameter in the real counterpart of `dtype`, whatever its own dtype."""
-    return jnp.asarray(value).astype(jnp.finfo(dtype).dtype)
 
 
 def safe_sqrt(x: jax.Array) -> jax.Array:

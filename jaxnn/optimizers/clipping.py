@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._arrays import PyTree, accumulator_dtype, check_range, promoted, widen
+from jaxnn._arrays import PyTree, accumulator_dtype, check_range, hyperparameter, promoted, widen
 from jaxnn.optimizers.base import (
     Optimizer,
     abs_square,
-    hyperparameter,
     safe_sqrt,
     stateless_transformation,
 )

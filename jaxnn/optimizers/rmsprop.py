@@ -6,7 +6,7 @@ import jax
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxnn._arrays import PyTree, check_range, widen
+from jaxnn._arrays import PyTree, check_range, hyperparameter, widen
 from jaxnn.optimizers.base import (
     Optimizer,
     ScalarOrSchedule,
@@ -14,7 +14,6 @@ from jaxnn.optimizers.base import (
     bias_factor,
     cast_like,
     chain,
-    hyperparameter,
     identity,
     moving_average,
     next_count,

@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._arrays import PyTree, accumulator_dtype, check_range
+from jaxnn._arrays import PyTree, accumulator_dtype, check_range, hyperparameter
 from jaxnn.optimizers.base import (
     Optimizer,
     ScalarOrSchedule,
-    hyperparameter,
     next_count,
     stateless_transformation,
     zero_count,

@@ -5,13 +5,12 @@ from typing import Any, NamedTuple
 import jax
 from jax.typing import ArrayLike
 
-from jaxnn._arrays import PyTree, check_range, widen
+from jaxnn._arrays import PyTree, check_range, hyperparameter, widen
 from jaxnn.optimizers.base import (
     Optimizer,
     ScalarOrSchedule,
     cast_like,
     chain,
-    hyperparameter,
     identity,
     zero_moments,
 )

@@ -5,12 +5,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnn._arrays import PyTree, check_range, widen
+from jaxnn._arrays import PyTree, check_range, hyperparameter, widen
 from jaxnn.optimizers.base import (
     EmptyState,
     Optimizer,
     ScalarOrSchedule,
-    hyperparameter,
     next_count,
     zero_count,
 )

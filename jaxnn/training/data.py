@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxnn._arrays import PyTree
+from jaxnn._arrays import PyTree, check_count
 from jaxnn.paths import path_text
 from jaxnn.training.shuffle import shuffled_indices
 
@@ -43,15 +43,6 @@ def count_examples(function: str, name: str, tree: PyTree) -> int:
     if n == 0:
         raise ValueError(f"{function}: {name} has no examples, expected at least one")
     return n
-
-
-def check_count(function: str, name: str, value: Any) -> int:
-    """`value` as a Python integer of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{function}: {name} is {value!r}, expected an integer")
-    if value < 1:
-        raise ValueError(f"{function}: {name} is {value}, expected at least 1")
-    return int(value)
 
 
 def effective_batch_size(function: str, batch_size: int | None, n: int) -> int:

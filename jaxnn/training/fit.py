@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn._arrays import PyTree, check_key
+from jaxnn._arrays import PyTree, check_count, check_key
 from jaxnn.callbacks import Callback, Event
 from jaxnn.layer import as_layer
 from jaxnn.metrics import Metric
 from jaxnn.optimizers.base import check_optimizer
 from jaxnn.training import engine, program
 from jaxnn.training.checks import check_labels, check_metrics
-from jaxnn.training.data import check_count, count_examples, effective_batch_size, on_device
+from jaxnn.training.data import count_examples, effective_batch_size, on_device
 from jaxnn.training.evaluation import Loss
 from jaxnn.training.host import Host
 from jaxnn.training.progress import progress_callback

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn._arrays import PyTree, check_key
+from jaxnn._arrays import PyTree, check_count, check_key
 from jaxnn.layer import Layer, as_layer
 from jaxnn.metrics import Metric
 from jaxnn.optimizers.base import check_optimizer, is_optimizer
 from jaxnn.training import engine
 from jaxnn.training.checks import check_metrics
-from jaxnn.training.data import check_count, count_examples, effective_batch_size
+from jaxnn.training.data import count_examples, effective_batch_size
 from jaxnn.training.evaluation import Loss
 
 

@@ -1,0 +1,190 @@
+"""No public name without a row in the table, a hand-derived reference and a full docstring.
+
+Each check is a function of the public names that returns the names it finds wanting, so that it
+can itself be checked, on a name that does not exist.
+"""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import textwrap
+import types
+
+import pytest
+
+import jaxnn as nn
+from tests import numpy_reference
+from tests.table import FUNCTIONS, LAYERS
+
+# jaxnn's activations are public at the top, and are told from its layers by their module here.
+MODULES = {"activations": nn.activations} | {
+    name: module for name in nn.__all__ if isinstance(module := getattr(nn, name), types.ModuleType)
+}
+
+
+def public_names():
+    """Each public name by its module: `dense`, `activations.relu`, `losses.huber_loss`."""
+    of_modules = {
+        f"{name}.{public}": getattr(module, public)
+        for name, module in MODULES.items()
+        for public in module.__all__
+    }
+    elsewhere = MODULES.keys() | set(nn.activations.__all__)
+    return of_modules | {name: getattr(nn, name) for name in nn.__all__ if name not in elsewhere}
+
+
+PUBLIC = public_names()
+FAMILIES = ("activations", "functional", "losses", "regularizers")
+
+
+def names_of(*families):
+    """The public functions of some modules; classes are no functions of arrays."""
+    return [
+        name
+        for name, value in PUBLIC.items()
+        if name.split(".")[0] in families and not inspect.isclass(value)
+    ]
+
+
+CONSTRUCTORS = [name for name, value in PUBLIC.items() if getattr(value, "is_constructor", False)]
+
+# Rows and references
+
+
+def without_row(names):
+    """Layers, combinators and functions that are in no row of the table."""
+    rows = {row.constructor for row in LAYERS} | {row.name for row in FUNCTIONS}
+    return sorted(set(names) - rows)
+
+
+NEEDS_NO_REFERENCE = {
+    "optimizers.add_decayed_weights": "the part of adamw that adamw has and adam has not",
+    "optimizers.apply_updates": "w + u",
+    "optimizers.chain": "one after the other: checked through the optimizers made with it",
+    "optimizers.global_norm": "the norm in clip_by_global_norm",
+    "optimizers.identity": "changes nothing",
+    "optimizers.scale": "a product",
+    "optimizers.scale_by_adam": "adam with rate -1",
+    "optimizers.scale_by_learning_rate": "the last part of every optimizer",
+    "optimizers.scale_by_rms": "rmsprop with rate -1",
+    "optimizers.scale_by_schedule": "the learning rate of every optimizer",
+    "optimizers.scale_by_stddev": "centered rmsprop with rate -1",
+    "optimizers.trace": "sgd's momentum",
+}
+
+
+def reference_names():
+    """The public functions of `numpy_reference`, by the family of what they check."""
+    functions = set()
+    for info in pkgutil.iter_modules(numpy_reference.__path__):
+        module = importlib.import_module(f"{numpy_reference.__name__}.{info.name}")
+        functional = info.name in ("dense", "dropout", "normalization")
+        family = "functional" if functional else info.name
+        functions |= {
+            f"{family}.{name}"
+            for name, value in vars(module).items()
+            if inspect.isfunction(value) and value.__module__ == module.__name__
+        }
+    return functions
+
+
+def without_reference(names):
+    """Names for which there is neither a reference nor a reason to have none."""
+    in_table = {row.constructor for row in LAYERS if row.reference is not None}
+    in_table |= {row.name for row in FUNCTIONS if row.reference is not None}
+    return sorted(set(names) - in_table - reference_names() - NEEDS_NO_REFERENCE.keys())
+
+
+# Docstrings
+
+
+def from_jax(value):
+    """Whether a name is re-exported from jax."""
+    return getattr(value, "__module__", "").split(".")[0] == "jax"
+
+
+def raises(value):
+    """Whether the function's own code raises or checks its arguments."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(value)))
+    called = {getattr(node.func, "id", "") for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    checks = ("check_", "_check_", "canonical_axes")
+    return any(isinstance(node, ast.Raise) for node in ast.walk(tree)) or any(
+        name.startswith(checks) for name in called
+    )
+
+
+def missing_sections(value):
+    """The parts that the docstring of a public class or function of ours lacks."""
+    text = inspect.getdoc(value) or ""
+    wanted = [">>>"]
+    if inspect.isfunction(value):
+        wanted.append("Returns:")
+        if inspect.signature(value).parameters:
+            wanted.append("Args:")
+        if raises(value):
+            wanted.append("Raises:")
+    return [section for section in wanted if section not in text]
+
+
+def with_poor_docstring(values):
+    """What each docstring lacks, by name."""
+    found = {name: missing_sections(v) for name, v in values.items() if not from_jax(v)}
+    return {name: missing for name, missing in found.items() if missing}
+
+
+# Classes that are records of results, shown in the examples of what makes them.
+RECORDS = {"FitResult", "TrainState", "callbacks.Event"}
+
+
+# The tests
+
+
+def test_every_layer_and_function_has_a_row():
+    assert without_row([*CONSTRUCTORS, *names_of(*FAMILIES)]) == []
+
+
+def test_every_function_layer_optimizer_schedule_and_metric_has_a_reference():
+    families = (*FAMILIES, "optimizers", "schedules", "metrics")
+    assert without_reference([*CONSTRUCTORS, *names_of(*families)]) == []
+
+
+def test_every_row_is_of_a_public_name():
+    rows = {row.constructor for row in LAYERS} | {row.name for row in FUNCTIONS}
+    assert rows <= PUBLIC.keys()
+
+
+def test_every_name_is_public_once_or_from_jax():
+    by_identity = {}
+    for name, value in PUBLIC.items():
+        if inspect.isfunction(value) and not from_jax(value):
+            assert by_identity.setdefault(value, name) == name
+
+
+def test_reasons_are_of_public_names_without_a_reference():
+    assert NEEDS_NO_REFERENCE.keys() <= PUBLIC.keys()
+    assert not NEEDS_NO_REFERENCE.keys() & reference_names()
+
+
+def test_every_docstring_is_complete():
+    assert with_poor_docstring({k: v for k, v in PUBLIC.items() if k not in RECORDS}) == {}
+
+
+def test_every_public_name_has_a_docstring():
+    assert [name for name, value in PUBLIC.items() if not inspect.getdoc(value)] == []
+
+
+@pytest.mark.parametrize("check", [without_row, without_reference])
+def test_the_check_finds_a_name_that_nobody_knows(check):
+    assert check(["losses.unheard_of", "unheard_of"]) == ["losses.unheard_of", "unheard_of"]
+
+
+def test_the_check_of_docstrings_finds_a_poor_one():
+    def poor(x):
+        """Return x."""
+        if x is None:
+            raise ValueError("x is None")
+        return x
+
+    found = with_poor_docstring({"poor": poor, "relu": nn.relu})
+    assert found == {"poor": [">>>", "Returns:", "Args:", "Raises:"]}

@@ -1,0 +1,112 @@
+"""The examples, run as a user runs them: each in a process of its own."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+FORWARD = """\
+Predicted house price: -1401.69
+"""
+
+BACKPROPAGATION = """\
+Epoch 0, Loss: 0.4811
+Epoch 100, Loss: 0.1614
+Epoch 200, Loss: 0.1077
+Epoch 300, Loss: 0.0603
+Epoch 400, Loss: 0.0293
+Epoch 500, Loss: 0.0139
+Epoch 600, Loss: 0.0072
+Epoch 700, Loss: 0.0046
+Epoch 800, Loss: 0.0033
+Epoch 900, Loss: 0.0023
+Predicted price category: 0.50
+"""
+
+OPTIMIZATION = """\
+Epoch 0, Loss: 0.2500
+Epoch 100, Loss: 0.2104
+Epoch 200, Loss: 0.2036
+Epoch 300, Loss: 0.2036
+Epoch 400, Loss: 0.2039
+Epoch 500, Loss: 0.2163
+Epoch 600, Loss: 0.1353
+Epoch 700, Loss: 0.2127
+Epoch 800, Loss: 0.1951
+Epoch 900, Loss: 0.2088
+"""
+
+
+def run(name, *arguments, blocked=()):
+    """What the example prints; the modules in `blocked` cannot be imported."""
+    start = (
+        "import runpy, sys; "
+        f"sys.modules.update(dict.fromkeys({list(blocked)!r})); "
+        "del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", start, str(EXAMPLES / name), *map(str, arguments)],
+        cwd=EXAMPLES.parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def printed(name, *arguments):
+    done = run(name, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_forward_propagation():
+    assert printed("tutorial_1_forward.py") == FORWARD
+
+
+def test_backpropagation():
+    assert printed("tutorial_2_backpropagation.py") == BACKPROPAGATION
+
+
+def test_optimization():
+    recipe, textbook, comparison = printed("tutorial_3_optimization.py").split("\n\n")
+    assert recipe + "\n" == OPTIMIZATION
+    assert len(re.findall(r"^Epoch \d+, Loss: 0\.\d{4}$", textbook, re.MULTILINE)) == 10
+    recipe_loss, textbook_loss, median = map(float, re.findall(r"0\.\d{4}", comparison))
+    assert recipe_loss == 0.1567
+    assert max(textbook_loss, median) < 0.05
+
+
+@pytest.fixture
+def needs_examples_extra():
+    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib")
+
+
+@pytest.mark.usefixtures("needs_examples_extra")
+def test_digits_draws_a_picture(tmp_path):
+    picture = tmp_path / "picture.png"
+    text = printed("digits.py", "--epochs", 2, "--output", picture)
+    assert re.search(r"^Training time: \d+\.\d s", text, re.MULTILINE)
+    assert float(re.search(r"^Test accuracy: (.*)%$", text, re.MULTILINE)[1]) > 50
+    assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+@pytest.mark.parametrize("module", ["sklearn.datasets", "matplotlib.figure"])
+def test_digits_names_the_extra_that_it_needs(module):
+    done = run("digits.py", blocked=[module])
+    assert done.returncode == 1
+    assert "pip install 'jaxnn[examples]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("needs_examples_extra")
+@pytest.mark.parametrize("seed", range(3))
+def test_digits_learns(tmp_path, seed):
+    text = printed("digits.py", "--seed", seed, "--output", tmp_path / "picture.png")
+    assert float(re.search(r"^Test accuracy: (.*)%$", text, re.MULTILINE)[1]) >= 97

@@ -1,0 +1,290 @@
+"""What every layer promises, whatever it computes."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+import jaxnn as nn
+from tests import table
+from tests.compiling import fast_jit
+from tests.table import LAYERS, draw_layer
+
+each_layer = pytest.mark.parametrize("row", LAYERS, ids=[row.name for row in LAYERS])
+each_mode = pytest.mark.parametrize("train", [False, True], ids=["evaluation", "training"])
+each_dtype = pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+
+drawn = functools.cache(draw_layer)
+
+
+def new_key(seed=1):
+    """A key that no other call has used."""
+    return jax.random.key(seed)
+
+
+def keys(n):
+    """The same n keys at each call."""
+    return jax.random.split(new_key(), n)
+
+
+def abstract(tree):
+    """Shapes and dtypes."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+
+
+def assert_equal(got, expected):
+    """Compare two trees of arrays bit for bit."""
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+def assert_close(got, expected, tolerance=1e-6):
+    """Compare two trees of arrays to rounding."""
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    for g, e in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(g, e, rtol=tolerance, atol=tolerance)
+
+
+def apply_abstractly(row, dtype, train):
+    """The shapes and dtypes of x, of the parameters and the state, of the output and its state."""
+    layer = row.make()
+    x = jax.ShapeDtypeStruct(row.shapes[0], dtype)
+    params, state = jax.eval_shape(layer.init, new_key(), x)
+    apply = functools.partial(layer.apply, key=new_key(), train=train)
+    return x, params, state, *jax.eval_shape(apply, params, state, x)
+
+
+# Shapes and dtypes
+
+
+@each_layer
+def test_init_and_apply_have_the_shapes_of_their_abstract_evaluation(row):
+    layer, _, _, x = drawn(row)
+    params, state = layer.init(new_key(), x)
+    assert abstract((params, state)) == jax.eval_shape(layer.init, new_key(), x)
+    result = layer.apply(params, state, x)
+    assert abstract(result) == jax.eval_shape(layer.apply, params, state, x)
+
+
+@each_layer
+def test_init_looks_at_the_shape_of_x_alone(row):
+    layer, _, _, x = drawn(row)
+    given_shape = layer.init(new_key(), jax.ShapeDtypeStruct(x.shape, x.dtype))
+    assert_equal(layer.init(new_key(), x), given_shape)
+
+
+@each_layer
+@each_mode
+@each_dtype
+def test_dtypes(row, dtype, train, x64):
+    x, params, state, y, new_state = apply_abstractly(row, dtype, train)
+    wide = jnp.dtype("float64" if dtype == "float64" else "float32")
+    assert {leaf.dtype for leaf in jax.tree.leaves((params, state))} <= {wide}
+    assert {leaf.dtype for leaf in jax.tree.leaves(y)} == {x.dtype}
+    assert new_state == state
+
+
+@each_layer
+def test_bfloat16_agrees_with_float32(row):
+    layer, params, state, x = drawn(row)
+    x = jnp.asarray(x, jnp.bfloat16)
+    low, _ = layer.apply(params, state, x)
+    high, _ = layer.apply(params, state, x.astype(jnp.float32))
+    assert_close(jax.tree.map(lambda y: y.astype(jnp.float32), low), high, 0.05)
+
+
+@each_layer
+def test_integers_give_what_floats_give(row):
+    layer, params, state, x = drawn(row)
+    x = jnp.round(3 * x)
+    y, _ = layer.apply(params, state, x.astype(jnp.int32))
+    assert_close(y, layer.apply(params, state, x)[0])
+
+
+@each_layer
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+def test_numpy_arrays_give_what_jax_arrays_give(row, dtype):
+    layer, params, state, x = drawn(row)
+    on_device = jax.tree.map(jnp.asarray, (params, state, x))
+    assert_equal(layer.apply(params, state, x.astype(dtype)), layer.apply(*on_device))
+    assert_equal(layer.init(new_key(), x.astype(dtype)), layer.init(new_key(), on_device[2]))
+
+
+# State and randomness
+
+
+@each_layer
+@each_mode
+def test_scan_accepts_the_state(row, train):
+    layer, params, state, x = drawn(row)
+
+    def step(state, key):
+        y, state = layer.apply(params, state, x, key=key, train=train)
+        return state, y
+
+    scan = functools.partial(jax.lax.scan, step)
+    final, _ = jax.eval_shape(scan, state, jax.random.split(new_key(), 3))
+    assert final == abstract(state)
+
+
+@each_layer
+def test_evaluation_leaves_the_state_and_needs_no_key(row):
+    layer, params, state, x = drawn(row)
+    _, new_state = layer.apply(params, state, x, train=False)
+    assert_equal(new_state, state)
+    assert bool(jax.tree.leaves(state)) == row.has_state
+
+
+@each_layer
+def test_training_moves_all_of_the_state(row):
+    layer, params, state, x = drawn(row)
+    _, new_state = layer.apply(params, state, x, key=new_key(), train=True)
+    moved = jax.tree.map(lambda old, new: bool(np.any(old != new)), state, new_state)
+    assert all(jax.tree.leaves(moved))
+
+
+@each_layer
+def test_randomness_follows_the_key(row):
+    layer, params, state, x = drawn(row)
+
+    def run(seed):
+        return layer.apply(params, state, x, key=new_key(seed), train=True)
+
+    assert_equal(run(1), run(1))
+    one, other = jax.tree.leaves(run(1)[0]), jax.tree.leaves(run(2)[0])
+    differs = any(bool(np.any(a != b)) for a, b in zip(one, other, strict=True))
+    assert differs == row.is_random
+
+
+@each_layer
+def test_training_asks_for_a_key_where_it_is_random(row):
+    layer, params, state, x = drawn(row)
+    if not row.is_random:
+        layer.apply(params, state, x, train=True)
+        return
+    with pytest.raises(ValueError, match=r"needs a key; pass key=jax\.random\.key"):
+        layer.apply(params, state, x, train=True)
+
+
+# Transformations
+
+
+@each_layer
+@each_mode
+def test_jit_agrees_with_eager(row, train):
+    layer, params, state, x = drawn(row)
+    apply = functools.partial(layer.apply, train=train)
+    eager = apply(params, state, x, key=new_key())
+    assert_close(fast_jit(apply)(params, state, x, key=new_key()), eager)
+
+
+@each_layer
+def test_vmap_agrees_with_a_loop(row):
+    layer, params, state, x = drawn(row)
+
+    def train(x, seed):
+        return layer.apply(params, state, x, key=new_key(seed), train=True)
+
+    xs, seeds = np.stack([x, 2 - x]), np.arange(2)
+    one, other = fast_jit(lambda xs, seeds: [train(xs[i], seeds[i]) for i in (0, 1)])(xs, seeds)
+    looped = jax.tree.map(lambda *ys: np.stack(ys), one, other)
+    assert_close(fast_jit(jax.vmap(train))(xs, seeds), looped)
+
+
+def test_vmapped_init_agrees_with_a_loop():
+    layer = nn.serial(nn.dense(3), nn.batch_norm())
+    x = jnp.zeros((1, 2))
+    looped = jax.tree.map(lambda *leaves: np.stack(leaves), *(layer.init(k, x) for k in keys(2)))
+    assert_close(fast_jit(jax.vmap(lambda key: layer.init(key, x)))(keys(2)), looped)
+
+
+def scalar_of(layer, state, train):
+    """A function of (params, x) that depends on every output, not linearly."""
+
+    def scalar(params, x):
+        y, _ = layer.apply(params, state, x, key=new_key(), train=train)
+        return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(y))
+
+    return scalar
+
+
+@each_layer
+def test_second_derivatives_exist_and_are_symmetric(row, x64):
+    layer, params, state, x = drawn(row, dtype=np.float64)
+    rng = table.rng_for(row.name)
+    u, v = (
+        jax.tree.map(lambda leaf: np.asarray(rng.standard_normal(leaf.shape)), (params, x))
+        for _ in range(2)
+    )
+    gradient = jax.grad(scalar_of(layer, state, train=True), (0, 1))
+
+    @fast_jit
+    def product(u, v):
+        hessian_v = jax.jvp(gradient, (params, x), v)[1]
+        return sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.sum(a * b), u, hessian_v)))
+
+    assert np.isfinite(product(u, v))
+    np.testing.assert_allclose(product(u, v), product(v, u), rtol=1e-9, atol=1e-9)
+
+
+@each_layer
+def test_checkpoint_leaves_the_gradient(row):
+    layer, params, state, x = drawn(row)
+    scalar = scalar_of(layer, state, train=True)
+
+    @fast_jit
+    def both(params, x):
+        return [jax.grad(f, (0, 1))(params, x) for f in (scalar, jax.checkpoint(scalar))]
+
+    plain, checkpointed = both(params, x)
+    assert_close(checkpointed, plain, 1e-5)
+
+
+EXPORTED = [row for row in LAYERS if row.name in ("dense", "dropout", "compose_stateful")]
+
+
+@pytest.mark.parametrize("row", EXPORTED, ids=[row.name for row in EXPORTED])
+def test_export_and_ahead_of_time_compilation(row):
+    layer, params, state, x = drawn(row)
+
+    @jax.jit
+    def train(params, state, x, seed):
+        return layer.apply(params, state, x, key=new_key(seed), train=True)
+
+    arguments = params, state, x, np.int32(1)
+    expected = train(*arguments)
+    assert_close(train.lower(*abstract(arguments)).compile()(*arguments), expected)
+
+    exported = export.export(train, platforms=["cpu", "cuda", "tpu"])(*abstract(arguments))
+    assert_close(exported.call(*arguments), expected)
+
+
+# Errors and repr
+
+
+@each_layer
+def test_unknown_keyword_is_refused_by_name(row):
+    layer, params, state, x = drawn(row)
+    with pytest.raises(TypeError, match="mask") as error:
+        layer.apply(params, state, x, mask=None)
+    assert row.call in str(error.value)
+
+
+@each_layer
+def test_repr_is_the_call(row):
+    layer = row.make()
+    assert repr(layer) == row.call
+    assert repr(eval(row.call, vars(table) | vars(nn))) == row.call
+
+
+def test_repr_of_a_layer_made_by_hand_shows_its_functions():
+    def init(key, x):
+        return {}, {}
+
+    def apply(params, state, x, *, key=None, train=False):
+        return x, state
+
+    assert "apply" in repr(nn.Layer(init, apply))

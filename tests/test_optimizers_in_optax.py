@@ -1,0 +1,169 @@
+"""jaxnn's optimizers inside optax, and optax's transformations inside jaxnn."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxnn as nn
+from jaxnn.paths import leaf_paths
+from tests.optimizer_cases import CASES, kernels, usual_promotion
+
+optax = pytest.importorskip("optax")
+
+PARAMS = {"kernel": np.array([[1.0, -2.0], [0.5, 3.0]]), "bias": np.array([0.3, -0.4])}
+TARGET = {"kernel": np.zeros((2, 2)), "bias": np.ones(2)}
+
+
+@pytest.fixture(autouse=True)
+def _float64_and_promotion_of_optax(x64):
+    with usual_promotion():
+        yield
+
+
+def descend(optimizer, steps=4):
+    """The params after some steps down `½ |params - TARGET|²`, and the state."""
+
+    @jax.jit
+    def step(params, state):
+        grads = jax.tree.map(jnp.subtract, params, TARGET)
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    params, state = PARAMS, optimizer.init(PARAMS)
+    for _ in range(steps):
+        params, state = step(params, state)
+    return params, state
+
+
+def assert_same_descent(one, other):
+    ours, theirs = descend(one)[0], descend(other)[0]
+    for name in PARAMS:
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-10, atol=1e-12)
+        assert not np.allclose(ours[name], PARAMS[name])
+
+
+# Each row: the same wrapper of optax around ours and around optax's own.
+WRAPPERS = {
+    "chain": lambda o: optax.chain(optax.clip(0.5), o.adam(0.1)),
+    "chain-with-params": lambda o: optax.chain(o.adamw(0.1, weight_decay=0.2, mask=kernels)),
+    "named_chain": lambda o: optax.named_chain(("trace", o.trace(0.9)), ("rate", o.scale(-0.1))),
+    "multi_transform": lambda o: optax.multi_transform(
+        {"fast": o.sgd(0.1, 0.9), "slow": o.adam(0.01)}, {"kernel": "fast", "bias": "slow"}
+    ),
+    "MultiSteps": lambda o: optax.MultiSteps(o.rmsprop(0.1), every_k_schedule=2),
+    "masked": lambda o: optax.chain(
+        optax.masked(o.add_decayed_weights(0.2, mask=kernels), {"kernel": True, "bias": False}),
+        o.sgd(0.1),
+    ),
+    "flatten": lambda o: optax.flatten(o.adam(0.1)),
+    "apply_if_finite": lambda o: optax.apply_if_finite(o.adam(0.1), 3),
+    "inject_hyperparams-sgd": lambda o: optax.inject_hyperparams(o.sgd)(0.1, momentum=0.9),
+    "inject_hyperparams-rmsprop": lambda o: optax.inject_hyperparams(o.rmsprop)(0.1, decay=0.8),
+    "inject_hyperparams-adam": lambda o: optax.inject_hyperparams(o.adam)(0.1, b1=0.8),
+    "inject_hyperparams-schedule": lambda o: optax.inject_hyperparams(o.adam)(
+        optax.cosine_decay_schedule(0.1, 5)
+    ),
+    "inject_hyperparams-adamw": lambda o: optax.inject_hyperparams(o.adamw, static_args=("mask",))(
+        0.1, weight_decay=0.2, mask=kernels
+    ),
+    "schedule-of-optax": lambda o: o.sgd(optax.linear_schedule(0.1, 0.0, 10), 0.9),
+    "schedule-of-jaxnn": lambda o: o.adam(nn.schedules.cosine_decay_schedule(0.1, 10)),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_ours_inside_optax(wrap):
+    assert_same_descent(wrap(nn.optimizers), wrap(optax))
+
+
+def test_an_injected_learning_rate_can_be_set():
+    optimizer = optax.inject_hyperparams(nn.optimizers.adam)(0.1)
+    state = optimizer.init(PARAMS)
+    state.hyperparams["learning_rate"] = jnp.float32(0.0)
+    updates, _ = jax.jit(optimizer.update)(PARAMS, state, PARAMS)
+    assert all((u == 0).all() for u in jax.tree.leaves(updates))
+
+
+# Each row: parts that only optax has, in our chain and in optax's.
+CHAINED = {
+    "transformations": lambda o: o.chain(
+        optax.clip_by_block_rms(0.5), optax.scale_by_lion(), o.scale_by_learning_rate(0.1)
+    ),
+    "chain-in-chain": lambda o: o.chain(o.clip(0.3), optax.chain(o.trace(0.5), optax.scale(-0.1))),
+    "multi_transform": lambda o: o.chain(
+        optax.multi_transform(
+            {"a": optax.scale_by_adam(), "b": optax.set_to_zero()}, {"kernel": "a", "bias": "b"}
+        ),
+        o.add_decayed_weights(0.1, mask=True) if o is nn.optimizers else o.add_decayed_weights(0.1),
+        o.scale(-0.1),
+    ),
+}
+
+
+@pytest.mark.parametrize("chained", CHAINED.values(), ids=CHAINED)
+def test_optax_inside_our_chain(chained):
+    assert_same_descent(chained(nn.optimizers), chained(optax))
+
+
+def test_extra_keywords_reach_the_transformation_that_wants_them():
+    plateau = optax.contrib.reduce_on_plateau(factor=0.5, patience=1, cooldown=0)
+    optimizer = nn.optimizers.chain(nn.optimizers.sgd(1.0), plateau)
+    state = optimizer.init(PARAMS)
+    for _ in range(4):
+        updates, state = optimizer.update(PARAMS, state, PARAMS, value=jnp.float32(7.0))
+    assert state[1].scale < 1
+    np.testing.assert_allclose(updates["bias"], -state[1].scale * PARAMS["bias"])
+
+
+# In `nn.train_step`
+
+
+def train(optimizer):
+    def loss_fn(params, state, batch, key):
+        errors = jax.tree.map(lambda p, t: jnp.sum((p - t) ** 2), params, batch)
+        return sum(jax.tree.leaves(errors)), (state, {})
+
+    step = jax.jit(nn.train_step(loss_fn, optimizer))
+    now = nn.train_state(PARAMS, {}, optimizer, jax.random.key(0))
+    for _ in range(3):
+        now, _ = step(now, TARGET)
+    return now
+
+
+@pytest.mark.parametrize("constructor", ["sgd", "adam", "rmsprop"])
+def test_train_step_takes_an_optimizer_of_optax(constructor):
+    ours = train(getattr(nn.optimizers, constructor)(0.1))
+    theirs = train(getattr(optax, constructor)(0.1))
+    for name in PARAMS:
+        np.testing.assert_allclose(ours.params[name], theirs.params[name], rtol=1e-10)
+
+
+def test_train_step_gives_the_loss_to_those_that_want_it():
+    plateau = optax.contrib.reduce_on_plateau(patience=1)
+    now = train(optax.chain(optax.sgd(0.0), plateau))
+    expected = sum(float(jnp.sum((PARAMS[name] - TARGET[name]) ** 2)) for name in PARAMS)
+    np.testing.assert_allclose(now.opt_state[1].best_value, expected, rtol=1e-6)
+
+
+# States
+
+OWN_STATES = [c for c in CASES if c.optax is None and "decay" not in c.name]
+
+
+@pytest.mark.parametrize("case", OWN_STATES, ids=lambda case: case.name)
+@pytest.mark.parametrize("schedule", [False, True], ids=["constant", "schedule"])
+def test_states_have_the_fields_of_optax(case, schedule):
+    rate = optax.constant_schedule(0.1) if schedule else 0.1
+    ours = case.make(nn.optimizers, rate).init(PARAMS)
+    theirs = case.make(optax, rate).init(PARAMS)
+    assert leaf_paths(ours) == leaf_paths(theirs)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        np.testing.assert_array_equal(a, b)
+
+
+def test_tools_of_optax_find_the_fields():
+    _, state = descend(nn.optimizers.adam(0.1), steps=3)
+    assert optax.tree_utils.tree_get(state, "count") == 3
+    assert set(optax.tree_utils.tree_get(state, "mu")) == set(PARAMS)

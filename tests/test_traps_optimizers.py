@@ -1,0 +1,270 @@
+"""What went wrong in other libraries, in optimizers and metrics, does not here."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxnn as nn
+from jaxnn.optimizers import (
+    adam,
+    adamw,
+    apply_updates,
+    chain,
+    clip,
+    clip_by_global_norm,
+    global_norm,
+    rmsprop,
+    sgd,
+)
+
+LOW = [jnp.bfloat16, jnp.float16]
+
+
+def walk(optimizer, gradients, dtype, steps):
+    """The updates of each step by the same gradients."""
+
+    def step(state, _):
+        updates, state = optimizer.update(gradients.astype(dtype), state)
+        return state, updates
+
+    start = optimizer.init(jnp.zeros(gradients.shape, dtype))
+    return jax.lax.scan(step, start, length=steps)[1]
+
+
+# Low precision
+
+
+@pytest.mark.parametrize("dtype", LOW)
+@pytest.mark.parametrize(
+    "optimizer",
+    [adam(0.1), rmsprop(0.1, decay=0.999, eps=1e-12, bias_correction=True)],
+    ids=["adam", "rmsprop"],
+)
+def test_adam_in_bf16_where_b2_rounds_to_one(optimizer, dtype):
+    gradients = jnp.array([1e-3, -1e-2, 1.0])
+    updates = walk(optimizer, gradients, dtype, 50)
+    assert updates.dtype == dtype
+    rounding = float(jnp.finfo(dtype).eps)
+    expected = np.broadcast_to([-0.1, 0.1, -0.1], (50, 3))
+    np.testing.assert_allclose(updates.astype(jnp.float32), expected, rtol=rounding)
+
+
+@pytest.mark.parametrize("dtype", LOW)
+@pytest.mark.parametrize("optimizer", [adam(0.1), adam(0.1, nesterov=True), rmsprop(0.1)])
+def test_adam_in_fp16_where_eps_is_zero(optimizer, dtype):
+    assert jnp.float16(1e-8) == 0
+    updates = walk(optimizer, jnp.array([0.0, 6e-8]), dtype, 3)
+    assert np.isfinite(updates.astype(jnp.float32)).all()
+    assert (updates[:, 0] == 0).all()
+
+
+def test_squares_that_vanish_or_overflow_in_fp16():
+    gradients = jnp.array([1e-4, 6e4])  # squares 1e-8 and 3.6e9: zero and infinity in float16
+    updates = walk(adam(0.1), gradients, jnp.float16, 3)
+    np.testing.assert_allclose(updates.astype(jnp.float32), -0.1, rtol=1e-3)
+
+
+def test_a_global_norm_that_overflows_in_fp16():
+    gradients = jnp.full(4, 6e4, jnp.float16)
+    assert global_norm(gradients) == pytest.approx(1.2e5, rel=1e-2)
+    updates, _ = clip_by_global_norm(1.0).update(gradients, ())
+    np.testing.assert_allclose(updates.astype(jnp.float32), 0.5, rtol=1e-3)
+    assert updates.dtype == jnp.float16
+
+
+def test_centered_rmsprop_when_the_variance_rounds_below_zero():
+    gradients = jnp.array([1000.3, 1.2345, 77.77, 3333.3])
+    for eps_in_sqrt in (True, False):
+        optimizer = rmsprop(0.1, centered=True, eps_in_sqrt=eps_in_sqrt)
+        assert np.isfinite(walk(optimizer, gradients, jnp.float32, 400)).all()
+
+
+# Definitions
+
+
+def test_eps_and_eps_root():
+    g = jnp.array([1e-4])
+    for optimizer, expected in [
+        (adam(1.0, eps=1e-2, eps_root=0.0), -1e-4 / (1e-4 + 1e-2)),
+        (adam(1.0, eps=0.0, eps_root=1e-4), -1e-4 / np.sqrt(1e-8 + 1e-4)),
+        (rmsprop(1.0, decay=0.0, eps=1e-4), -1e-4 / np.sqrt(1e-8 + 1e-4)),
+        (rmsprop(1.0, decay=0.0, eps=1e-2, eps_in_sqrt=False), -1e-4 / (1e-4 + 1e-2)),
+    ]:
+        updates, _ = optimizer.update(g, optimizer.init(g))
+        np.testing.assert_allclose(updates, [expected], rtol=1e-5)
+
+
+def test_weight_decay_leaves_out_biases_and_scales():
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2), "temperature": jnp.float32(1.0)}
+    optimizer = adamw(0.1, weight_decay=0.5)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], -0.05, rtol=1e-6)
+    assert (updates["bias"] == 0).all()
+    assert updates["temperature"] == 0
+
+
+def test_weight_decay_has_no_default():
+    with pytest.raises(TypeError, match="weight_decay"):
+        adamw(0.1)
+
+
+def test_weight_decay_is_decoupled_from_the_moments():
+    params = jnp.full((1, 1), 3.0)
+    optimizer = adamw(0.1, weight_decay=0.5)
+    _, (moments, *_) = optimizer.update(jnp.zeros((1, 1)), optimizer.init(params), params)
+    assert moments.mu == 0
+    assert moments.nu == 0
+
+
+# Clipping
+
+
+@pytest.mark.parametrize("max_norm", [0.0, 1.0])
+def test_global_norm_clip_of_zero_gradients(max_norm):
+    def clipped(tree):
+        return clip_by_global_norm(max_norm).update(tree, ())[0]
+
+    zeros = {"a": jnp.zeros(2), "b": jnp.zeros((2, 2))}
+    tangents = jax.tree.map(jnp.ones_like, zeros)
+    values, forward = jax.jvp(clipped, (zeros,), (tangents,))
+    _, pullback = jax.vjp(clipped, zeros)
+    (backward,) = pullback(tangents)
+    for leaf in jax.tree.leaves(values):
+        assert (leaf == 0).all()
+    for leaf in jax.tree.leaves((forward, backward)):
+        assert (leaf == 1).all()
+
+
+def test_the_global_norm_has_a_derivative_at_zero():
+    assert (jax.grad(global_norm)(jnp.zeros(3)) == 0).all()
+    assert jax.jvp(global_norm, (jnp.zeros(3),), (jnp.ones(3),))[1] == 0
+
+
+def test_the_derivative_through_a_clip_of_large_gradients():
+    g = jnp.array([3.0, 4.0])
+    jacobian = jax.jacobian(lambda g: clip_by_global_norm(1.0).update(g, ())[0])(g)
+    u = np.array([0.6, 0.8])
+    np.testing.assert_allclose(jacobian, (np.eye(2) - np.outer(u, u)) / 5, atol=1e-6)
+
+
+# Dtypes
+
+
+@pytest.mark.parametrize("dtype", [*LOW, jnp.float32])
+def test_a_learning_rate_of_a_wider_dtype_does_not_promote(dtype, x64):
+    params = jnp.ones((2, 2), dtype)
+    for rate in (
+        np.float64(0.1),
+        jnp.float64(0.1),
+        lambda count: jnp.float64(0.1),
+        nn.schedules.cosine_decay_schedule(jnp.float64(0.1), 10),
+    ):
+        optimizer = adamw(rate, weight_decay=jnp.float64(0.1))
+        updates, _ = optimizer.update(params, optimizer.init(params), params)
+        assert updates.dtype == dtype
+        assert apply_updates(params, updates).dtype == dtype
+
+
+def test_updates_of_a_wider_dtype_do_not_promote():
+    params = {"w": jnp.ones(2, jnp.bfloat16)}
+    moved = apply_updates(params, {"w": jnp.full(2, 0.5, jnp.float32)})
+    assert moved["w"].dtype == jnp.bfloat16
+    assert (moved["w"] == 1.5).all()
+
+
+def test_mu_and_nu_do_not_share_a_buffer():
+    for optimizer in (adam(0.1), rmsprop(0.1, centered=True)):
+        state = optimizer.init({"a": jnp.ones(3), "b": jnp.ones(3)})
+        leaves = jax.tree.leaves(state)
+        assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
+        jax.jit(lambda s: jax.tree.map(jnp.copy, s), donate_argnums=0)(state)
+
+
+# Trees
+
+
+@pytest.mark.parametrize("optimizer", [adam(0.1), rmsprop(0.1), sgd(0.1, 0.9)])
+@pytest.mark.parametrize("gradients", [{"a": jnp.ones(2), "b": None}, {"a": jnp.ones(2)}])
+def test_none_in_the_place_of_an_array_does_not_pass_silently(optimizer, gradients):
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    with pytest.raises(ValueError, match="'b'"):
+        optimizer.update(gradients, optimizer.init(params))
+    with pytest.raises(ValueError, match="'b'"):
+        apply_updates(params, gradients)
+
+
+def test_the_order_of_the_params_dict_does_not_matter():
+    sorted_params = {"a": jnp.ones((2, 2)), "b": jnp.full((2, 2), 2.0)}
+    params = dict(reversed(sorted_params.items()))
+    assert list(params) != list(sorted_params)
+    optimizer = chain(clip(1.5), adamw(0.1, weight_decay=0.1, mask={"b": True, "a": False}))
+    state = jax.jit(optimizer.init)(params)
+    updates, _ = jax.jit(optimizer.update)(params, state, sorted_params)
+    eager, _ = optimizer.update(params, optimizer.init(params), params)
+    for name in params:
+        np.testing.assert_allclose(updates[name], eager[name], rtol=1e-6)
+    np.testing.assert_allclose(updates["a"], -0.1, rtol=1e-5)
+    np.testing.assert_allclose(updates["b"], -0.12, rtol=1e-5)
+
+
+# Tracers
+
+
+def test_hyperparameter_checks_tolerate_tracers():
+    def loss_after_a_step(hyper):
+        optimizer = chain(
+            clip_by_global_norm(hyper["norm"]), adamw(hyper["rate"], weight_decay=hyper["decay"])
+        )
+        params = jnp.ones((2, 2))
+        updates, _ = optimizer.update(2 * params, optimizer.init(params), params)
+        return jnp.sum(apply_updates(params, updates) ** 2)
+
+    def of(rate):
+        return loss_after_a_step({"norm": 1.0 + rate, "rate": rate, "decay": rate})
+
+    rates = jnp.array([0.1, 0.2])
+    expected = [jax.jit(of)(rate) for rate in rates]
+    np.testing.assert_allclose(jax.jit(jax.vmap(of))(rates), expected, rtol=1e-6)
+    assert (jax.jit(jax.vmap(jax.grad(of)))(rates) < 0).all()
+
+
+# Metrics
+
+
+def test_long_sums_in_a_bf16_loop():
+    metric = nn.metrics.mean()
+
+    def step(sums, value):
+        return metric.update(sums, value[None]), None
+
+    sums, _ = jax.lax.scan(step, metric.init(), jnp.ones(1000, jnp.bfloat16))
+    assert sums.total == 1000
+    assert sums.weight == 1000
+
+
+def test_a_padded_last_batch_is_not_counted():
+    metric = nn.metrics.accuracy()
+    logits, labels = jnp.eye(3), jnp.array([0, 1, 0])
+    padded = jnp.concatenate([logits, jnp.full((2, 3), jnp.nan)]), jnp.array([0, 1, 0, 0, 0])
+    whole = metric.update(metric.init(), logits, labels)
+    with_padding = metric.update(metric.init(), *padded, jnp.array([1.0, 1.0, 1.0, 0.0, 0.0]))
+    assert with_padding == whole
+
+
+def test_devices_with_unequal_weights_are_not_averaged():
+    metric = nn.metrics.mean()
+    values, weights = jnp.array([[1.0, 1.0], [4.0, 0.0]]), jnp.array([[1.0, 1.0], [1.0, 0.0]])
+
+    def on_device(v, w):
+        return metric.compute(jax.lax.psum(metric.update(metric.init(), v, None, w), "devices"))
+
+    means = jax.vmap(on_device, axis_name="devices")(values, weights)
+    np.testing.assert_allclose(means, [2.0, 2.0])  # the mean of the two means would be 2.5
+
+
+def test_predictions_with_an_axis_too_many_are_refused():
+    metric = nn.metrics.accuracy(threshold=0.5)
+    with pytest.raises(ValueError, match=r"\(3, 1\).*\(3,\)"):
+        metric.update(metric.init(), jnp.ones((3, 1)), jnp.ones(3))
