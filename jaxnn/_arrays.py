@@ -53,8 +53,8 @@ def widen(x: ArrayLike) -> jax.Array:
 
 
 def hyperparameter(value: Any, dtype: Any) -> jax.Array:
-    """A hyperparameter in the real counterpart of `dtype`, whatever its own dtype."""
-    return jnp.asarray(value).astype(jnp.finfo(dtype).dtype)
+    """A hyperparameter in `dtype`, whatever its own dtype."""
+    return jnp.asarray(value).astype(dtype)
 
 
 def canonical_axes(axis: int | Sequence[int], ndim: int, function: str) -> tuple[int, ...]:

@@ -135,7 +135,9 @@ def accuracy(threshold: float | None = None, axis: int = -1) -> Metric:
         Array(0.6666667, dtype=float32)
     """
 
-    def is_right(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
+    def is_right(predictions: ArrayLike, targets: ArrayLike | None) -> jax.Array:
+        if targets is None:
+            raise ValueError("accuracy: targets is None, expected an array")
         predictions, targets = jnp.asarray(predictions), jnp.asarray(targets)
         same_shape = predictions.shape == targets.shape
         if threshold is None:
@@ -144,7 +146,7 @@ def accuracy(threshold: float | None = None, axis: int = -1) -> Metric:
                 targets = jnp.argmax(targets, axis)
         else:
             classes = predictions > threshold
-            targets = targets != 0
+            targets = targets.astype(bool)
         if classes.shape != targets.shape:
             raise ValueError(
                 f"accuracy: predictions have shape {predictions.shape} and targets "

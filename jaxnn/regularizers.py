@@ -92,6 +92,8 @@ def elastic_net(l1_strength: Scalar, l2_strength: Scalar, where: Selection = KER
         >>> nn.regularizers.elastic_net(0.1, 1.0)(params)
         Array(5.3, dtype=float32)
     """
+    check_range("elastic_net", "l1_strength", l1_strength, 0)
+    check_range("elastic_net", "l2_strength", l2_strength, 0)
     first, second = l1(l1_strength, where), l2(l2_strength, where)
     return lambda params: first(params) + second(params)
 

@@ -28,8 +28,14 @@ def _check_steps(schedule: str, name: str, steps: Any) -> None:
         raise ValueError(f"{schedule}: {name} is {steps}, expected a positive number of steps")
 
 
-def _as_float(count: ArrayLike) -> jax.Array:
-    return jnp.asarray(count, jnp.result_type(float))
+def _as_float(value: ArrayLike) -> jax.Array:
+    return jnp.asarray(value).astype(jnp.result_type(float))
+
+
+def _half_cosine(progress: jax.Array, exponent: Scalar) -> jax.Array:
+    """From 1 at progress 0 down to 0 at progress 1."""
+    cosine = 0.5 * (1 + jnp.cos(jnp.pi * progress))
+    return cosine ** _as_float(exponent)
 
 
 def constant_schedule(value: Scalar) -> Schedule:
@@ -80,9 +86,10 @@ def cosine_decay_schedule(
     _check_steps("cosine_decay_schedule", "decay_steps", decay_steps)
 
     def schedule(count: ArrayLike) -> jax.Array:
-        progress = jnp.clip(_as_float(count) / decay_steps, 0, 1)
-        cosine = 0.5 * (1 + jnp.cos(jnp.pi * progress))
-        return init_value * ((1 - alpha) * cosine**exponent + alpha)
+        progress = jnp.clip(_as_float(count) / _as_float(decay_steps), 0, 1)
+        cosine = _half_cosine(progress, exponent)
+        lowest = _as_float(alpha)
+        return _as_float(init_value) * ((1 - lowest) * cosine + lowest)
 
     return schedule
 
@@ -126,13 +133,12 @@ def warmup_cosine_decay_schedule(
     )
 
     def schedule(count: ArrayLike) -> jax.Array:
-        t = _as_float(count)
-        risen = jnp.clip(t / jnp.maximum(_as_float(warmup_steps), 1), 0, 1)
-        rising = init_value + (peak_value - init_value) * risen
-        progress = jnp.clip((t - warmup_steps) / (decay_steps - warmup_steps), 0, 1)
-        cosine = (0.5 * (1 + jnp.cos(jnp.pi * progress))) ** exponent
-        falling = end_value + (peak_value - end_value) * cosine
-        return jnp.where(t < warmup_steps, rising, falling)
+        t, warmup, whole = _as_float(count), _as_float(warmup_steps), _as_float(decay_steps)
+        first, peak, last = _as_float(init_value), _as_float(peak_value), _as_float(end_value)
+        rising = first + (peak - first) * jnp.clip(t / jnp.maximum(warmup, 1), 0, 1)
+        progress = jnp.clip((t - warmup) / (whole - warmup), 0, 1)
+        falling = last + (peak - last) * _half_cosine(progress, exponent)
+        return jnp.where(t < warmup, rising, falling)
 
     return schedule
 
@@ -169,18 +175,20 @@ def exponential_decay(
         [1.0, 0.5, 0.25, 0.177]
     """
     _check_steps("exponential_decay", "transition_steps", transition_steps)
-    rate = concrete(decay_rate)
-    if rate is not None and rate <= 0:
+    known = concrete(decay_rate)
+    if known is not None and known <= 0:
         raise ValueError(f"exponential_decay: decay_rate is {decay_rate}, expected more than 0")
 
     def schedule(count: ArrayLike) -> jax.Array:
-        exponent = jnp.maximum(_as_float(count) - transition_begin, 0) / transition_steps
+        begun = jnp.maximum(_as_float(count) - _as_float(transition_begin), 0)
+        exponent = begun / _as_float(transition_steps)
         if staircase:
             exponent = jnp.floor(exponent)
-        value = init_value * jnp.power(_as_float(decay_rate), exponent)
+        rate = _as_float(decay_rate)
+        value = _as_float(init_value) * rate**exponent
         if end_value is None:
             return value
-        bounded_below = jnp.maximum(value, end_value)
-        return jnp.where(_as_float(decay_rate) < 1, bounded_below, jnp.minimum(value, end_value))
+        bound = _as_float(end_value)
+        return jnp.where(rate < 1, jnp.maximum(value, bound), jnp.minimum(value, bound))
 
     return schedule

@@ -87,7 +87,7 @@ def scale_by_adam(
         def scaled(g: jax.Array, m: jax.Array, n: jax.Array) -> jax.Array:
             if nesterov:
                 ahead, now = bias_factor(b1, next_count(count), m), bias_factor(b1, count, g)
-                decay = hyperparameter(b1, n.dtype)
+                decay = hyperparameter(b1, m.dtype)
                 mean = decay * (m / ahead) + (1 - decay) * (g / now)
             else:
                 mean = m / bias_factor(b1, count, m)

@@ -199,8 +199,8 @@ def moving_average(old: jax.Array, new: jax.Array, decay: Any) -> jax.Array:
 
 def bias_factor(decay: Any, count: jax.Array, moment: jax.Array) -> jax.Array:
     """`1 - decay^t`, by which a moving average that began at zero is too small after t steps."""
-    base = hyperparameter(decay, moment.dtype)
-    return 1 - base ** count.astype(base.dtype)
+    base = hyperparameter(decay, jnp.finfo(moment.dtype).dtype)
+    return (1 - base ** count.astype(base.dtype)).astype(moment.dtype)
 
 
 def cast_like(value: jax.Array, like: ArrayLike) -> jax.Array:

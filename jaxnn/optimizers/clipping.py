@@ -87,9 +87,11 @@ def clip_by_global_norm(max_norm: ArrayLike) -> Optimizer:
         norm = global_norm(updates)
         limit = hyperparameter(max_norm, norm.dtype)
         factor = jnp.where(norm <= limit, 1, limit / jnp.where(norm <= limit, 1, norm))
-        return jax.tree.map(
-            lambda g: (widen(g) * factor.astype(jnp.finfo(widen(g).dtype).dtype)).astype(g.dtype),
-            updates,
-        )
+
+        def shrunk(g: jax.Array) -> jax.Array:
+            wide = widen(g)
+            return (wide * hyperparameter(factor, wide.dtype)).astype(g.dtype)
+
+        return jax.tree.map(shrunk, updates)
 
     return stateless_transformation(clip_all)

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
@@ -23,7 +24,7 @@ from jaxnn.optimizers.base import (
     zero_squares,
 )
 from jaxnn.optimizers.scaling import scale_by_learning_rate
-from jaxnn.optimizers.sgd import trace
+from jaxnn.optimizers.sgd import check_momentum, trace
 from jaxnn.paths import same_structure
 
 
@@ -166,7 +167,8 @@ def _scale_by_root(
         def scaled(g: jax.Array, n: jax.Array, m: jax.Array | None = None) -> jax.Array:
             variance = corrected(n)
             if m is not None:
-                variance = variance - abs_square(corrected(m))
+                # Not below zero, where rounding takes it for constant gradients.
+                variance = jnp.maximum(variance - abs_square(corrected(m)), 0)
             epsilon = hyperparameter(eps, variance.dtype)
             if eps_in_sqrt:
                 return g * lax.rsqrt(variance + epsilon).astype(g.dtype)
@@ -214,7 +216,8 @@ def rmsprop(
         An `Optimizer`.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range.
+        ValueError: a hyperparameter is known and out of range, or `nesterov` is asked for without
+            `momentum`.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -222,6 +225,7 @@ def rmsprop(
         >>> optimizer.update(jnp.array([8.0]), optimizer.init(jnp.zeros(1)))[0]
         Array([-0.2], dtype=float32)
     """
+    check_momentum("rmsprop", momentum, nesterov=nesterov)
     scale_by = scale_by_stddev if centered else scale_by_rms
     return chain(
         scale_by(decay, eps, initial_scale, eps_in_sqrt, bias_correction),

@@ -60,6 +60,9 @@ def scale_by_schedule(step_size_fn: Callable[[Any], Any]) -> Optimizer:
     Returns:
         An `Optimizer` with state `ScaleByScheduleState(count)`.
 
+    Raises:
+        TypeError: `step_size_fn` is not a function.
+
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
         >>> halving = nn.optimizers.scale_by_schedule(lambda count: 0.5 ** count)
@@ -68,6 +71,11 @@ def scale_by_schedule(step_size_fn: Callable[[Any], Any]) -> Optimizer:
         >>> halving.update({"w": jnp.ones(1)}, state)[0]
         {'w': Array([0.5], dtype=float32)}
     """
+
+    if not callable(step_size_fn):
+        raise TypeError(
+            f"scale_by_schedule: step_size_fn is {step_size_fn!r}, expected a function of the count"
+        )
 
     def init(params: PyTree) -> PyTree:
         return ScaleByScheduleState(zero_count())

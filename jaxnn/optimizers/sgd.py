@@ -80,6 +80,17 @@ def trace(
     return Optimizer(init, update)
 
 
+def check_momentum(optimizer: str, momentum: ArrayLike | None, **variants: bool) -> None:
+    """Raise unless `momentum` is in [0, 1], or None and no variant of it is asked for."""
+    asked_for = [name for name, wanted in variants.items() if wanted]
+    if momentum is not None:
+        check_range(optimizer, "momentum", momentum, 0, 1)
+    elif asked_for:
+        raise ValueError(
+            f"{optimizer}: {asked_for[0]} is True and momentum None, expected a number"
+        )
+
+
 def sgd(
     learning_rate: ScalarOrSchedule,
     momentum: ArrayLike | None = None,
@@ -123,9 +134,7 @@ def sgd(
         >>> round(w.item(), 4)
         0.46
     """
-    if momentum is None and (nesterov or averaged):
-        name = "nesterov" if nesterov else "averaged"
-        raise ValueError(f"sgd: {name} is True and momentum None, expected a momentum")
+    check_momentum("sgd", momentum, nesterov=nesterov, averaged=averaged)
     velocity = (
         identity()
         if momentum is None
