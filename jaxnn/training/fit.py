@@ -134,7 +134,7 @@ def fit(
         run.advance(target, carry, history, running_loss)
     run.end(carry, history)
     finished = run.step // epoch.steps
-    rows = {name: np.asarray(values)[:finished] for name, values in history.items()}
+    rows = {name: np.array(values)[:finished] for name, values in history.items()}
     return FitResult(carry.train.params, carry.train.state, rows, carry.train.opt_state)
 
 

@@ -55,7 +55,7 @@ class Host:
                 (callback.on_step_chunk, True),
                 (callback.on_epoch, at_epoch_end),
             ):
-                if function is not None and due and function(event) is True:
+                if function is not None and due and function(event):
                     self.stopped = True
 
     def end(self, carry: engine.Carry, history: Any) -> None:
