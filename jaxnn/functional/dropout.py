@@ -15,8 +15,8 @@ def dropout(key: jax.Array, x: ArrayLike, rate: ArrayLike) -> jax.Array:
     Paper: Srivastava et al., Dropout, https://jmlr.org/papers/v15/srivastava14a.html
 
     Args:
-        key: a typed PRNG key. Under `jax.shard_map`, fold the device's index into it, or every
-            device draws the same mask.
+        key: a typed PRNG key. Under `jax.shard_map` every device draws the same mask, unless its
+            index is folded in: `jax.random.fold_in(key, jax.lax.axis_index("batch"))`.
         x: any shape, floating (integers become the default float).
         rate: the probability of dropping an element, in [0, 1]; may be traced.
 
