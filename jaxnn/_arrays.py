@@ -1,7 +1,8 @@
 """What every module needs to know about arrays: dtypes, axes, shapes and keys."""
 
+import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -75,6 +76,13 @@ def along(param: ArrayLike, axes: Sequence[int], ndim: int) -> jax.Array:
     param = jnp.asarray(param)
     sizes = dict(zip(axes, param.shape, strict=True))
     return param.reshape([sizes.get(a, 1) for a in range(ndim)])
+
+
+def total(parts: Iterable[jax.Array]) -> jax.Array:
+    """The sum of scalars in the widest of their dtypes, float32 at least; 0 for none."""
+    parts = list(parts)
+    dtype = functools.reduce(promoted, (part.dtype for part in parts), jnp.dtype(jnp.float32))
+    return sum((part.astype(dtype) for part in parts), jnp.zeros((), dtype))
 
 
 def absolute(x: jax.Array) -> jax.Array:

@@ -4,13 +4,12 @@
 predicate `(path, leaf) -> bool`, or a tree of booleans. The default is every leaf named `kernel`.
 """
 
-import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from jaxnn._arrays import PyTree, Scalar, absolute, check_range, hyperparameter, promoted, widen
+from jaxnn._arrays import PyTree, Scalar, absolute, check_range, hyperparameter, total, widen
 from jaxnn.paths import Selection, selected_leaves
 
 __all__ = ["elastic_net", "l1", "l2"]
@@ -105,8 +104,5 @@ def _square(w: jax.Array) -> jax.Array:
 def _scaled_sum(
     strength: Scalar, function: Callable[[jax.Array], jax.Array], params: PyTree, where: Selection
 ) -> jax.Array:
-    leaves = [widen(leaf) for leaf in selected_leaves(params, where)]
-    sums = [jnp.sum(function(leaf)) for leaf in leaves]
-    dtype = functools.reduce(promoted, (part.dtype for part in sums))
-    total = sum((part.astype(dtype) for part in sums), jnp.zeros((), dtype))
-    return hyperparameter(strength, dtype) * total
+    penalty = total(jnp.sum(function(widen(leaf))) for leaf in selected_leaves(params, where))
+    return hyperparameter(strength, penalty.dtype) * penalty

@@ -50,11 +50,7 @@ def batch_norm(
     """
     x = floating(x)
     axes = canonical_axes(axis, x.ndim, "batch_norm")
-    params = {"mean": mean, "var": var, "scale": scale, "bias": bias}
-    given = {name: param for name, param in params.items() if param is not None}
-    for name, param in given.items():
-        check_shape("batch_norm", name, param, (x.shape[axes[0]],))
-    wide = {name: along(widen(param), axes, x.ndim) for name, param in given.items()}
+    wide = _along_axes("batch_norm", x, axes, mean=mean, var=var, scale=scale, bias=bias)
     centered = widen(x) - wide["mean"].astype(widen(x).dtype)
     return _scale_and_shift(centered, wide["var"], wide, epsilon).astype(x.dtype)
 
@@ -126,15 +122,23 @@ def layer_norm(
     """
     x = floating(x)
     axes = canonical_axes(axis, x.ndim, "layer_norm")
-    params = {"scale": scale, "bias": bias}
-    given = {name: param for name, param in params.items() if param is not None}
-    for name, param in given.items():
-        check_shape("layer_norm", name, param, tuple(x.shape[a] for a in axes))
-    wide = {name: along(widen(param), axes, x.ndim) for name, param in given.items()}
+    wide = _along_axes("layer_norm", x, axes, scale=scale, bias=bias)
     mean = jnp.mean(widen(x), axis=axes, keepdims=True)
     centered = widen(x) - mean
     var = jnp.mean(jnp.square(centered), axis=axes, keepdims=True)
     return _scale_and_shift(centered, var, wide, epsilon).astype(x.dtype)
+
+
+def _along_axes(
+    function: str, x: jax.Array, axes: tuple[int, ...], **params: ArrayLike | None
+) -> dict[str, jax.Array]:
+    """Those of `params` that are given, checked, and reshaped to broadcast against `x`."""
+    wide = {}
+    for name, param in params.items():
+        if param is not None:
+            check_shape(function, name, param, tuple(x.shape[a] for a in axes))
+            wide[name] = along(widen(param), axes, x.ndim)
+    return wide
 
 
 def _scale_and_shift(

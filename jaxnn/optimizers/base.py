@@ -168,10 +168,10 @@ def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
 # What transformations share
 
 
-def zero_moments(params: PyTree, dtype: Any = None, fill: ArrayLike = 0) -> PyTree:
+def zero_moments(params: PyTree, dtype: Any = None) -> PyTree:
     """A fresh accumulator for each parameter, float32 or wider unless `dtype` says otherwise."""
     return jax.tree.map(
-        lambda p: jnp.full_like(p, fill, dtype=dtype or accumulator_dtype(p.dtype)), params
+        lambda p: jnp.zeros_like(p, dtype=dtype or accumulator_dtype(p.dtype)), params
     )
 
 
@@ -199,7 +199,7 @@ def moving_average(old: jax.Array, new: jax.Array, decay: Any) -> jax.Array:
 
 def bias_factor(decay: Any, count: jax.Array, moment: jax.Array) -> jax.Array:
     """`1 - decay^t`, by which a moving average that began at zero is too small after t steps."""
-    base = hyperparameter(decay, jnp.finfo(moment.dtype).dtype)
+    base = hyperparameter(decay, real_dtype(moment.dtype))
     return (1 - base ** count.astype(base.dtype)).astype(moment.dtype)
 
 

@@ -1,12 +1,10 @@
 """Clipping gradients."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._arrays import PyTree, accumulator_dtype, check_range, hyperparameter, promoted, widen
+from jaxnn._arrays import PyTree, accumulator_dtype, check_range, hyperparameter, total, widen
 from jaxnn.optimizers.base import (
     Optimizer,
     abs_square,
@@ -29,10 +27,7 @@ def global_norm(tree: PyTree) -> jax.Array:
         >>> nn.optimizers.global_norm({"a": jnp.array([3.0]), "b": jnp.array([4.0])})
         Array(5., dtype=float32)
     """
-    squares = [jnp.sum(abs_square(widen(leaf))) for leaf in jax.tree.leaves(tree)]
-    dtypes = (square.dtype for square in squares)
-    dtype = functools.reduce(promoted, dtypes, jnp.dtype(jnp.float32))
-    return safe_sqrt(sum((square.astype(dtype) for square in squares), jnp.zeros((), dtype)))
+    return safe_sqrt(total(jnp.sum(abs_square(widen(leaf))) for leaf in jax.tree.leaves(tree)))
 
 
 def clip(max_delta: ArrayLike) -> Optimizer:

@@ -8,17 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn._arrays import PyTree
-from jaxnn.layer import Layer, abstract
+from jaxnn.layer import Layer
 from jaxnn.losses import softmax_cross_entropy
 from jaxnn.metrics import Metric
+from jaxnn.training.data import example_of
+
+Metrics = tuple[tuple[str, Metric], ...]
 
 RESERVED = ("loss", "penalty")
 
 
-def check_metrics(
-    function: str, metrics: Mapping[str, Metric] | None
-) -> tuple[tuple[str, Metric], ...]:
+def check_metrics(function: str, metrics: Mapping[str, Metric] | None) -> Metrics:
     """The metrics as pairs, which can be hashed."""
     pairs = tuple((metrics or {}).items())
     for name, metric in pairs:
@@ -35,37 +35,34 @@ def check_metrics(
     return pairs
 
 
-def check_labels(function: str, name: str, model: Layer, loss: Any, data: PyTree | None) -> None:
-    """Raise if an integer label is outside of the classes, which a compiled run cannot."""
-    if data is None:
-        return
+def check_labels(function: str, model: Layer, loss: Any, **pairs: Any) -> None:
+    """Raise if an integer label is outside of the classes, which a compiled run cannot.
+
+    `pairs` are data sets (x, y) by name; None for one that is not there.
+    """
     while isinstance(loss, functools.partial):
         loss = loss.func
-    x, y = data
-    if loss is not softmax_cross_entropy or not jnp.issubdtype(
-        getattr(y, "dtype", jnp.float32), jnp.integer
-    ):
+    given = {name: pair for name, pair in pairs.items() if pair is not None}
+    labels = {name: y for name, (_, y) in given.items() if _is_integer(y)}
+    if loss is not softmax_cross_entropy or not labels:
         return
-    example = example_of(x)
+    example = example_of(next(iter(given.values()))[0])
     params, state = jax.eval_shape(model.init, jax.random.key(0), example)
     logits, _ = jax.eval_shape(model.apply, params, state, example)
-    if logits.ndim != y.ndim + 1:
-        return
-    labels, classes = np.asarray(y), logits.shape[-1]
-    wrong = np.argwhere((labels < 0) | (labels >= classes))
+    for name, y in labels.items():
+        if logits.ndim == y.ndim + 1:
+            _check_classes(function, name, np.asarray(y), logits.shape)
+
+
+def _is_integer(y: Any) -> bool:
+    return hasattr(y, "dtype") and bool(jnp.issubdtype(y.dtype, jnp.integer))
+
+
+def _check_classes(function: str, name: str, labels: np.ndarray, shape: tuple[int, ...]) -> None:
+    wrong = np.argwhere((labels < 0) | (labels >= shape[-1]))
     if len(wrong):
         place = tuple(int(i) for i in wrong[0])
         raise ValueError(
             f"{function}: {name} has the label {labels[place]} at {place}, expected labels from 0 "
-            f"to {classes - 1}, since the model's output has shape {logits.shape}"
+            f"to {shape[-1] - 1}, since the model's output has shape {shape}"
         )
-
-
-def example_of(x: PyTree) -> PyTree:
-    """The shapes and dtypes of one example, as a batch of size 1."""
-
-    def one(leaf: Any) -> jax.ShapeDtypeStruct:
-        spec = abstract(leaf)
-        return jax.ShapeDtypeStruct((1, *spec.shape[1:]), spec.dtype)
-
-    return jax.tree.map(one, x)

@@ -8,17 +8,20 @@ import numpy as np
 from jax import lax
 
 from jaxnn._arrays import PyTree, check_count
+from jaxnn.layer import abstract
 from jaxnn.paths import path_text
 from jaxnn.training.shuffle import shuffled_indices
 
 
-def on_device(function: str, name: str, data: Any) -> PyTree:
-    """A pair (x, y) of pytrees as arrays of the device; NumPy arrays are copied, never aliased."""
+def on_device(function: str, name: str, data: Any) -> tuple[PyTree, int]:
+    """A pair (x, y) of pytrees as arrays of the device, and the number of examples.
+
+    NumPy arrays are copied, never aliased.
+    """
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         raise TypeError(f"{function}: {name} is {_kind(data)}, expected a pair (x, y)")
     arrays = jax.tree.map(device_array, tuple(data))
-    count_examples(function, name, arrays)
-    return arrays
+    return arrays, count_examples(function, name, arrays)
 
 
 def device_array(leaf: Any) -> jax.Array:
@@ -48,6 +51,16 @@ def count_examples(function: str, name: str, tree: PyTree) -> int:
 def effective_batch_size(function: str, batch_size: int | None, n: int) -> int:
     """The number of examples in a full batch: all of them if `batch_size` is None or larger."""
     return n if batch_size is None else min(check_count(function, "batch_size", batch_size), n)
+
+
+def example_of(data: PyTree) -> PyTree:
+    """The shapes and dtypes of one example, as a batch of size 1."""
+
+    def one(leaf: Any) -> jax.ShapeDtypeStruct:
+        spec = abstract(leaf)
+        return jax.ShapeDtypeStruct((1, *spec.shape[1:]), spec.dtype)
+
+    return jax.tree.map(one, data)
 
 
 def take_batch(

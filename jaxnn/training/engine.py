@@ -12,11 +12,11 @@ import jax.numpy as jnp
 
 from jaxnn._arrays import PyTree
 from jaxnn.layer import Layer, child_key
-from jaxnn.metrics import MeanAccumulator, Metric
+from jaxnn.metrics import MeanAccumulator
 from jaxnn.optimizers.base import Optimizer
-from jaxnn.training.checks import example_of
-from jaxnn.training.data import effective_batch_size, take_batch
-from jaxnn.training.evaluation import Loss, Metrics, evaluation_sums, metric_sums, metric_values
+from jaxnn.training.checks import Metrics
+from jaxnn.training.data import example_of, take_batch
+from jaxnn.training.evaluation import Loss, evaluation_sums, metric_sums, metric_values
 from jaxnn.training.shuffle import epoch_seeds
 from jaxnn.training.step import LossFunction, TrainState, train_state, train_step
 
@@ -28,7 +28,7 @@ class Task(NamedTuple):
     loss: Loss
     optimizer: Optimizer
     regularizer: Callable[[PyTree], Any] | None
-    metrics: tuple[tuple[str, Metric], ...]
+    metrics: Metrics
     batch_size: int | None
     shuffle: bool
 
@@ -94,9 +94,8 @@ def start(
 
 def zero_sums(task: Task, train: TrainState, data: PyTree) -> dict[str, PyTree]:
     """The accumulators of an epoch before its first batch."""
-    example = jax.tree.map(lambda leaf: leaf[:1], data)
     _, (_, metrics) = jax.eval_shape(
-        supervised_loss(task), train.params, train.state, example, train.key
+        supervised_loss(task), train.params, train.state, example_of(data), train.key
     )
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics["sums"])  # type: ignore[no-any-return]
 
@@ -133,10 +132,13 @@ def finish(task: Task, carry: Carry, validation: PyTree | None) -> tuple[Carry, 
 
 def validate(task: Task, train: TrainState, validation: PyTree) -> dict[str, Any]:
     """The loss and metrics on the validation set, with names that begin with "val_"."""
-    n = jax.tree.leaves(validation)[0].shape[0]
-    size = effective_batch_size("fit", task.batch_size, n)
-    metrics: Metrics = task.metrics
     sums = evaluation_sums(
-        task.model, task.loss, metrics, train.params, train.state, validation, n, size
+        task.model,
+        task.loss,
+        task.metrics,
+        train.params,
+        train.state,
+        validation,
+        task.batch_size,
     )
-    return {f"val_{name}": value for name, value in metric_values(metrics, sums).items()}
+    return {f"val_{name}": value for name, value in metric_values(task.metrics, sums).items()}

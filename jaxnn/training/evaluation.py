@@ -11,7 +11,7 @@ from jax import lax
 from jaxnn._arrays import PyTree
 from jaxnn.layer import Layer, as_layer
 from jaxnn.metrics import Metric, mean
-from jaxnn.training.checks import check_labels, check_metrics
+from jaxnn.training.checks import Metrics, check_labels, check_metrics
 from jaxnn.training.data import (
     count_examples,
     device_array,
@@ -21,7 +21,6 @@ from jaxnn.training.data import (
 )
 
 Loss = Callable[[Any, Any], Any]
-Metrics = tuple[tuple[str, Metric], ...]
 
 
 def metric_sums(
@@ -50,33 +49,34 @@ def evaluation_sums(
     params: PyTree,
     state: PyTree,
     data: PyTree,
-    n: int,
-    batch_size: int,
+    batch_size: int | None,
 ) -> dict[str, PyTree]:
     """The accumulators over a data set, batch by batch in one loop.
 
     The last batch is shifted back to be full; what it repeats has weight 0.
     """
+    n = count_examples("evaluate", "data", data)
+    size = effective_batch_size("evaluate", batch_size, n)
 
     def sums_from(first_new: Any) -> dict[str, PyTree]:
-        start = jnp.minimum(first_new, n - batch_size)
-        x, y = take_batch(data, n, start, batch_size)
+        start = jnp.minimum(first_new, n - size)
+        x, y = take_batch(data, n, start, size)
         predictions, _ = model.apply(params, state, x, train=False)
-        is_new = start + jnp.arange(batch_size) >= first_new
+        is_new = start + jnp.arange(size) >= first_new
         return metric_sums(loss, metrics, predictions, y, is_new)
 
-    if batch_size == n:
+    if size == n:
         return sums_from(0)
 
     def add(total: PyTree, first_new: jax.Array) -> tuple[PyTree, None]:
         return jax.tree.map(jnp.add, total, sums_from(first_new)), None
 
     zero = jax.tree.map(jnp.zeros_like, jax.eval_shape(sums_from, 0))
-    total, _ = lax.scan(add, zero, jnp.arange(0, n, batch_size))
+    total, _ = lax.scan(add, zero, jnp.arange(0, n, size))
     return total  # type: ignore[no-any-return]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 6, 7))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 6))
 def _evaluated(
     model: Layer,
     loss: Loss | None,
@@ -84,10 +84,9 @@ def _evaluated(
     params: PyTree,
     state: PyTree,
     data: PyTree,
-    n: int,
-    batch_size: int,
+    batch_size: int | None,
 ) -> dict[str, Any]:
-    sums = evaluation_sums(model, loss, metrics, params, state, data, n, batch_size)
+    sums = evaluation_sums(model, loss, metrics, params, state, data, batch_size)
     return metric_values(metrics, sums)
 
 
@@ -132,11 +131,9 @@ def evaluate(
     pairs = check_metrics("evaluate", metrics)
     if loss is None and not pairs:
         raise ValueError("evaluate: loss and metrics are both None, expected one at least")
-    data = on_device("evaluate", "data", data)
-    check_labels("evaluate", "data", model, loss, data)
-    n = count_examples("evaluate", "data", data)
-    size = effective_batch_size("evaluate", batch_size, n)
-    values = _evaluated(model, loss, pairs, params, state, data, n, size)
+    data, _ = on_device("evaluate", "data", data)
+    check_labels("evaluate", model, loss, data=data)
+    values = _evaluated(model, loss, pairs, params, state, data, batch_size)
     return {name: float(value) for name, value in values.items()}
 
 

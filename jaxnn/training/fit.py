@@ -14,7 +14,7 @@ from jaxnn.metrics import Metric
 from jaxnn.optimizers.base import check_optimizer
 from jaxnn.training import engine, program
 from jaxnn.training.checks import check_labels, check_metrics
-from jaxnn.training.data import count_examples, effective_batch_size, on_device
+from jaxnn.training.data import effective_batch_size, on_device
 from jaxnn.training.evaluation import Loss
 from jaxnn.training.host import Host
 from jaxnn.training.progress import progress_callback
@@ -112,16 +112,14 @@ def fit(
         shuffle,
     )
     hooks = [_as_callback(callback) for callback in callbacks]
-    data = on_device("fit", "data", data)
-    n = count_examples("fit", "data", data)
+    data, n = on_device("fit", "data", data)
     epoch = engine.Epoch(n, effective_batch_size("fit", batch_size, n))
     if validation is not None:
-        validation = on_device("fit", "validation", validation)
+        validation, _ = on_device("fit", "validation", validation)
     if params is not None:
         params, state = _copy(params), _copy({} if state is None else state)
 
-    check_labels("fit", "data", task.model, loss, data)
-    check_labels("fit", "validation", task.model, loss, validation)
+    check_labels("fit", task.model, loss, data=data, validation=validation)
     bar = progress_callback(progress, epoch.steps * epochs)
 
     run = Host(epoch, epochs, [*hooks, *([bar] if bar else [])])
