@@ -9,11 +9,26 @@ import pytest
 from jax import export
 
 import jaxnn as nn
-from tests import table
 from tests.compiling import fast_jit
-from tests.table import LAYERS, draw_layer
+from tests.table import LAYERS, draw_layer, rng_for
 
-each_layer = pytest.mark.parametrize("row", LAYERS, ids=[row.name for row in LAYERS])
+
+def cases(rows):
+    """A case for each row; the variants of a constructor, after its first row, are slow ones."""
+    seen = set()
+    params = []
+    for row in rows:
+        marks = [pytest.mark.slow] if row.constructor in seen else []
+        seen.add(row.constructor)
+        params.append(pytest.param(row, id=row.name, marks=marks))
+    return params
+
+
+each_layer = pytest.mark.parametrize("row", cases(LAYERS))
+each_variant = pytest.mark.parametrize("row", LAYERS, ids=[row.name for row in LAYERS])
+each_floating_layer = pytest.mark.parametrize(
+    "row", cases([row for row in LAYERS if row.vocabulary is None])
+)
 each_mode = pytest.mark.parametrize("train", [False, True], ids=["evaluation", "training"])
 each_dtype = pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 
@@ -51,7 +66,7 @@ def assert_close(got, expected, tolerance=1e-6):
 def apply_abstractly(row, dtype, train):
     """The shapes and dtypes of x, of the parameters and the state, of the output and its state."""
     layer = row.make()
-    x = jax.ShapeDtypeStruct(row.shapes[0], dtype)
+    x = row.abstract_x(dtype)
     params, state = jax.eval_shape(layer.init, new_key(), x)
     apply = functools.partial(layer.apply, key=new_key(), train=train)
     return x, params, state, *jax.eval_shape(apply, params, state, x)
@@ -76,27 +91,28 @@ def test_init_looks_at_the_shape_of_x_alone(row):
     assert_equal(layer.init(new_key(), x), given_shape)
 
 
-@each_layer
+@each_variant
 @each_mode
 @each_dtype
 def test_dtypes(row, dtype, train, x64):
     x, params, state, y, new_state = apply_abstractly(row, dtype, train)
-    wide = jnp.dtype("float64" if dtype == "float64" else "float32")
+    integers = row.vocabulary is not None
+    wide = jnp.dtype("float64" if dtype == "float64" or integers else "float32")
     assert {leaf.dtype for leaf in jax.tree.leaves((params, state))} <= {wide}
-    assert {leaf.dtype for leaf in jax.tree.leaves(y)} == {x.dtype}
+    assert {leaf.dtype for leaf in jax.tree.leaves(y)} == {wide if integers else x.dtype}
     assert new_state == state
 
 
-@each_layer
+@each_floating_layer
 def test_bfloat16_agrees_with_float32(row):
     layer, params, state, x = drawn(row)
     x = jnp.asarray(x, jnp.bfloat16)
     low, _ = layer.apply(params, state, x)
     high, _ = layer.apply(params, state, x.astype(jnp.float32))
-    assert_close(jax.tree.map(lambda y: y.astype(jnp.float32), low), high, 0.05)
+    assert_close(jax.tree.map(lambda y: y.astype(jnp.float32), low), high, row.bfloat16_tolerance)
 
 
-@each_layer
+@each_floating_layer
 def test_integers_give_what_floats_give(row):
     layer, params, state, x = drawn(row)
     x = jnp.round(3 * x)
@@ -104,7 +120,7 @@ def test_integers_give_what_floats_give(row):
     assert_close(y, layer.apply(params, state, x)[0])
 
 
-@each_layer
+@each_floating_layer
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 def test_numpy_arrays_give_what_jax_arrays_give(row, dtype):
     layer, params, state, x = drawn(row)
@@ -181,7 +197,7 @@ def test_jit_agrees_with_eager(row, train):
     assert_close(fast_jit(apply)(params, state, x, key=new_key()), eager)
 
 
-@each_layer
+@each_floating_layer
 def test_vmap_agrees_with_a_loop(row):
     layer, params, state, x = drawn(row)
 
@@ -214,16 +230,20 @@ def scalar_of(layer, state, train):
 @each_layer
 def test_second_derivatives_exist_and_are_symmetric(row, x64):
     layer, params, state, x = drawn(row, dtype=np.float64)
-    rng = table.rng_for(row.name)
+    rng = rng_for(row.name)
+    point = tuple((params, x)[i] for i in row.differentiable)
     u, v = (
-        jax.tree.map(lambda leaf: np.asarray(rng.standard_normal(leaf.shape)), (params, x))
+        jax.tree.map(lambda leaf: np.asarray(rng.standard_normal(leaf.shape)), point)
         for _ in range(2)
     )
-    gradient = jax.grad(scalar_of(layer, state, train=True), (0, 1))
+    gradient = jax.grad(scalar_of(layer, state, train=True), row.differentiable)
+
+    def gradient_at(*point):
+        return gradient(*point, *(params, x)[len(point) :])
 
     @fast_jit
     def product(u, v):
-        hessian_v = jax.jvp(gradient, (params, x), v)[1]
+        hessian_v = jax.jvp(gradient_at, point, v)[1]
         return sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.sum(a * b), u, hessian_v)))
 
     assert np.isfinite(product(u, v))
@@ -237,7 +257,8 @@ def test_checkpoint_leaves_the_gradient(row):
 
     @fast_jit
     def both(params, x):
-        return [jax.grad(f, (0, 1))(params, x) for f in (scalar, jax.checkpoint(scalar))]
+        both = scalar, jax.checkpoint(scalar)
+        return [jax.grad(f, row.differentiable)(params, x) for f in both]
 
     plain, checkpointed = both(params, x)
     assert_close(checkpointed, plain, 1e-5)
@@ -273,11 +294,10 @@ def test_unknown_keyword_is_refused_by_name(row):
     assert row.call in str(error.value)
 
 
-@each_layer
+@each_variant
 def test_repr_is_the_call(row):
-    layer = row.make()
-    assert repr(layer) == row.call
-    assert repr(eval(row.call, vars(table) | vars(nn))) == row.call
+    assert repr(row.make()) == row.call
+    assert repr(row.evaluate_call()) == row.call
 
 
 def test_repr_of_a_layer_made_by_hand_shows_its_functions():

@@ -8,7 +8,6 @@ optimizers and schedules against `jax.nn` and optax in float64; and every public
 import inspect
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -598,13 +597,3 @@ def test_every_reference_is_checked():
     modules = (activations, dense, dropout, losses, metrics, network, normalization, optimizers)
     every = {f for m in (*modules, regularizers, schedules) for f in public_functions(m).values()}
     assert every == checked
-
-
-def test_every_module_is_listed():
-    here = {value.__name__ for value in globals().values() if inspect.ismodule(value)}
-    package = finite_difference.__name__.rpartition(".")[0]
-    files = Path(finite_difference.__file__).parent.glob("*.py")
-    assert {f"{package}.{f.stem}" for f in files} - here == {
-        f"{package}.__init__",
-        f"{package}.float64",
-    }

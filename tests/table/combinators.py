@@ -1,0 +1,83 @@
+"""Layers made of layers."""
+
+import jaxnn as nn
+from tests import composed_reference as composed
+from tests.table.rows import LayerRow
+
+
+def shared_twice(f, x):
+    """Call one child twice, which shares its parameters."""
+    return f.shared(nn.tanh(f.shared(x)))
+
+
+def norm_around_dropout(f, x):
+    """Call a child with state twice, and one that is random between the two."""
+    return f.norm(nn.tanh(f.drop(f.norm(x))))
+
+
+LAYERS = (
+    LayerRow(
+        "elementwise", "elementwise(tanh)", lambda: nn.elementwise(nn.tanh), reference=composed.tanh
+    ),
+    LayerRow(
+        "serial_positional",
+        "serial(dense(5), batch_norm(), tanh, dense(2))",
+        lambda: nn.serial(nn.dense(5), nn.batch_norm(), nn.tanh, nn.dense(2)),
+        reference=composed.serial(
+            **{
+                "0": composed.linear,
+                "1": composed.batch_norm(-1),
+                "2": composed.tanh,
+                "3": composed.linear,
+            }
+        ),
+        has_state=True,
+    ),
+    LayerRow(
+        "serial_named",
+        "serial(hidden=dense(5), tanh=tanh, out=dense(2))",
+        lambda: nn.serial(hidden=nn.dense(5), tanh=nn.tanh, out=nn.dense(2)),
+        reference=composed.serial(hidden=composed.linear, tanh=composed.tanh, out=composed.linear),
+    ),
+    LayerRow(
+        "parallel_positional",
+        "parallel(dense(2), tanh)",
+        lambda: nn.parallel(nn.dense(2), nn.tanh),
+        reference=composed.parallel(**{"0": composed.linear, "1": composed.tanh}),
+    ),
+    LayerRow(
+        "parallel_named",
+        "parallel(value=dense(1), norm=batch_norm())",
+        lambda: nn.parallel(value=nn.dense(1), norm=nn.batch_norm()),
+        reference=composed.parallel(value=composed.linear, norm=composed.batch_norm(-1)),
+        has_state=True,
+    ),
+    LayerRow(
+        "residual",
+        "residual(layer_norm())",
+        lambda: nn.residual(nn.layer_norm()),
+        reference=composed.residual(composed.layer_norm(-1)),
+    ),
+    LayerRow(
+        "residual_shortcut",
+        "residual(dense(3), shortcut=dense(3, use_bias=False))",
+        lambda: nn.residual(nn.dense(3), shortcut=nn.dense(3, use_bias=False)),
+        reference=composed.residual(composed.linear, composed.linear),
+    ),
+    LayerRow(
+        "compose_shared",
+        "compose(shared_twice, shared=dense(6))",
+        lambda: nn.compose(shared_twice, shared=nn.dense(6)),
+        ((4, 6), (2, 5, 6)),
+        composed.twice,
+    ),
+    LayerRow(
+        "compose_stateful",
+        "compose(norm_around_dropout, norm=batch_norm(), drop=dropout(0.5))",
+        lambda: nn.compose(norm_around_dropout, norm=nn.batch_norm(), drop=nn.dropout(0.5)),
+        is_random=True,
+        has_state=True,
+    ),
+)
+
+FUNCTIONS = ()
