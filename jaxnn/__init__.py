@@ -12,7 +12,16 @@ from jaxnn import (
     schedules,
 )
 from jaxnn.activations import *  # noqa: F403
-from jaxnn.combinators import compose, parallel, residual, serial
+from jaxnn.combinators import (
+    compose,
+    ensemble,
+    mixed_precision,
+    parallel,
+    remat,
+    residual,
+    serial,
+    stack,
+)
 from jaxnn.layer import Cell, Layer, elementwise, stateless
 from jaxnn.layers import batch_norm, dense, dropout, flatten, layer_norm
 from jaxnn.training import (
@@ -40,6 +49,7 @@ __all__ = [
     "dense",
     "dropout",
     "elementwise",
+    "ensemble",
     "evaluate",
     "fit",
     "flatten",
@@ -48,13 +58,16 @@ __all__ = [
     "layer_norm",
     "losses",
     "metrics",
+    "mixed_precision",
     "optimizers",
     "parallel",
     "predict",
     "regularizers",
+    "remat",
     "residual",
     "schedules",
     "serial",
+    "stack",
     "stateless",
     "train_state",
     "train_step",

@@ -6,9 +6,11 @@ The reference of a layer has the signature of its `apply`, keywords required, an
 
 from functools import partial
 
+import jax
 import numpy as np
 
 import jaxnn as nn
+from jaxnn.layer import child_key
 from tests.numpy_reference import activations, dense, dropout, normalization
 
 
@@ -93,7 +95,11 @@ def serial(**children):
         pullbacks = {}
         for name, child in children.items():
             x, pullbacks[name] = child(
-                _by_name(params)[name], state.get(name, {}), x, key=key, train=train
+                _by_name(params)[name],
+                state.get(name, {}),
+                x,
+                key=child_key(key, name),
+                train=train,
             )
 
         def backward(dy):
@@ -112,7 +118,13 @@ def parallel(**children):
 
     def apply(params, state, x, *, key, train):
         both = {
-            name: child(_by_name(params)[name], state.get(name, {}), x, key=key, train=train)
+            name: child(
+                _by_name(params)[name],
+                state.get(name, {}),
+                x,
+                key=child_key(key, name),
+                train=train,
+            )
             for name, child in children.items()
         }
 
@@ -138,6 +150,56 @@ def residual(layer, shortcut=None):
             return dparams, dx + dy if shortcut is None else dx
 
         return sum(ys.values()) + (x if shortcut is None else 0.0), backward
+
+    return apply
+
+
+def copy(tree, i):
+    """Copy i of a stacked tree."""
+    return jax.tree.map(lambda leaf: leaf[i], tree)
+
+
+def stacked(trees):
+    """One tree with a leading axis of many."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+def stack(depth, layer):
+    """A loop over the layers, and the chain rule back through it."""
+
+    def apply(params, state, x, *, key, train):
+        pullbacks = []
+        for i in range(depth):
+            own_key = jax.random.fold_in(key, i)
+            x, pull = layer(copy(params, i), copy(state, i), x, key=own_key, train=train)
+            pullbacks.append(pull)
+
+        def backward(dy):
+            gradients = []
+            for pull in reversed(pullbacks):
+                dparams, dy = pull(dy)
+                gradients.insert(0, dparams)
+            return stacked(gradients), dy
+
+        return x, backward
+
+    return apply
+
+
+def ensemble(members, layer):
+    """Each member by itself; their dx add up."""
+
+    def apply(params, state, x, *, key, train):
+        both = [
+            layer(copy(params, i), copy(state, i), x, key=jax.random.fold_in(key, i), train=train)
+            for i in range(members)
+        ]
+
+        def backward(dy):
+            pulled = [pull(dy[i]) for i, (_, pull) in enumerate(both)]
+            return stacked([dparams for dparams, _ in pulled]), sum(dx for _, dx in pulled)
+
+        return np.stack([y for y, _ in both]), backward
 
     return apply
 

@@ -78,6 +78,59 @@ LAYERS = (
         is_random=True,
         has_state=True,
     ),
+    LayerRow(
+        "stack",
+        "stack(residual(serial(dense(6), dropout(0.5))), 3)",
+        lambda: nn.stack(nn.residual(nn.serial(nn.dense(6), nn.dropout(0.5))), 3),
+        ((4, 6), (6,)),
+        composed.stack(
+            3,
+            composed.residual(
+                composed.serial(**{"0": composed.linear, "1": composed.dropout_layer(0.5)})
+            ),
+        ),
+        is_random=True,
+        bfloat16_tolerance=0.3,
+    ),
+    LayerRow(
+        "stack_stateful",
+        "stack(serial(dense(4), batch_norm()), 2)",
+        lambda: nn.stack(nn.serial(nn.dense(4), nn.batch_norm()), 2),
+        ((6, 4),),
+        composed.stack(2, composed.serial(**{"0": composed.linear, "1": composed.batch_norm(-1)})),
+        has_state=True,
+    ),
+    LayerRow(
+        "ensemble",
+        "ensemble(serial(dense(3), batch_norm(), dropout(0.5)), 3)",
+        lambda: nn.ensemble(nn.serial(nn.dense(3), nn.batch_norm(), nn.dropout(0.5)), 3),
+        reference=composed.ensemble(
+            3,
+            composed.serial(
+                **{
+                    "0": composed.linear,
+                    "1": composed.batch_norm(-1),
+                    "2": composed.dropout_layer(0.5),
+                }
+            ),
+        ),
+        is_random=True,
+        has_state=True,
+    ),
+    LayerRow(
+        "remat",
+        "remat(serial(dense(5), batch_norm(), dropout(0.5)))",
+        lambda: nn.remat(nn.serial(nn.dense(5), nn.batch_norm(), nn.dropout(0.5))),
+        reference=composed.serial(
+            **{
+                "0": composed.linear,
+                "1": composed.batch_norm(-1),
+                "2": composed.dropout_layer(0.5),
+            }
+        ),
+        is_random=True,
+        has_state=True,
+    ),
 )
 
 FUNCTIONS = ()
