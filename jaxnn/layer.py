@@ -90,14 +90,15 @@ def _is_named(function: Callable[..., Any]) -> bool:
 
 
 P = ParamSpec("P")
-L = TypeVar("L", Layer, Cell)
+L = TypeVar("L", bound=tuple[Any, ...])  # a Layer, a Cell or another named tuple of functions
 
 
 def constructor(make: Callable[P, L]) -> Callable[P, L]:
     """Name the functions that `make` returns after the call that made them.
 
     `repr(layer)` then reads as that call, and so do Python's own errors: an unknown keyword gives
-    `TypeError: dense(10)() got an unexpected keyword argument 'mask'`.
+    `TypeError: dense(10)() got an unexpected keyword argument 'mask'`. A function that belongs to
+    one of the arguments, a layer that is wrapped, keeps its name.
     """
     signature = inspect.signature(make)
 
@@ -105,8 +106,10 @@ def constructor(make: Callable[P, L]) -> Callable[P, L]:
     def named(*args: P.args, **kwargs: P.kwargs) -> L:
         layer = make(*args, **kwargs)
         call = _call_text(make.__name__, signature, args, kwargs)
+        given = [value for value in (*args, *kwargs.values()) if isinstance(value, (Layer, Cell))]
+        kept = {id(function) for value in given for function in value}
         for function in layer:
-            if not _is_named(function):
+            if id(function) not in kept:
                 function.__qualname__ = call
         return layer
 

@@ -2,6 +2,7 @@
 
 import difflib
 import fnmatch
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import jax
 from jaxnn._arrays import PyTree
 
 Selection = str | Sequence[str] | Callable[[str, Any], bool] | PyTree
+KERNELS = ("kernel", "*/kernel")  # what penalties and reparametrisations are for
 
 
 def path_text(path: tuple[Any, ...]) -> str:
@@ -42,11 +44,11 @@ def same_structure(function: str, **trees: PyTree) -> None:
         )
 
 
-def select(tree: PyTree, where: Selection) -> PyTree:
+def select(tree: PyTree, where: Selection, name: str = "where") -> PyTree:
     """The tree of booleans that `where` chooses from `tree`.
 
     `where` is a glob on the path or several of them, a predicate `(path, leaf) -> bool`, a tree
-    of booleans with the structure of `tree`, or one boolean for all.
+    of booleans with the structure of `tree`, or one boolean for all. Errors call it `name`.
     """
     if isinstance(where, bool):
         return jax.tree.map(lambda _: where, tree)
@@ -55,20 +57,63 @@ def select(tree: PyTree, where: Selection) -> PyTree:
     if callable(where):
         predicate = where
         return jax.tree_util.tree_map_with_path(lambda p, leaf: predicate(path_text(p), leaf), tree)
-    if isinstance(where, Sequence) and all(isinstance(pattern, str) for pattern in where):
-        return _match(tree, where)
-    same_structure("where", params=tree, where=where)
+    if _are_globs(where):
+        return _match(tree, where, name)
+    same_structure(name, params=tree, where=where)
     return where
 
 
-def _match(tree: PyTree, patterns: Sequence[str]) -> PyTree:
+def select_mask(tree: PyTree, mask: Any, name: str = "where") -> PyTree:
+    """The tree of booleans that the mask of an optimizer chooses from `tree`.
+
+    A mask is what `select` takes, and what optax does: a function of the tree that returns one
+    (told from a predicate by its one argument), or a tree whose leaves stand for subtrees.
+    """
+    if callable(mask) and not _is_predicate(mask):
+        mask = mask(tree)
+    if not (callable(mask) or _are_globs(mask)):
+        mask = broadcast_prefix(mask, tree, name)
+    return select(tree, mask, name)
+
+
+def broadcast_prefix(prefix: PyTree, tree: PyTree, name: str) -> PyTree:
+    """`prefix`, which errors call `name`, with its leaves repeated for the subtrees of `tree`."""
+    try:
+        return jax.tree.broadcast(prefix, tree)
+    except ValueError:
+        given, wanted = leaf_paths(prefix), leaf_paths(tree)
+        missing = [path for path in wanted if not any(_is_in(path, top) for top in given)]
+        extra = [top for top in given if not any(_is_in(path, top) for path in wanted)]
+    difference = [f"it lacks {path!r}" for path in missing[:3]]
+    difference += [f"the params lack {path!r}" for path in extra[:3]]
+    raise ValueError(
+        f"{name}: the tree does not fit the params: "
+        + ("; ".join(difference) or "the types of their containers differ")
+    )
+
+
+def _is_in(path: str, top: str) -> bool:
+    return path == top or path.startswith(f"{top}/") or not top
+
+
+def _are_globs(where: Any) -> bool:
+    return isinstance(where, Sequence) and all(isinstance(pattern, str) for pattern in where)
+
+
+def _is_predicate(function: Callable[..., Any]) -> bool:
+    parameters = inspect.signature(function).parameters.values()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len([p for p in positional if p.default is p.empty]) == 2
+
+
+def _match(tree: PyTree, patterns: Sequence[str], name: str) -> PyTree:
     paths = leaf_paths(tree)
     chosen = [any(fnmatch.fnmatchcase(p, pattern) for pattern in patterns) for p in paths]
     if not any(chosen):
         wanted = patterns[0] if patterns else ""
         near = difflib.get_close_matches(wanted, paths, n=5, cutoff=0) or ["(there are no leaves)"]
         raise ValueError(
-            f"where: {' and '.join(map(repr, patterns))} match no path; the nearest are "
+            f"{name}: {' and '.join(map(repr, patterns))} match no path; the nearest are "
             f"{', '.join(near)}"
         )
     return jax.tree.unflatten(jax.tree.structure(tree), chosen)

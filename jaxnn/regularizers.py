@@ -10,11 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn._arrays import PyTree, Scalar, absolute, check_range, hyperparameter, total, widen
-from jaxnn.paths import Selection, selected_leaves
+from jaxnn.paths import KERNELS, Selection, selected_leaves
 
 __all__ = ["elastic_net", "l1", "l2"]
 
-KERNELS = ("kernel", "*/kernel")
 
 Penalty = Callable[[PyTree], jax.Array]
 

@@ -221,11 +221,12 @@ def twice(params, state, x, *, key, train):
 # Masks
 
 
-def elementwise_mask(reference):
-    """A loss of two arrays with a third, booleans: 0 with gradient 0 where False."""
+def result_mask(reference):
+    """A loss with booleans of the shape of its result as last argument: 0 where False."""
 
-    def masked(a, b, where, **options):
-        y, backward = reference(a, b, **options)
+    def masked(*arguments, **options):
+        *rest, where = arguments
+        y, backward = reference(*rest, **options)
         return np.where(where, y, 0), lambda dy: (*backward(np.where(where, dy, 0)), None)
 
     return masked

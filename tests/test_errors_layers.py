@@ -285,9 +285,9 @@ BAD_CALLS = {
         ("calculate_gain: nonlinearity is 'step'", "'relu'"),
     ),
     "cross_entropy_where": (
-        lambda: losses.softmax_cross_entropy(ones((2, 3)), ones((2, 3)), where=ones(2, bool)),
+        lambda: losses.softmax_cross_entropy(ones((2, 3)), ones((2, 3)), where=ones(3, bool)),
         ValueError,
-        ("softmax_cross_entropy: where has shape (2,)", "(2, 3)"),
+        ("softmax_cross_entropy: where has shape (3,)", "(2, 3)"),
     ),
     "elementwise_uncalled_constructor": (
         lambda: nn.elementwise(nn.dense),

@@ -289,8 +289,8 @@ def test_export_and_ahead_of_time_compilation(row):
 @each_layer
 def test_unknown_keyword_is_refused_by_name(row):
     layer, params, state, x = drawn(row)
-    with pytest.raises(TypeError, match="mask") as error:
-        layer.apply(params, state, x, mask=None)
+    with pytest.raises(TypeError, match="unheard_of") as error:
+        layer.apply(params, state, x, unheard_of=None)
     assert row.call in str(error.value)
 
 

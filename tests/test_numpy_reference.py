@@ -25,6 +25,7 @@ from tests.numpy_reference import (
     regularizers,
     schedules,
 )
+from tests.table import FUNCTIONS
 
 TOLERANCE = 1e-6
 
@@ -594,6 +595,7 @@ CHECKED_BY = {
 def test_every_reference_is_checked():
     checked = {f for f, _, _ in CASES} | {f for f, _, _ in OPTIMIZERS} | set(CHECKED_BY)
     checked |= {getattr(schedules, name) for name, _, _ in SCHEDULES}
+    in_table = {row.name.rpartition(".")[2] for row in FUNCTIONS}  # test_reference_derivatives.py
     modules = (activations, dense, dropout, losses, metrics, network, normalization, optimizers)
     every = {f for m in (*modules, regularizers, schedules) for f in public_functions(m).values()}
-    assert every == checked
+    assert {f.__name__ for f in every - checked} <= in_table

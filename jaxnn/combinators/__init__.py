@@ -3,6 +3,7 @@
 from jaxnn.combinators.chains import parallel, residual, serial
 from jaxnn.combinators.composition import compose
 from jaxnn.combinators.copies import ensemble, stack
+from jaxnn.combinators.reparametrization import spectral_norm, weight_norm
 from jaxnn.combinators.wrappers import mixed_precision, remat
 
 __all__ = [
@@ -13,5 +14,7 @@ __all__ = [
     "remat",
     "residual",
     "serial",
+    "spectral_norm",
     "stack",
+    "weight_norm",
 ]

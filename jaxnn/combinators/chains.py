@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn._arrays import PyTree, check_key, promoted
-from jaxnn.combinators.children import (
+from jaxnn.children import (
     apply_child,
     child_params,
     init_child,

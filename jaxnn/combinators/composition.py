@@ -1,14 +1,15 @@
 """A layer whose computation is ordinary Python."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxnn._arrays import PyTree, check_key
-from jaxnn.combinators.children import (
+from jaxnn.children import (
     accepted,
     apply_child,
     child_params,
@@ -63,8 +64,11 @@ def compose(forward: Callable[..., PyTree], /, **children: Any) -> Layer:
         wanted = {name: value for name, value in given.items() if name in keywords}
         return forward(_Children(layers, call), x, **wanted, **extra)
 
-    def init(key: jax.Array, x: PyTree, **extra: Any) -> tuple[PyTree, PyTree]:
-        check_key("compose", key)
+    # Kept for each shape: otherwise a leaf at depth n would be looked at 2^n times.
+    @functools.cache
+    def inputs_of(example: _Hashable) -> dict[str, tuple[PyTree, dict[str, Any]]]:
+        """The input and keywords that each child gets at its first call."""
+        x, arrays, static = example.tree()
         inputs: dict[str, tuple[PyTree, dict[str, Any]]] = {}
 
         def record(name: str, x: PyTree, extra: dict[str, Any]) -> PyTree:
@@ -76,16 +80,19 @@ def compose(forward: Callable[..., PyTree], /, **children: Any) -> Layer:
                 y, _ = jax.eval_shape(lambda made, x: layer.apply(*made, x, **extra), made, x)
             return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), y)
 
-        arrays, static = split_static(extra)
-        jax.eval_shape(
-            lambda x, arrays: run(record, x, None, False, arrays | static), abstract(x), arrays
-        )
+        jax.eval_shape(lambda x, arrays: run(record, x, None, False, arrays | static), x, arrays)
         never_called = sorted(layers.keys() - inputs.keys())
         if never_called:
             raise ValueError(
                 f"compose: {forward.__name__} never calls {never_called}, expected it to call "
                 "every child"
             )
+        return inputs
+
+    def init(key: jax.Array, x: PyTree, **extra: Any) -> tuple[PyTree, PyTree]:
+        check_key("compose", key)
+        arrays, static = split_static(extra)
+        inputs = inputs_of(_Hashable.of((abstract(x), abstract(arrays), static)))
         params: dict[str, PyTree] = {}
         state: dict[str, PyTree] = {}
         for name, layer in layers.items():
@@ -121,6 +128,22 @@ def compose(forward: Callable[..., PyTree], /, **children: Any) -> Layer:
 
     own = [p for name, p in keywords.items() if name not in ("key", "train")]
     return Layer(declare_keywords(own, init), declare_keywords(own, apply))
+
+
+class _Hashable(NamedTuple):
+    """A tree of shapes and Python values, and whether floats are double, as the key of a cache."""
+
+    structure: Any
+    leaves: tuple[Any, ...]
+    default_float: jnp.dtype
+
+    @classmethod
+    def of(cls, tree: PyTree) -> "_Hashable":
+        leaves, structure = jax.tree.flatten(tree)
+        return cls(structure, tuple(leaves), jnp.result_type(float))
+
+    def tree(self) -> PyTree:
+        return jax.tree.unflatten(self.structure, self.leaves)
 
 
 _Call = Callable[[str, PyTree, dict[str, Any]], PyTree]

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn._arrays import PyTree, check_count, check_key, floating
-from jaxnn.combinators.children import accepted, split_static, wrap
-from jaxnn.layer import Layer, abstract, as_layer, child_scope, constructor
+from jaxnn.children import accepted, split_static, wrap
+from jaxnn.layer import Layer, abstract, as_layer, constructor
 from jaxnn.paths import leaf_paths
 
 
@@ -48,13 +48,12 @@ def stack(layer: Any, depth: int) -> Layer:
 
     def init(key: jax.Array, x: PyTree, **extra: Any) -> tuple[PyTree, PyTree]:
         x = abstract(jax.eval_shape(_floating, abstract(x)))
-        params, state = _init_copies("stack", layer, depth, key, x, extra)
+        params, state = init_copies("stack", layer, depth, key, x, extra)
         arrays, static = split_static(accepted(layer.apply, extra))
 
         def first(params: PyTree, state: PyTree, x: PyTree, arrays: dict[str, Any]) -> PyTree:
             one = jax.tree.map(lambda leaf: leaf[0], (params, state))
-            with child_scope("layer"):
-                return layer.apply(*one, x, **arrays, **static)[0]
+            return layer.apply(*one, x, **arrays, **static)[0]
 
         y = jax.eval_shape(first, params, state, x, arrays)
         if abstract(y) != x:
@@ -77,11 +76,10 @@ def stack(layer: Any, depth: int) -> Layer:
 
         def step(x: PyTree, one: tuple[PyTree, PyTree, PyTree]) -> tuple[PyTree, PyTree]:
             params, state, key = one
-            with child_scope("layer"):
-                y, state = layer.apply(params, state, x, key=key, train=train, **extra)
-                return y, state
+            y, state = layer.apply(params, state, x, key=key, train=train, **extra)
+            return y, state
 
-        layers = params, state, _copy_keys("stack", key, depth)
+        layers = params, state, copy_keys("stack", key, depth)
         y, new_state = jax.lax.scan(step, _floating(x), layers, depth)
         return y, new_state
 
@@ -120,7 +118,7 @@ def ensemble(layer: Any, members: int) -> Layer:
     check_count("ensemble", "members", members)
 
     def init(key: jax.Array, x: PyTree, **extra: Any) -> tuple[PyTree, PyTree]:
-        return _init_copies("ensemble", layer, members, key, x, extra)
+        return init_copies("ensemble", layer, members, key, x, extra)
 
     def apply(
         params: PyTree,
@@ -134,18 +132,17 @@ def ensemble(layer: Any, members: int) -> Layer:
         _check_copies("ensemble", members, params)
 
         def member(params: PyTree, state: PyTree, key: Any) -> tuple[PyTree, PyTree]:
-            with child_scope("layer"):
-                y, new_state = layer.apply(params, state, x, key=key, train=train, **extra)
-                return y, new_state
+            y, new_state = layer.apply(params, state, x, key=key, train=train, **extra)
+            return y, new_state
 
-        keys = _copy_keys("ensemble", key, members)
+        keys = copy_keys("ensemble", key, members)
         y, new_state = jax.vmap(member, axis_size=members)(params, state, keys)
         return y, new_state
 
     return wrap(layer, apply, init)
 
 
-def _copy_keys(combinator: str, key: jax.Array | None, n: int) -> jax.Array | None:
+def copy_keys(combinator: str, key: jax.Array | None, n: int) -> jax.Array | None:
     """A key for each copy: it depends on the copy's number alone."""
     if key is None:
         return None
@@ -153,14 +150,15 @@ def _copy_keys(combinator: str, key: jax.Array | None, n: int) -> jax.Array | No
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(n))
 
 
-def _init_copies(
+def init_copies(
     combinator: str, layer: Layer, n: int, key: jax.Array, x: PyTree, extra: dict[str, Any]
 ) -> tuple[PyTree, PyTree]:
+    """The params and states of `n` copies of a layer, each leaf with a leading axis."""
     check_key(combinator, key)
     x = abstract(x)
-    with child_scope("layer"):
-        keys = _copy_keys(combinator, key, n)
-        return jax.vmap(lambda key: layer.init(key, x, **extra))(keys)
+    keys = copy_keys(combinator, key, n)
+    params, state = jax.vmap(lambda key: layer.init(key, x, **extra))(keys)
+    return params, state
 
 
 def _check_copies(combinator: str, n: int, params: PyTree) -> None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxnn._arrays import PyTree
-from jaxnn.combinators.children import wrap
+from jaxnn.children import wrap
 from jaxnn.layer import Layer, as_layer, constructor
 
 

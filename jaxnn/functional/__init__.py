@@ -3,8 +3,106 @@
 Whoever writes models as plain functions over their own dicts uses this floor alone.
 """
 
-from jaxnn.functional.dense import flatten, linear
-from jaxnn.functional.dropout import dropout
-from jaxnn.functional.normalization import batch_norm, batch_statistics, layer_norm
+from jaxnn.functional.activations import prelu
+from jaxnn.functional.attention import dot_product_attention
+from jaxnn.functional.batch_normalization import batch_norm, batch_statistics
+from jaxnn.functional.convolution import conv, conv_transpose
+from jaxnn.functional.dense import flatten, linear, linear_general, maxout, reshape
+from jaxnn.functional.dropout import (
+    alpha_dropout,
+    dropout,
+    gaussian_dropout,
+    gaussian_noise,
+    spatial_dropout,
+    stochastic_depth,
+)
+from jaxnn.functional.embeddings import attend, embed
+from jaxnn.functional.equations import einsum
+from jaxnn.functional.masks import (
+    causal_mask,
+    combine_masks,
+    local_mask,
+    padding_mask,
+    segment_mask,
+)
+from jaxnn.functional.mixture import expert_balance, mixture_of_experts
+from jaxnn.functional.normalization import (
+    group_norm,
+    instance_norm,
+    layer_norm,
+    local_response_norm,
+    rms_norm,
+    unit_norm,
+)
+from jaxnn.functional.pooling import (
+    adaptive_avg_pool,
+    adaptive_max_pool,
+    avg_pool,
+    global_avg_pool,
+    global_max_pool,
+    lp_pool,
+    max_pool,
+)
+from jaxnn.functional.positions import alibi_bias, alibi_slopes, rotary, sinusoidal
+from jaxnn.functional.quantization import nearest_code
+from jaxnn.functional.recurrent import conv_lstm_step, gru_step, lstm_step, rnn_step
+from jaxnn.functional.reparametrization import power_iteration, spectral_norm, weight_norm
+from jaxnn.functional.resampling import pixel_shuffle, pixel_unshuffle, upsample
 
-__all__ = ["batch_norm", "batch_statistics", "dropout", "flatten", "layer_norm", "linear"]
+__all__ = [
+    "adaptive_avg_pool",
+    "adaptive_max_pool",
+    "alibi_bias",
+    "alibi_slopes",
+    "alpha_dropout",
+    "attend",
+    "avg_pool",
+    "batch_norm",
+    "batch_statistics",
+    "causal_mask",
+    "combine_masks",
+    "conv",
+    "conv_lstm_step",
+    "conv_transpose",
+    "dot_product_attention",
+    "dropout",
+    "einsum",
+    "embed",
+    "expert_balance",
+    "flatten",
+    "gaussian_dropout",
+    "gaussian_noise",
+    "global_avg_pool",
+    "global_max_pool",
+    "group_norm",
+    "gru_step",
+    "instance_norm",
+    "layer_norm",
+    "linear",
+    "linear_general",
+    "local_mask",
+    "local_response_norm",
+    "lp_pool",
+    "lstm_step",
+    "max_pool",
+    "maxout",
+    "mixture_of_experts",
+    "nearest_code",
+    "padding_mask",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "power_iteration",
+    "prelu",
+    "reshape",
+    "rms_norm",
+    "rnn_step",
+    "rotary",
+    "segment_mask",
+    "sinusoidal",
+    "spatial_dropout",
+    "spectral_norm",
+    "stochastic_depth",
+    "unit_norm",
+    "upsample",
+    "weight_norm",
+]

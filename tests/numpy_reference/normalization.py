@@ -1,7 +1,7 @@
-"""Layer and batch normalisation.
+"""Normalisation.
 
-Both standardise x over some axes, then scale and shift by parameters that live on some axes:
-layer norm on the same axes, batch norm on the feature axis, which is the one not averaged over.
+Most of them standardise x over some axes, then scale and shift by parameters that live on some
+axes: layer norm on the same axes, batch, group and instance norm on the axis of the channels.
 """
 
 from collections.abc import Callable
@@ -141,3 +141,135 @@ def batch_statistics(x: Array, axis: int = -1) -> tuple[tuple[Array, Array], Cal
         return ((dmean + 2 * centred * dvar) / n,)
 
     return (mean, (centred**2).mean(batch)), backward
+
+
+@in_float64
+def rms_norm(
+    x: Array, scale: Array | None = None, axis: int | Axes = -1, epsilon: float = 1e-6
+) -> tuple[Array, Callable]:
+    """y = scale z with z = x r, r = (mean(x^2) + epsilon)^-1/2.
+
+    dr/dx = -r^3 x / n = -r^2 z / n, so dx = r (dz - z mean(dz z)).
+    """
+    axes = tuple(a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,)))
+    r = ((x**2).mean(axes, keepdims=True) + epsilon) ** -0.5
+    z = x * r
+    y, affine_backward = _affine(z, scale, None, axes)
+
+    def backward(dy: Array) -> tuple[Array, Array | None]:
+        dz, dscale, _ = affine_backward(dy)
+        return r * (dz - z * (dz * z).mean(axes, keepdims=True)), dscale
+
+    return y, backward
+
+
+@in_float64
+def group_norm(
+    x: Array,
+    groups: int,
+    scale: Array | None = None,
+    bias: Array | None = None,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+) -> tuple[Array, Callable]:
+    """Standardise one block at a time: the channels of a group, of one example, as one long vector.
+
+    The blocks share nothing but scale and bias, so each has the gradient of a vector by itself.
+    """
+    channel = axis % x.ndim
+    size = x.shape[channel] // groups
+    z, blocks = np.empty_like(x), []
+    for example in range(x.shape[0]):
+        for group in range(groups):
+            block = [slice(None)] * x.ndim
+            block[0] = slice(example, example + 1)
+            block[channel] = slice(group * size, (group + 1) * size)
+            index = tuple(block)
+            z[index], block_backward = _standardize(x[index], tuple(range(x.ndim)), epsilon)
+            blocks.append((index, block_backward))
+    y, affine_backward = _affine(z, scale, bias, (channel,))
+
+    def backward(dy: Array) -> tuple[Array | None, ...]:
+        dz, dscale, dbias = affine_backward(dy)
+        dx = np.empty_like(x)
+        for index, block_backward in blocks:
+            dx[index] = block_backward(dz[index])
+        return dx, dscale, dbias
+
+    return y, backward
+
+
+@in_float64
+def instance_norm(
+    x: Array,
+    scale: Array | None = None,
+    bias: Array | None = None,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+) -> tuple[Array, Callable]:
+    """Standardise each channel of each example over its positions."""
+    channel = axis % x.ndim
+    positions = _others((0, channel), x.ndim)
+    return _standardize_then_affine(x, scale, bias, positions, (channel,), epsilon)
+
+
+@in_float64
+def unit_norm(x: Array, axis: int | Axes = -1, epsilon: float = 1e-6) -> tuple[Array, Callable]:
+    """y = x / n with n = |x|, one vector at a time; y = x / epsilon where n < epsilon.
+
+    dn = <y, dx>, so that dx = (dy - y <y, dy>) / n: what lies along y is projected out.
+    """
+    axes = tuple(a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,)))
+    others = _others(axes, x.ndim)
+    y, vectors = np.empty_like(x), []
+    for i in np.ndindex(*(x.shape[a] for a in others)):
+        index = tuple(i[others.index(a)] if a in others else slice(None) for a in range(x.ndim))
+        n = np.sqrt((x[index] ** 2).sum())
+        y[index] = x[index] / max(n, epsilon)
+        vectors.append((index, n))
+
+    def backward(dy: Array) -> tuple[Array]:
+        dx = np.empty_like(x)
+        for index, n in vectors:
+            radial = y[index] * (y[index] * dy[index]).sum() if n > epsilon else 0.0
+            dx[index] = (dy[index] - radial) / max(n, epsilon)
+        return (dx,)
+
+    return y, backward
+
+
+@in_float64
+def local_response_norm(
+    x: Array,
+    size: int = 5,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 1.0,
+    axis: int = -1,
+) -> tuple[Array, Callable]:
+    """y_c = x_c d_c^-beta with d_c = k + (alpha / size) sum of x_j^2 over the window of c.
+
+    dd_c/dx_j = 2 (alpha / size) x_j for each j in the window of c, so
+    dx_j = dy_j d_j^-beta - 2 beta (alpha / size) x_j sum dy_c x_c d_c^(-beta - 1) over the c in
+    whose window j is.
+    """
+    by_channel = np.moveaxis(x, axis, 0)
+    channels = len(by_channel)
+    rate = alpha / size
+    windows = [
+        [j for j in range(c - size // 2, c - size // 2 + size) if 0 <= j < channels]
+        for c in range(channels)
+    ]
+    d = np.stack([k + rate * sum(by_channel[j] ** 2 for j in window) for window in windows])
+    y = by_channel * d**-beta
+
+    def backward(dy: Array) -> tuple[Array]:
+        dy = np.moveaxis(dy, axis, 0)
+        dx = dy * d**-beta
+        for c, window in enumerate(windows):
+            for j in window:
+                slope = dy[c] * by_channel[c] * d[c] ** (-beta - 1)
+                dx[j] -= 2 * beta * rate * by_channel[j] * slope
+        return (np.moveaxis(dx, 0, axis),)
+
+    return np.moveaxis(y, 0, axis), backward

@@ -7,23 +7,45 @@ none is refused by `test_completeness.py`.
 
 from tests.table import (
     activations,
+    attention,
     combinators,
+    convolution,
     dense,
     dropout,
+    embeddings,
     losses,
+    mixture,
     normalization,
+    pooling,
+    positions,
+    quantization,
+    recurrent,
     regularizers,
+    reparametrization,
+    resampling,
+    transformer,
 )
 from tests.table.rows import draw_layer, rng_for
 
 FAMILIES = (
     dense,
+    embeddings,
     normalization,
+    convolution,
+    pooling,
+    resampling,
     dropout,
+    attention,
+    positions,
     combinators,
     activations,
     losses,
+    mixture,
+    recurrent,
     regularizers,
+    reparametrization,
+    transformer,
+    quantization,
 )
 LAYERS = tuple(row for family in FAMILIES for row in family.LAYERS)
 FUNCTIONS = tuple(row for family in FAMILIES for row in family.FUNCTIONS)

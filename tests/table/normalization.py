@@ -1,5 +1,6 @@
 """Normalisation."""
 
+from functools import partial
 from itertools import product
 
 import jaxnn as nn
@@ -21,6 +22,18 @@ def norm_arguments(axis, scale, bias, statistics=False):
     return draw
 
 
+def x_and_scale(axis, use_scale):
+    """x and a scale of the shape of `axis`, or None."""
+    draw = norm_arguments(axis, use_scale, False)
+    return lambda rng, shape: draw(rng, shape)[:2]
+
+
+def params_text(scale, bias):
+    """Which of the two there are."""
+    wanted = [name for name, given in (("scale", scale), ("bias", bias)) if given]
+    return "_".join(wanted) or "without_params"
+
+
 def function_rows():
     """With and without each parameter, over one axis and several."""
     f = nn.functional
@@ -34,10 +47,7 @@ def function_rows():
             {"axis": axis},
         )
     for scale, bias in product((True, False), repeat=2):
-        params = (
-            "_".join(name for name, wanted in (("scale", scale), ("bias", bias)) if wanted)
-            or "without_params"
-        )
+        params = params_text(scale, bias)
         for axis, shapes in ((-1, ((4, 6), (2, 3, 4))), (1, ((2, 3, 4),))):
             yield FunctionRow(
                 "functional.batch_norm",
@@ -60,7 +70,100 @@ def function_rows():
             )
 
 
+def grouped(function):
+    """Group norm with the groups as an option, so that each argument has a gradient."""
+
+    def call(x, scale, bias, *, groups, **options):
+        return function(x, groups, scale, bias, **options)
+
+    return call
+
+
+def example_rows():
+    """Norms that know each example alone."""
+    f = nn.functional
+    for axis, use_scale, shape in (
+        (-1, True, (6,)),
+        (-1, False, (4, 5)),
+        (0, True, (3, 2)),
+        ((-1, 0), True, (2, 3, 4)),
+    ):
+        yield FunctionRow(
+            "functional.rms_norm",
+            f.rms_norm,
+            normalization.rms_norm,
+            x_and_scale(axis, use_scale),
+            (shape,),
+            {"axis": axis, "epsilon": 0.01},
+            params_text(use_scale, False),
+        )
+    for axis, epsilon, shape in (
+        (-1, 1e-6, (6,)),
+        (-1, 9.0, (3, 4)),
+        (0, 1.5, (3, 4)),
+        ((-1, 0), 1e-6, (2, 3, 4)),
+    ):
+        yield FunctionRow(
+            "functional.unit_norm",
+            f.unit_norm,
+            normalization.unit_norm,
+            normal,
+            (shape,),
+            {"axis": axis, "epsilon": epsilon},
+        )
+    for groups, scale, bias, axis, shape in (
+        (1, True, True, -1, (3, 4)),
+        (2, True, True, -1, (2, 3, 4)),
+        (2, True, False, 1, (2, 4, 3, 2)),
+        (3, False, True, -2, (2, 6, 3)),
+        (4, False, False, -1, (2, 3, 4)),
+    ):
+        yield FunctionRow(
+            "functional.group_norm",
+            grouped(f.group_norm),
+            grouped(normalization.group_norm),
+            norm_arguments(axis, scale, bias),
+            (shape,),
+            {"groups": groups, "axis": axis, "epsilon": 0.01},
+            params_text(scale, bias),
+        )
+    for scale, bias, axis, shape in (
+        (True, True, -1, (2, 3, 4)),
+        (True, False, 1, (2, 4, 3)),
+        (False, True, -1, (2, 3, 2, 2)),
+        (False, False, -2, (2, 4, 3)),
+    ):
+        yield FunctionRow(
+            "functional.instance_norm",
+            f.instance_norm,
+            normalization.instance_norm,
+            norm_arguments(axis, scale, bias),
+            (shape,),
+            {"axis": axis, "epsilon": 0.01},
+            params_text(scale, bias),
+        )
+    for size, axis, shape in ((5, -1, (3, 7)), (3, 1, (2, 5, 2)), (4, -1, (6,)), (1, 0, (4, 2))):
+        yield FunctionRow(
+            "functional.local_response_norm",
+            f.local_response_norm,
+            normalization.local_response_norm,
+            normal,
+            (shape,),
+            {"size": size, "axis": axis, "alpha": 0.7, "beta": 0.6, "k": 0.9},
+        )
+
+
+def group_norm_layer(groups, axis=-1):
+    """Group norm over the channels on `axis`."""
+
+    def reference(x, scale, bias):
+        return normalization.group_norm(x, groups, scale, bias, axis)
+
+    return composed.of_function(reference, "scale", "bias")
+
+
 AXIS_1 = ((6, 3), (5, 3, 4))
+IMAGES = ((2, 3, 3, 4),)
 LAYERS = (
     LayerRow(
         "batch_norm",
@@ -92,6 +195,56 @@ LAYERS = (
         ((2, 5, 4), (2, 3, 4, 2)),
         composed.layer_norm((-2, -1)),
     ),
+    LayerRow(
+        "rms_norm",
+        "rms_norm()",
+        nn.rms_norm,
+        ((3, 4),),
+        composed.of_function(normalization.rms_norm, "scale"),
+    ),
+    LayerRow(
+        "rms_norm_axes",
+        "rms_norm(axis=(-2, -1), use_scale=False)",
+        lambda: nn.rms_norm(axis=(-2, -1), use_scale=False),
+        ((2, 3, 4),),
+        composed.of_function(partial(normalization.rms_norm, axis=(-2, -1)), "scale"),
+    ),
+    LayerRow("group_norm", "group_norm(2)", lambda: nn.group_norm(2), IMAGES, group_norm_layer(2)),
+    LayerRow(
+        "group_norm_axis_1",
+        "group_norm(3, axis=1, use_bias=False)",
+        lambda: nn.group_norm(3, axis=1, use_bias=False),
+        ((2, 6),),
+        group_norm_layer(3, axis=1),
+    ),
+    LayerRow(
+        "instance_norm",
+        "instance_norm()",
+        nn.instance_norm,
+        IMAGES,
+        composed.of_function(normalization.instance_norm, "scale", "bias"),
+    ),
+    LayerRow(
+        "instance_norm_axis_1",
+        "instance_norm(axis=1, use_scale=False)",
+        lambda: nn.instance_norm(axis=1, use_scale=False),
+        ((2, 3, 4),),
+        composed.of_function(partial(normalization.instance_norm, axis=1), "scale", "bias"),
+    ),
+    LayerRow(
+        "unit_norm",
+        "unit_norm()",
+        nn.unit_norm,
+        ((3, 4),),
+        composed.of_function(normalization.unit_norm),
+    ),
+    LayerRow(
+        "local_response_norm",
+        "local_response_norm(3, alpha=0.5)",
+        lambda: nn.local_response_norm(3, alpha=0.5),
+        ((3, 4),),
+        composed.of_function(partial(normalization.local_response_norm, size=3, alpha=0.5)),
+    ),
 )
 
-FUNCTIONS = tuple(function_rows())
+FUNCTIONS = (*function_rows(), *example_rows())

@@ -1,8 +1,10 @@
-"""What combinators share: their children, and the keywords that they pass on."""
+"""What layers made of layers share: their children, and the keywords that they pass on."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 
@@ -62,9 +64,42 @@ def apply_child(
     **extra: Any,
 ) -> tuple[PyTree, PyTree]:
     """The output and new state of the child `name`, with a key of its own."""
+    own_state = state.get(name, {})
+    calls = _calls.get()
+    made = 0 if calls is None else len(calls)
     with child_scope(name):
         own_key = None if key is None else child_key(key, name)
-        return layer.apply(params, state.get(name, {}), x, key=own_key, train=train, **extra)
+        y, new_state = layer.apply(params, own_state, x, key=own_key, train=train, **extra)
+    if calls is not None:
+        inside = [call._replace(path=f"{name}/{call.path}") for call in calls[made:]]
+        calls[made:] = [Call(name, layer, params, own_state, x, extra, y), *inside]
+    return y, new_state
+
+
+class Call(NamedTuple):
+    """A call of a child: its path, and what went in and came out, in tracers or arrays."""
+
+    path: str
+    layer: Layer
+    params: PyTree
+    state: PyTree
+    x: PyTree
+    extra: dict[str, Any]
+    y: PyTree
+
+
+_calls: ContextVar[list[Call] | None] = ContextVar("calls", default=None)
+
+
+@contextmanager
+def recorded_calls() -> Iterator[list[Call]]:
+    """The calls of children while the block runs, each before those that it makes itself."""
+    calls: list[Call] = []
+    token = _calls.set(calls)
+    try:
+        yield calls
+    finally:
+        _calls.reset(token)
 
 
 def with_state(name: str, state: PyTree) -> dict[str, PyTree]:
@@ -72,13 +107,13 @@ def with_state(name: str, state: PyTree) -> dict[str, PyTree]:
     return {name: state} if jax.tree.leaves(state) else {}
 
 
-def child_params(combinator: str, params: PyTree, children: Mapping[str, Layer]) -> dict[str, Any]:
+def child_params(combinator: str, params: PyTree, children: Collection[str]) -> dict[str, Any]:
     """Each child's parameters by name, whether `params` is a tuple or a dict."""
     if isinstance(params, Mapping):
         by_name = dict(params)
     else:
         by_name = {str(i): child for i, child in enumerate(params)}
-    if by_name.keys() != children.keys():
+    if by_name.keys() != set(children):
         raise ValueError(
             f"{combinator}: params has entries for {sorted(by_name)}, expected {sorted(children)}"
         )

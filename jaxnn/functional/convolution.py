@@ -1,0 +1,269 @@
+"""Convolutions and their transposes."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from jaxnn._arrays import along, check_count, check_shape, compute_dtype, floating
+from jaxnn.functional._spatial import (
+    Padding,
+    Pads,
+    PerAxis,
+    Window,
+    pads_of,
+    per_axis,
+    split,
+    unchecked_pads,
+    window_of,
+)
+
+
+def conv(
+    x: ArrayLike,
+    kernel: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    strides: PerAxis = 1,
+    padding: Padding = "SAME",
+    dilation: PerAxis = 1,
+    groups: int = 1,
+) -> jax.Array:
+    """A convolution: `y[i] = Σ_k x[i * strides + k * dilation - low] @ kernel[k] + bias`.
+
+    The kernel is not flipped (a cross-correlation), as in torch and flax. An axis of `n` elements
+    gives `(n + low + high - dilation * (size - 1) - 1) // strides + 1` outputs, `size` being that
+    of the kernel and `low` and `high` the padding:
+
+    - a pair `(low, high)` for each spatial axis, a number that stands for both, or a single number
+      for all axes, of zeros; "VALID" is 0.
+    - "SAME": zeros for `ceil(n / strides)` outputs. With `total = max(0, (ceil(n / strides) - 1) *
+      strides + dilation * (size - 1) + 1 - n)`, `low` is `total // 2` and `high` the rest (torch
+      has more on the right too, and refuses strides).
+    - "CIRCULAR", "REFLECT": as many elements as in "SAME" (in flax, as many as for `strides=1`),
+      those of `x` repeated with period `n`, or mirrored at its first and last elements, which are
+      not repeated themselves. For other amounts pad `x` by `jnp.pad` and take "VALID".
+    - "CAUSAL", for one spatial axis: `dilation * (size - 1)` zeros before it, so that an output
+      depends on no later input.
+
+    Args:
+        x: shape `(*batch, *spatial, in)`, with 1 to 3 spatial axes and any number of batch axes.
+        kernel: shape `(*spatial, in / groups, out)`; its rank tells the number of spatial axes.
+        bias: shape `(out,)`, or None for none.
+        strides: the step from output to output, one number for all spatial axes or one for each.
+        padding: what is added to each spatial axis, as above.
+        dilation: the step between the elements that the kernel sees, likewise.
+        groups: into how many the inputs and the outputs are divided; each group of outputs sees
+            its group of inputs alone. `groups = in` is a depthwise convolution.
+
+    Returns:
+        Shape `(*batch, *outputs, out)` in the dtype of `x`, to which kernel and bias are cast (an
+        integer `x` is cast to theirs).
+
+    Raises:
+        TypeError: `strides`, `dilation` or `groups` is not of integers.
+        ValueError: the shapes do not fit, there is no output, or the reflection is wider than `x`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> x = jnp.array([[1.0], [2.0], [4.0], [8.0]])
+        >>> difference = jnp.array([-1.0, 1.0]).reshape(2, 1, 1)
+        >>> nn.functional.conv(x, difference, padding="VALID").ravel()
+        Array([1., 2., 4.], dtype=float32)
+        >>> nn.functional.conv(x, difference, padding="CAUSAL").ravel()
+        Array([1., 1., 2., 4.], dtype=float32)
+        >>> nn.functional.conv(x, difference, padding="CIRCULAR").ravel()
+        Array([ 1.,  2.,  4., -7.], dtype=float32)
+    """
+    x, kernel = jnp.asarray(x), floating(kernel)
+    rank = _check_channels("conv", x, kernel, groups)
+    batch, sizes = split(x, rank)
+    window = window_of("conv", kernel, strides, dilation)
+    pads = pads_of("conv", sizes, window, padding)
+    dtype = compute_dtype(x, kernel)
+    rows = x.astype(dtype).reshape(math.prod(batch), *x.shape[-1 - rank :])
+    y = _convolve(rows, kernel.astype(dtype), window, pads, groups)
+    return _add_bias("conv", y.reshape(*batch, *y.shape[1:]), bias)
+
+
+def conv_transpose(
+    x: ArrayLike,
+    kernel: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    strides: PerAxis = 1,
+    padding: Padding = "SAME",
+    dilation: PerAxis = 1,
+    groups: int = 1,
+    output_size: PerAxis | None = None,
+) -> jax.Array:
+    """A transposed convolution: `y[i * strides + k * dilation - low] += x[i] @ kernel[k]`.
+
+    The sum is over all `i` and `k`, and `bias` is added. This is the transpose of `conv` as a
+    linear map, also called deconvolution. It takes what comes out of a `conv` with the same
+    `strides`, `padding`, `dilation` and `groups` back to the size of what went in: `Σ conv(z, c) x
+    = Σ z conv_transpose(x, kernel)` if `kernel` is `c` with the two channel axes swapped (within
+    each group). So what is padding in `conv` is cut off here; with "CIRCULAR" and "REFLECT" it is
+    added to where it had come from, and with "CAUSAL" an output depends on no earlier input.
+
+    Torch's kernel is that of the `conv`, `(in, out / groups, *spatial)`. Its `output_padding=p` is
+    an `output_size` greater by `p`, or a `high` smaller by `p`. `flax.linen.ConvTranspose` flips
+    the spatial axes of this kernel.
+
+    Args:
+        x: shape `(*batch, *spatial, in)`, with 1 to 3 spatial axes and any number of batch axes.
+        kernel: shape `(*spatial, in / groups, out)`.
+        bias: shape `(out,)`, or None for none.
+        strides, padding, dilation, groups: those of the `conv`.
+        output_size: the size of the spatial axes of the result, any that the `conv` takes to that
+            of `x`; None for `n * strides`, or for `(n - 1) * strides + dilation * (size - 1) + 1 -
+            low - high`, the least there is, if the padding is "VALID" or in numbers.
+
+    Returns:
+        Shape `(*batch, *output_size, out)` in the dtype of `x`, to which kernel and bias are cast
+        (an integer `x` is cast to theirs).
+
+    Raises:
+        TypeError: `strides`, `dilation`, `groups` or `output_size` is not of integers.
+        ValueError: the shapes do not fit, or `output_size` is not one that `conv` takes to that of
+            `x`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> x, kernel = jnp.array([[1.0], [10.0]]), jnp.array([1.0, 2.0, 3.0]).reshape(3, 1, 1)
+        >>> nn.functional.conv_transpose(x, kernel, strides=2, padding="VALID").ravel()
+        Array([ 1.,  2., 13., 20., 30.], dtype=float32)
+        >>> nn.functional.conv_transpose(x, kernel, strides=2).ravel()
+        Array([ 1.,  2., 13., 20.], dtype=float32)
+    """
+    x, kernel = jnp.asarray(x), floating(kernel)
+    rank = _check_channels("conv_transpose", x, kernel, groups)
+    batch, sizes = split(x, rank)
+    window = window_of("conv_transpose", kernel, strides, dilation)
+    if output_size is None:
+        wanted = _default_output_size(sizes, window, padding)
+    else:
+        wanted = per_axis("conv_transpose", "output_size", output_size, rank)
+    pads = pads_of("conv_transpose", wanted, window, padding)
+    made = tuple(
+        (size + low + high - extent) // stride + 1
+        for size, (low, high), extent, stride in zip(
+            wanted, pads.pairs, window.extents, window.strides, strict=True
+        )
+    )
+    if made != sizes:
+        raise ValueError(
+            f"conv_transpose: output_size is {wanted}, of which the convolution makes {made}, "
+            f"expected a size of which it makes {sizes}, that of x"
+        )
+    dtype = compute_dtype(x, kernel)
+    rows = x.astype(dtype).reshape(math.prod(batch), *x.shape[-1 - rank :])
+    of_conv = _swap_channels(kernel.astype(dtype), groups)
+    example = jax.ShapeDtypeStruct((rows.shape[0], *wanted, kernel.shape[-1]), dtype)
+    forward = partial(_convolve, kernel=of_conv, window=window, pads=pads, groups=groups)
+    (y,) = jax.linear_transpose(forward, example)(rows)
+    return _add_bias("conv_transpose", y.reshape(*batch, *y.shape[1:]), bias)
+
+
+def _convolve(
+    x: jax.Array, kernel: jax.Array, window: Window, pads: Pads, groups: int
+) -> jax.Array:
+    """The convolution itself, of arrays of one dtype with one batch axis.
+
+    Both public functions come here, so that this is the place to choose a lowering. It is linear
+    in `x`, in a form that `jax.linear_transpose` understands.
+    """
+    x, zeros = _padded(x, window, pads)
+    spatial = "DHW"[-len(zeros) :]
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window.strides,
+        zeros,
+        rhs_dilation=window.dilation,
+        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
+        feature_group_count=groups,
+    )
+
+
+def _padded(
+    x: jax.Array, window: Window, pads: Pads
+) -> tuple[jax.Array, tuple[tuple[int, int], ...]]:
+    """`x` with what XLA is not to add, and the zeros that it is to add.
+
+    Zeros beyond the reach of the kernel are added here, as XLA's gradient on CPU is wrong with
+    them: https://github.com/openxla/xla/issues/48713.
+    """
+    zeros = tuple(
+        (min(low, extent - 1), min(high, extent - 1)) if pads.mode == "constant" else (0, 0)
+        for extent, (low, high) in zip(window.extents, pads.pairs, strict=True)
+    )
+    if zeros != pads.pairs:
+        both = zip(pads.pairs, zeros, strict=True)
+        first = [(low - a, high - b) for (low, high), (a, b) in both]
+        x = jnp.pad(x, [(0, 0), *first, (0, 0)], mode=pads.mode)
+    return x, zeros
+
+
+# Arguments
+
+
+def _check_channels(function: str, x: jax.Array, kernel: jax.Array, groups: int) -> int:
+    """The number of spatial axes, if x, kernel and groups fit each other."""
+    check_count(function, "groups", groups)
+    rank = kernel.ndim - 2
+    if rank not in (1, 2, 3):
+        raise ValueError(
+            f"{function}: kernel has shape {kernel.shape}, expected shape "
+            "(*spatial, in / groups, out) with 1 to 3 spatial axes"
+        )
+    if 0 in kernel.shape or kernel.shape[-1] % groups:
+        raise ValueError(
+            f"{function}: kernel has shape {kernel.shape}, expected no empty axis and outputs that "
+            f"{groups} groups divide"
+        )
+    channels = kernel.shape[-2] * groups
+    if x.ndim <= rank or x.shape[-1] != channels:
+        raise ValueError(
+            f"{function}: x has shape {x.shape}, expected shape (*batch, *spatial, {channels}) "
+            f"with {rank} spatial axes to fit a kernel of shape {kernel.shape} and {groups} groups"
+        )
+    return rank
+
+
+def _default_output_size(
+    sizes: tuple[int, ...], window: Window, padding: Padding
+) -> tuple[int, ...]:
+    """The size that `conv_transpose` gives where none is asked for."""
+    if isinstance(padding, str) and padding != "VALID":
+        return tuple(size * step for size, step in zip(sizes, window.strides, strict=True))
+    pairs = unchecked_pads("conv_transpose", sizes, window, padding).pairs
+    least = tuple(
+        (size - 1) * step + extent - low - high
+        for size, extent, step, (low, high) in zip(
+            sizes, window.extents, window.strides, pairs, strict=True
+        )
+    )
+    if min(least) < 1:
+        raise ValueError(
+            f"conv_transpose: x has spatial shape {sizes}, of which padding {padding} leaves "
+            f"{least}, expected at least 1 along each axis"
+        )
+    return least
+
+
+def _swap_channels(kernel: jax.Array, groups: int) -> jax.Array:
+    """`(*spatial, in / groups, out)` as `(*spatial, out / groups, in)`, each group by itself."""
+    *spatial, a, b = kernel.shape
+    by_group = kernel.reshape(*spatial, a, groups, b // groups)
+    return jnp.swapaxes(by_group, -3, -1).reshape(*spatial, b // groups, groups * a)
+
+
+def _add_bias(function: str, y: jax.Array, bias: ArrayLike | None) -> jax.Array:
+    if bias is None:
+        return y
+    check_shape(function, "bias", bias, y.shape[-1:])
+    return y + along(jnp.asarray(bias).astype(y.dtype), (y.ndim - 1,), y.ndim)

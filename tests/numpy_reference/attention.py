@@ -1,0 +1,141 @@
+"""Attention, one query at a time, and its masks."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .float64 import Array, in_float64
+
+
+def _expand(array: Array | None, shape: tuple[int, ...], fill: Any) -> Array:
+    return np.broadcast_to(fill if array is None else array, shape)
+
+
+def _shrink(gradient: Array, like: Array) -> Array:
+    """The gradient of a broadcast: the sum over the axes along which the array was repeated."""
+    axes = tuple(a for a, n in enumerate(like.shape) if n == 1)
+    return gradient.sum(axes, keepdims=True)
+
+
+@in_float64
+def dot_product_attention(
+    query: Array,
+    key: Array,
+    value: Array,
+    bias: Array | None = None,
+    mask: Array | None = None,
+    causal: bool = False,
+    window: int | tuple[int, int] | None = None,
+    query_offset: int = 0,
+    scale: float | None = None,
+    keep: Array | None = None,
+    dropout_rate: float = 0.0,
+) -> tuple[Array, Callable]:
+    """y = sum_j w_j v_j over the keys j that a query q may see, with w = m p, p = softmax(s).
+
+    s_j = scale q k_j + bias_j, and m is keep / (1 - dropout_rate). Backwards, dw_j = dy v_j,
+    dp = m dw, and as dp_j/ds_i = p_j (delta_ij - p_i), ds_j = p_j (dp_j - sum_i p_i dp_i). Then
+    dq = scale sum_j ds_j k_j, dk_j = scale ds_j q, dbias_j = ds_j and dv_j = w_j dy, the gradients
+    of a key or value being added up over all queries and all the heads that share it. A query that
+    sees no key gives 0 and no gradient.
+    """
+    *batch, queries, heads, features = query.shape
+    keys, kv_heads = key.shape[-3:-1]
+    shape = (*batch, heads, queries, keys)
+    factor = features**-0.5 if scale is None else scale
+    left, right = window if isinstance(window, tuple) else (window, window)
+    biases, allowed = _expand(bias, shape, 0.0), _expand(mask, shape, True)
+    kept = _expand(keep, shape, True) / (1 - dropout_rate)
+
+    def places() -> Any:
+        """For each query: where it is, where its keys are, and which of them it sees."""
+        for *b, h, t in np.ndindex(shape[:-1]):
+            at, group = query_offset + t, h // (heads // kv_heads)
+            seen = [
+                j
+                for j in range(keys)
+                if allowed[(*b, h, t, j)]
+                and not (causal and j > at)
+                and not (window is not None and not at - left <= j <= at + right)
+            ]
+            yield (*b, t, h), (*b, slice(None), group), (*b, h, t), seen
+
+    def softmax(logits: Array) -> Array:
+        powers = np.exp(logits - logits.max())
+        return powers / powers.sum()
+
+    y = np.zeros((*batch, queries, heads, value.shape[-1]))
+    probabilities = np.zeros(shape)
+    for q, kv, row, seen in places():
+        if seen:
+            logits = factor * key[kv][seen] @ query[q] + biases[row][seen]
+            probabilities[row][seen] = softmax(logits)
+            y[q] = (kept[row] * probabilities[row]) @ value[kv]
+
+    def backward(dy: Array) -> tuple[Array | None, ...]:
+        dquery, dkey, dvalue = (np.zeros(a.shape) for a in (query, key, value))
+        dbias = np.zeros(shape)
+        for q, kv, row, seen in places():
+            p = probabilities[row]
+            dp = kept[row] * (value[kv] @ dy[q])
+            ds = np.zeros(keys)
+            ds[seen] = (p * (dp - p @ dp))[seen]
+            dbias[row] = ds
+            dquery[q] = factor * ds @ key[kv]
+            dkey[kv] += factor * np.outer(ds, query[q])
+            dvalue[kv] += np.outer(kept[row] * p, dy[q])
+        return dquery, dkey, dvalue, None if bias is None else _shrink(dbias, bias), None
+
+    return y, backward
+
+
+# Masks, which have no gradient: they are seen where they leave numbers standing.
+
+
+def _chosen(scores: Array, sees: Callable[..., bool]) -> tuple[Array, Callable]:
+    """The scores of the keys that a query sees, and 0 for the others."""
+    mask = np.zeros(scores.shape)
+    for b, h, q, k in np.ndindex(scores.shape):
+        mask[b, h, q, k] = sees(b, q, k)
+    return scores * mask, lambda dy: (dy * mask,)
+
+
+@in_float64
+def causal_mask(scores: Array, query_offset: int = 0) -> tuple[Array, Callable]:
+    """Keys up to the query."""
+    return _chosen(scores, lambda b, q, k: k <= q + query_offset)
+
+
+@in_float64
+def local_mask(
+    scores: Array, window: int | tuple[int, int], query_offset: int = 0
+) -> tuple[Array, Callable]:
+    """Keys around the query."""
+    left, right = window if isinstance(window, tuple) else (window, window)
+    return _chosen(
+        scores, lambda b, q, k: k in range(q + query_offset - left, q + query_offset + right + 1)
+    )
+
+
+@in_float64
+def padding_mask(scores: Array, lengths: Array) -> tuple[Array, Callable]:
+    """Keys within the length."""
+    y, backward = _chosen(scores, lambda b, q, k: k < lengths[b])
+    return y, lambda dy: (*backward(dy), None)
+
+
+@in_float64
+def segment_mask(
+    scores: Array, query_segments: Array, key_segments: Array
+) -> tuple[Array, Callable]:
+    """Keys of the query's segment."""
+    y, backward = _chosen(scores, lambda b, q, k: query_segments[b, q] == key_segments[b, k])
+    return y, lambda dy: (*backward(dy), None, None)
+
+
+@in_float64
+def combine_masks(scores: Array, one: Array, other: Array) -> tuple[Array, Callable]:
+    """Keys that two masks of the shape of the scores let through."""
+    y, backward = _chosen(scores * one, lambda b, q, k: other[b, 0, q, k])
+    return y, lambda dy: (backward(dy)[0] * one, None, None)

@@ -1,0 +1,44 @@
+"""Embeddings, row by row."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .float64 import Array, in_float64
+
+
+@in_float64
+def embed(ids: Array, embedding: Array) -> tuple[Array, Callable]:
+    """y[n] = embedding[ids[n]]: a row's gradient is the sum of dy over the places that have its id.
+
+    Without a row for an id, y is NaN and there is nothing that dy could flow to.
+    """
+    y = np.full((*ids.shape, embedding.shape[1]), np.nan)
+    known = [n for n in np.ndindex(ids.shape) if 0 <= ids[n] < len(embedding)]
+    for n in known:
+        y[n] = embedding[ids[n]]
+
+    def backward(dy: Array) -> tuple[None, Array]:
+        d = np.zeros(embedding.shape)
+        for n in known:
+            d[ids[n]] += dy[n]
+        return None, d
+
+    return y, backward
+
+
+@in_float64
+def attend(x: Array, embedding: Array) -> tuple[Array, Callable]:
+    """y[n, v] = <x[n], embedding[v]>; dx = sum_v dy embedding[v], dembedding[v] = sum_n dy x[n]."""
+    y = np.zeros((*x.shape[:-1], len(embedding)))
+    for n in np.ndindex(y.shape):
+        y[n] = np.sum(x[n[:-1]] * embedding[n[-1]])
+
+    def backward(dy: Array) -> tuple[Array, Array]:
+        dx, d = np.zeros(x.shape), np.zeros(embedding.shape)
+        for n in np.ndindex(y.shape):
+            dx[n[:-1]] += dy[n] * embedding[n[-1]]
+            d[n[-1]] += dy[n] * x[n[:-1]]
+        return dx, d
+
+    return y, backward

@@ -1,0 +1,75 @@
+"""Upsampling and pixel shuffling."""
+
+from functools import partial
+
+import jaxnn as nn
+from tests import composed_reference as composed
+from tests.numpy_reference import resampling
+from tests.table.rows import FunctionRow, LayerRow, normal
+
+VARIANTS = {
+    "upsample": [
+        ({"scale": 2}, ((2, 2, 3, 2),)),
+        ({"scale": (3, 1)}, ((2, 3, 2),)),
+        ({"scale": 2, "method": "linear"}, ((1, 2, 3, 1, 2),)),
+        ({"scale": (3, 4), "method": "bilinear"}, ((2, 1, 2, 3, 2),)),
+        ({"scale": (5,), "method": "linear"}, ((3, 4, 1),)),
+    ],
+    "pixel_shuffle": [
+        ({"factor": 2}, ((1, 2, 3, 8),)),
+        ({"factor": (3, 2)}, ((2, 1, 12),)),
+        ({"factor": (2, 1, 2)}, ((1, 2, 1, 2, 4),)),
+    ],
+    "pixel_unshuffle": [
+        ({"factor": 2}, ((1, 2, 4, 2),)),
+        ({"factor": (3, 2)}, ((3, 4, 2),)),
+        ({"factor": (2, 1, 2)}, ((1, 2, 1, 2, 3),)),
+    ],
+}
+
+FUNCTIONS = tuple(
+    FunctionRow(
+        f"functional.{name}",
+        getattr(nn.functional, name),
+        getattr(resampling, name),
+        normal,
+        shapes,
+        options,
+    )
+    for name, variants in VARIANTS.items()
+    for options, shapes in variants
+)
+
+
+def row(call, make, shapes, reference, **options):
+    """A layer without parameters."""
+    name = call.translate(str.maketrans(" ,=", "__-", "()'"))
+    layer = composed.of_function(partial(reference, **options))
+    return LayerRow(name, call, make, shapes, layer)
+
+
+LAYERS = (
+    row("upsample(2)", lambda: nn.upsample(2), ((2, 3, 2, 2),), resampling.upsample, scale=2),
+    row(
+        "upsample((3, 2), method='linear')",
+        lambda: nn.upsample((3, 2), method="linear"),
+        ((3, 2, 2),),
+        resampling.upsample,
+        scale=(3, 2),
+        method="linear",
+    ),
+    row(
+        "pixel_shuffle(2)",
+        lambda: nn.pixel_shuffle(2),
+        ((2, 3, 2, 8),),
+        resampling.pixel_shuffle,
+        factor=2,
+    ),
+    row(
+        "pixel_unshuffle(2)",
+        lambda: nn.pixel_unshuffle(2),
+        ((2, 4, 2, 2),),
+        resampling.pixel_unshuffle,
+        factor=2,
+    ),
+)

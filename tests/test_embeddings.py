@@ -1,0 +1,156 @@
+"""Embeddings: torch's numbers, ids outside of the table, tied weights, dtypes and errors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxnn as nn
+from tests.compiling import fast_jit
+
+f = nn.functional
+TABLE = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def torch():
+    """The torch package."""
+    return pytest.importorskip("torch")
+
+
+def gradient_of(function, table):
+    """Value of a function of the table, and gradient of the sum of its sine."""
+    y, pullback = jax.vjp(function, table)
+    return y, pullback(jnp.cos(y))[0]
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (2, 3)])
+def test_embed_is_that_of_torch(torch, shape):
+    ids = np.random.default_rng(1).integers(0, 5, shape)
+    y, gradient = fast_jit(lambda t: gradient_of(lambda t: f.embed(ids, t), t))(TABLE)
+    table = torch.tensor(TABLE, requires_grad=True)
+    expected = torch.nn.functional.embedding(torch.tensor(ids), table)
+    expected.sin().sum().backward()
+    np.testing.assert_array_equal(y, expected.detach())
+    np.testing.assert_allclose(gradient, table.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_tied_model_is_that_of_torch(torch):
+    def forward(g, ids):
+        return g.embed(g.body(g.embed(ids)), attend=True)
+
+    model = nn.compose(forward, embed=nn.embedding(5, 3), body=nn.dense(3))
+    ids = np.array([[0, 4, 4], [2, 1, 0]])
+    rng = np.random.default_rng(2)
+    kernel, bias = (rng.standard_normal(s).astype(np.float32) for s in ((3, 3), (3,)))
+    params = {"embed": {"embedding": TABLE}, "body": {"kernel": kernel, "bias": bias}}
+
+    def loss(params):
+        return jnp.sin(model.apply(params, {}, ids)[0]).sum()
+
+    value, gradients = fast_jit(jax.value_and_grad(loss))(params)
+    table, body = torch.tensor(TABLE, requires_grad=True), torch.nn.Linear(3, 3)
+    body.weight.data, body.bias.data = torch.tensor(kernel.T.copy()), torch.tensor(bias)
+    h = body(torch.nn.functional.embedding(torch.tensor(ids), table))
+    expected = torch.nn.functional.linear(h, table).sin().sum()
+    expected.backward()
+    np.testing.assert_allclose(value, expected.detach(), rtol=1e-5)
+    np.testing.assert_allclose(gradients["embed"]["embedding"], table.grad, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(gradients["body"]["bias"], body.bias.grad, rtol=1e-4, atol=1e-5)
+
+
+# Ids outside of the table
+
+
+@pytest.mark.parametrize("wrap", [lambda g: g, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize("bad", [-1, -5, -6, 5, 2**31 - 1, -(2**31)])
+def test_id_outside_of_the_table_gives_nan(bad, wrap):
+    y = wrap(f.embed)(jnp.array([bad, 4, 0]), TABLE)
+    assert np.isnan(y[0]).all()
+    np.testing.assert_array_equal(y[1:], TABLE[[4, 0]])
+
+
+def test_id_outside_of_the_table_leaves_the_gradient_of_the_rows():
+    ids = jnp.array([-1, 5, 1, 1])
+    gradient = jax.grad(lambda t: jnp.sum(f.embed(ids, t)[2:]))(TABLE)
+    np.testing.assert_array_equal(gradient, [[0] * 3, [2] * 3, [0] * 3, [0] * 3, [0] * 3])
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint32"])
+def test_narrow_ids_and_a_large_table(dtype):
+    table = jnp.arange(600.0).reshape(300, 2)
+    ids = jnp.array([0, 1, 127], dtype)
+    np.testing.assert_array_equal(f.embed(ids, table), table[jnp.array([0, 1, 127])])
+    if dtype != "uint32":
+        last = jnp.array([np.iinfo(dtype).min, np.iinfo(dtype).max], dtype)
+        known = (last >= 0) & (last.astype(int) < 300)
+        np.testing.assert_array_equal(~np.isnan(f.embed(last, table)).any(1), known)
+
+
+# Dtypes
+
+
+def test_output_is_in_the_dtype_of_the_table():
+    for dtype in (jnp.float16, jnp.bfloat16, jnp.float32):
+        assert f.embed(jnp.array([1]), TABLE.astype(dtype)).dtype == dtype
+        assert f.attend(jnp.ones((2, 3), dtype), TABLE).dtype == dtype
+
+
+def test_mixed_precision_embeds_in_its_dtype():
+    model = nn.mixed_precision(nn.embedding(5, 3), output=jnp.bfloat16)
+    params, state = model.init(jax.random.key(0), jnp.array([1]))
+    assert params["embedding"].dtype == jnp.float32
+    assert model.apply(params, state, jnp.array([1]))[0].dtype == jnp.bfloat16
+
+
+def test_init_may_see_features_first():
+    def decoder(g, h):
+        return g.embed(h, attend=True)
+
+    model = nn.compose(decoder, embed=nn.embedding(5, 3))
+    params, state = model.init(jax.random.key(0), jnp.ones((2, 3)))
+    assert params["embed"]["embedding"].shape == (5, 3)
+    assert model.apply(params, state, jnp.ones((2, 3)))[0].shape == (2, 5)
+
+
+def test_default_table_has_variance_1():
+    params, _ = nn.embedding(100, 200).init(jax.random.key(0), jnp.array([0]))
+    np.testing.assert_allclose(np.std(params["embedding"]), 1, rtol=0.02)
+
+
+def test_vmap_over_tables_and_ids():
+    tables, ids = np.stack([TABLE, -TABLE]), np.array([[1, 2], [3, -1]])
+    y = jax.vmap(f.embed)(ids, tables)
+    np.testing.assert_array_equal(y, [f.embed(i, t) for i, t in zip(ids, tables, strict=True)])
+
+
+# Errors
+
+BAD_CALLS = {
+    "float_ids": (
+        lambda: f.embed(jnp.ones(2), TABLE),
+        TypeError,
+        "embed: ids have dtype float32, expected integers",
+    ),
+    "bool_ids": (lambda: f.embed(jnp.array([True]), TABLE), TypeError, "ids have dtype bool"),
+    "layer_float_ids": (
+        lambda: nn.embedding(5, 3).apply({"embedding": TABLE}, {}, jnp.ones(2)),
+        TypeError,
+        "embed: ids have dtype float32",
+    ),
+    "table": (lambda: f.embed(0, TABLE[0]), ValueError, r"embed: embedding has shape \(3,\)"),
+    "attend_features": (
+        lambda: f.attend(jnp.ones((2, 5)), TABLE),
+        ValueError,
+        r"attend: x has shape \(2, 5\), expected 3 features .* of shape \(5, 3\)",
+    ),
+    "vocabulary": (lambda: nn.embedding(0, 3), ValueError, "embedding: vocabulary is 0"),
+    "features": (lambda: nn.embedding(5, 3.0), TypeError, "embedding: features is 3.0"),
+    "key": (lambda: nn.embedding(5, 3).init(0, jnp.array([1])), TypeError, "embedding: key is int"),
+}
+
+
+@pytest.mark.parametrize(("call", "exception", "message"), BAD_CALLS.values(), ids=BAD_CALLS)
+def test_bad_input(call, exception, message):
+    with pytest.raises(exception, match=message):
+        call()

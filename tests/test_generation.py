@@ -1,0 +1,160 @@
+"""Sampling from autoregressive cells."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxnn as nn
+
+LOGITS = np.log(np.array([0.4, 0.3, 0.2, 0.1], np.float32))
+MANY = jnp.zeros((2000, 1), jnp.int32)
+
+
+def constant(logits):
+    """A cell whose next token does not depend on anything."""
+
+    def step(params, carry, x_t, *, key=None, train=False):
+        return carry, jnp.broadcast_to(params, (*x_t.shape, len(logits)))
+
+    return nn.Cell(lambda key, x_t: jnp.asarray(logits), lambda params, batch, dtype: (), step)
+
+
+CONSTANT = constant(LOGITS)
+
+
+def draw(**options):
+    """How often each of four tokens comes, of 4000."""
+    tokens = nn.generate(
+        CONSTANT, jnp.asarray(LOGITS), MANY, length=2, key=jax.random.key(0), **options
+    )
+    assert tokens.shape == (2000, 2)
+    assert tokens.dtype == jnp.int32
+    return np.bincount(np.ravel(tokens), minlength=4) / 4000
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [0.4, 0.3, 0.2, 0.1]),
+        ({"temperature": 0.5}, [16 / 30, 9 / 30, 4 / 30, 1 / 30]),
+        ({"temperature": 0.0}, [1, 0, 0, 0]),
+        ({"top_k": 2}, [4 / 7, 3 / 7, 0, 0]),
+        ({"top_k": 1}, [1, 0, 0, 0]),
+        ({"top_k": 100}, [0.4, 0.3, 0.2, 0.1]),
+        ({"top_p": 0.5}, [4 / 7, 3 / 7, 0, 0]),
+        ({"top_p": 0.39}, [1, 0, 0, 0]),
+        ({"top_p": 1e-6}, [1, 0, 0, 0]),
+        ({"top_p": 1.0}, [0.4, 0.3, 0.2, 0.1]),
+        ({"top_k": 3, "top_p": 0.7}, [4 / 7, 3 / 7, 0, 0]),
+        ({"top_k": 3, "top_p": 0.8}, [4 / 9, 3 / 9, 2 / 9, 0]),
+    ],
+)
+def test_frequencies(options, expected):
+    got = draw(**options)
+    np.testing.assert_allclose(got, expected, atol=0.03)
+    np.testing.assert_array_equal(got > 0, np.array(expected) > 0)
+
+
+def test_without_a_key_the_likeliest_token_is_taken():
+    tokens = nn.generate(CONSTANT, jnp.asarray(LOGITS), MANY[:3], length=5)
+    np.testing.assert_array_equal(tokens, np.zeros((3, 5)))
+
+
+def test_steps_sequences_and_keys_draw_differently():
+    def run(seed):
+        key = jax.random.key(seed)
+        return nn.generate(CONSTANT, jnp.asarray(LOGITS), MANY[:50], length=20, key=key)
+
+    np.testing.assert_array_equal(run(1), run(1))
+    assert np.any(run(1) != run(2))
+    assert len(np.unique(run(1), axis=0)) == 50
+    assert len(np.unique(run(1), axis=1).T) == 20
+
+
+COUNT = nn.Cell(
+    lambda key, x_t: {},
+    lambda params, batch_shape, dtype: jnp.zeros(batch_shape, jnp.int32),
+    lambda params, carry, x_t, *, key=None, train=False: (
+        carry + x_t,
+        jax.nn.one_hot((carry + x_t) % 10, 10),
+    ),
+)
+
+
+def test_the_whole_prompt_is_read():
+    prompt = jnp.array([[1, 2, 3], [0, 0, 1]])
+    tokens = nn.generate(COUNT, {}, prompt, length=4)
+    # The next token is the sum of all before it, modulo 10.
+    np.testing.assert_array_equal(tokens, [[6, 2, 4, 8], [1, 2, 4, 8]])
+    np.testing.assert_array_equal(nn.generate(COUNT, {}, prompt[0], length=4), tokens[0])
+    np.testing.assert_array_equal(nn.generate(COUNT, {}, prompt[0, :1], length=3), [1, 2, 4])
+
+
+def test_after_the_end_comes_nothing_else():
+    prompt = jnp.array([[1, 2, 3], [0, 0, 1]])
+    tokens = nn.generate(COUNT, {}, prompt, length=4, end_token=4)
+    np.testing.assert_array_equal(tokens, [[6, 2, 4, 4], [1, 2, 4, 4]])
+
+
+def test_one_program_for_all_settings_of_the_sampler():
+    traced = []
+
+    def step(params, carry, x_t, *, key=None, train=False):
+        traced.append(1)
+        return CONSTANT.step(params, carry, x_t)
+
+    cell = CONSTANT._replace(step=step)
+    key = jax.random.key(0)
+    settings = [(0.5, 2, 0.9), (1.0, 3, 0.5), (jnp.float32(2.0), jnp.int32(1), 1.0)]
+    for temperature, top_k, top_p in settings:
+        nn.generate(
+            cell,
+            jnp.asarray(LOGITS),
+            MANY[:2],
+            length=3,
+            key=key,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+        )
+        if len(traced) > 2:  # in the prompt's loop and in that of the new tokens
+            raise AssertionError("compiled again")
+
+
+def test_inside_jit_and_vmap():
+    keys = jax.random.split(jax.random.key(0), 3)
+
+    @jax.jit
+    def run(keys, temperature):
+        return jax.vmap(
+            lambda key, t: nn.generate(
+                CONSTANT, jnp.asarray(LOGITS), MANY[:2], length=5, key=key, temperature=t
+            )
+        )(keys, temperature)
+
+    tokens = run(keys, jnp.array([1.0, 0.0, 1.0]))
+    assert tokens.shape == (3, 2, 5)
+    np.testing.assert_array_equal(tokens[1], 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"cell": nn.dense(3)}, TypeError, r"cell is dense\(3\)"),
+        ({"prompt": jnp.zeros((2, 3))}, TypeError, "prompt has dtype float32"),
+        ({"prompt": jnp.zeros((2, 0), int)}, ValueError, r"prompt has shape \(2, 0\)"),
+        ({"prompt": jnp.zeros((1, 2, 3), int)}, ValueError, r"prompt has shape \(1, 2, 3\)"),
+        ({"length": 0}, ValueError, "length is 0"),
+        ({"temperature": -1.0}, ValueError, "temperature is -1.0"),
+        ({"top_k": 0}, ValueError, "top_k is 0"),
+        ({"top_p": 0.0}, ValueError, "top_p is 0.0"),
+        ({"top_p": 1.5}, ValueError, "top_p is 1.5"),
+        ({"key": 3}, TypeError, "key is int"),
+    ],
+)
+def test_errors(change, error, message):
+    arguments = {"cell": CONSTANT, "params": jnp.asarray(LOGITS), "prompt": MANY, "length": 2}
+    arguments |= {"key": jax.random.key(0)} | change
+    with pytest.raises(error, match=message):
+        nn.generate(**arguments)

@@ -1,0 +1,225 @@
+"""Mixtures of experts and low-rank adaptation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxnn as nn
+
+X = np.random.default_rng(0).standard_normal((2, 8, 4)).astype(np.float32)
+
+
+def scaled_experts(factors):
+    """Experts that multiply by a number each."""
+    return lambda slots: slots * jnp.asarray(factors, jnp.float32)[:, None, None]
+
+
+def mixture(logits, x=None, **options):
+    """Features of one, experts that multiply by 1, 10, 100 ..."""
+    logits = jnp.asarray(logits, jnp.float32)
+    x = jnp.ones((len(logits), 1)) if x is None else x
+    experts = scaled_experts(10.0 ** np.arange(logits.shape[1]))
+    return nn.functional.mixture_of_experts(x, logits, experts, **options).ravel()
+
+
+# Routing
+
+
+def test_gates_of_several_experts_add_up_to_1_and_that_of_one_is_its_probability():
+    logits = jnp.log(jnp.array([[0.5, 0.3, 0.2]]))
+    np.testing.assert_allclose(mixture(logits, top_k=1), 0.5)
+    np.testing.assert_allclose(mixture(logits, top_k=2), (0.5 + 3) / 0.8, rtol=1e-6)
+    np.testing.assert_allclose(mixture(logits, top_k=3), 0.5 + 3 + 20, rtol=1e-6)
+
+
+def test_a_full_expert_drops_the_later_tokens():
+    logits = 50 * jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    np.testing.assert_allclose(mixture(logits, top_k=1), [1, 1, 10, 1])
+    np.testing.assert_allclose(mixture(logits, top_k=1, capacity=2), [1, 1, 10, 0])
+    np.testing.assert_allclose(mixture(logits, top_k=1, capacity=1), [1, 0, 10, 0])
+
+
+def test_first_choices_come_before_second_ones():
+    # Token 0 has expert 1 as its second choice, token 1 as its first: with room for one it is 1's.
+    logits = jnp.log(jnp.array([[0.6, 0.4], [0.2, 0.8]]))
+    y = mixture(logits, top_k=2, capacity=1)
+    np.testing.assert_allclose(y, [0.6, 8.0], rtol=1e-6)
+
+
+def test_a_token_does_not_see_the_others_without_a_capacity(key):
+    layer = nn.mixture_of_experts(nn.dense(4), 4)
+    params, state = layer.init(key, X)
+    whole, _ = layer.apply(params, state, X)
+    alone = [layer.apply(params, state, X[:, t : t + 1])[0] for t in range(X.shape[1])]
+    np.testing.assert_allclose(whole, np.concatenate(alone, axis=1), rtol=1e-5, atol=1e-6)
+
+
+def test_dropped_tokens_have_zero_outputs_and_gradients(key):
+    layer = nn.mixture_of_experts(nn.dense(4), 4, top_k=1, capacity_factor=0.25)
+    params, state = layer.init(key, X)
+    x = jnp.asarray(X).reshape(-1, 4)
+    y, _ = layer.apply(params, state, x)
+    dx = jax.grad(lambda x: jnp.sum(layer.apply(params, state, x)[0]))(x)
+    dropped = np.all(np.asarray(y) == 0, axis=-1)
+    assert 12 <= dropped.sum() < 16  # each of 4 experts takes one of 16 tokens at most
+    np.testing.assert_array_equal(np.any(np.asarray(dx) != 0, axis=-1), ~dropped)
+
+
+def test_the_balance_loss_is_1_when_even_and_grows_when_uneven():
+    even = 50 * jnp.eye(4)
+    for top_k, worst in ((1, 4.0), (2, 2.0)):
+        one_for_all = jnp.tile(jnp.array([[50.0, 49.0, 0.0, 0.0]]), (4, 1))
+        uneven = nn.functional.expert_balance(one_for_all, top_k=top_k)
+        assert worst * 0.7 < uneven <= worst
+    np.testing.assert_allclose(nn.functional.expert_balance(even, top_k=1), 1.0)
+    np.testing.assert_allclose(nn.functional.expert_balance(jnp.zeros((4, 4)), top_k=2), 1.0)
+
+
+def test_training_with_the_balance_loss_spreads_the_tokens(key):
+    layer = nn.mixture_of_experts(nn.dense(4), 4, top_k=1)
+    x = jax.random.normal(jax.random.key(1), (64, 4)) + 1
+    params, state = layer.init(key, x)
+    router = {"kernel": params["router"]["kernel"].at[:, 0].add(1.0)}  # all tokens to expert 0
+    params = params | {"router": router}
+
+    def balance(params):
+        return layer.apply(params, state, x, train=True)[1]["balance_loss"]
+
+    @jax.jit
+    def step(params):
+        gradients = jax.grad(balance)(params)
+        return jax.tree.map(lambda p, g: p - 0.3 * g, params, gradients)
+
+    before = balance(params)
+    for _ in range(50):
+        params = step(params)
+    assert before > 2.5
+    assert balance(params) < 1.5
+
+
+def test_evaluation_leaves_the_balance_loss_alone(key):
+    layer = nn.mixture_of_experts(nn.dense(4), 2)
+    params, state = layer.init(key, X)
+    assert state == {"balance_loss": 0}
+    _, trained = layer.apply(params, state, X, train=True)
+    _, evaluated = layer.apply(params, trained, X)
+    assert trained["balance_loss"] > 0.9
+    assert evaluated["balance_loss"] == trained["balance_loss"]
+
+
+def test_experts_drop_differently(key):
+    layer = nn.mixture_of_experts(nn.dropout(0.5), 2, top_k=2)
+    x = jnp.ones((1, 64))
+    params, state = layer.init(key, x)
+    with pytest.raises(ValueError, match="needs a key"):
+        layer.apply(params, state, x, train=True)
+    params = params | {"router": {"kernel": jnp.zeros((64, 2))}}
+    y, _ = layer.apply(params, state, x, key=key, train=True)
+    assert set(np.unique(y)) == {0.0, 1.0, 2.0}  # one mask for both would leave 0 and 2
+
+
+def test_in_a_stack_the_balance_losses_are_one_array(key):
+    block = nn.residual(nn.serial(nn.layer_norm(), nn.mixture_of_experts(nn.dense(4), 3)))
+    model = nn.stack(nn.remat(block), 2)
+    params, state = model.init(key, X)
+
+    def loss(params):
+        y, new_state = model.apply(params, state, X, train=True)
+        (balance,) = jax.tree.leaves(new_state)
+        assert balance.shape == (2,)
+        return jnp.sum(y) + jnp.sum(balance)
+
+    gradients = jax.jit(jax.grad(loss))(params)
+    assert all(bool(jnp.any(g != 0)) for g in jax.tree.leaves(gradients["layer"][1]["router"]))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: nn.mixture_of_experts(nn.dense(4), 0), ValueError, "experts is 0"),
+        (lambda: nn.mixture_of_experts(nn.dense(4), 2.0), TypeError, "experts is 2.0"),
+        (lambda: nn.mixture_of_experts(nn.dense(4), 2, top_k=3), ValueError, "top_k is 3"),
+        (
+            lambda: nn.mixture_of_experts(nn.dense(4), 2, capacity_factor=-1.0),
+            ValueError,
+            "capacity_factor is -1.0",
+        ),
+        (
+            lambda: nn.mixture_of_experts(nn.batch_norm(), 2).init(jax.random.key(0), X),
+            ValueError,
+            r"batch_norm\(\) has state",
+        ),
+        (lambda: mixture(jnp.zeros((3, 2)), jnp.ones((4, 1))), ValueError, r"\(4, 1\).*\(3, 2\)"),
+        (lambda: mixture(jnp.zeros((3, 2)), top_k=5), ValueError, "top_k is 5"),
+        (lambda: mixture(jnp.zeros((3, 2)), capacity=0), ValueError, "capacity is 0"),
+        (lambda: nn.functional.expert_balance(jnp.zeros(3)), ValueError, r"shape \(3,\)"),
+    ],
+)
+def test_errors(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+# Low-rank adaptation
+
+
+def with_random_correction(params, key):
+    """`up` away from the zeros that it begins with."""
+    up = params["up"]["kernel"]
+    return params | {"up": {"kernel": jax.random.normal(key, up.shape)}}
+
+
+def test_lora_begins_as_the_layer_it_adapts(key):
+    layer = nn.lora(nn.dense(5), 2)
+    params, state = layer.init(key, X)
+    y, _ = layer.apply(params, state, X)
+    np.testing.assert_array_equal(y, nn.dense(5).apply(params["layer"], {}, X)[0])
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.25])
+def test_merged_lora_computes_the_same(scale, key):
+    layer = nn.lora(nn.dense(5), 2, scale=scale)
+    params, state = layer.init(key, X)
+    params = with_random_correction(params, jax.random.key(1))
+    y, _ = layer.apply(params, state, X)
+    merged, _ = nn.dense(5).apply(nn.merge_lora(params, scale=scale), {}, X)
+    np.testing.assert_allclose(merged, y, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(y, nn.dense(5).apply(params["layer"], {}, X)[0])
+
+
+def test_merging_a_whole_model_with_stacks(key):
+    def model(dense):
+        block = nn.residual(nn.serial(nn.layer_norm(), dense(4), nn.tanh))
+        return nn.serial(embed=nn.dense(4), blocks=nn.stack(block, 3), out=dense(2))
+
+    plain, adapted = model(nn.dense), model(lambda n: nn.lora(nn.dense(n), 1))
+    params, state = adapted.init(key, X)
+    block, out = params["blocks"]["layer"], params["out"]
+    block = block[0], with_random_correction(block[1], jax.random.key(1)), block[2]
+    out = with_random_correction(out, jax.random.key(2))
+    params = params | {"blocks": {"layer": block}, "out": out}
+    merged = nn.merge_lora(params)
+    assert jax.tree.structure(merged) == jax.tree.structure(plain.init(key, X)[0])
+    expected, _ = adapted.apply(params, state, X)
+    np.testing.assert_allclose(plain.apply(merged, {}, X)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_merging_a_model_without_lora_changes_nothing(key):
+    params, _ = nn.serial(nn.dense(3), nn.relu).init(key, X)
+    jax.tree.map(np.testing.assert_array_equal, nn.merge_lora(params), params)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [(nn.relu, "no kernel"), (nn.serial(nn.dense(2)), "no kernel")],
+)
+def test_lora_needs_a_kernel_of_two_axes(layer, message, key):
+    with pytest.raises(ValueError, match=f"lora: .* has {message}"):
+        nn.lora(layer, 2).init(key, X)
+
+
+@pytest.mark.parametrize(("rank", "error"), [(0, ValueError), (1.5, TypeError)])
+def test_lora_rank(rank, error):
+    with pytest.raises(error, match=f"lora: rank is {rank}"):
+        nn.lora(nn.dense(2), rank)

@@ -1,0 +1,167 @@
+"""Upsampling and pixel shuffling: torch's and jax.image's numbers, inverses, dtypes and errors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxnn as nn
+from tests.compiling import fast_jit
+
+f = nn.functional
+ones = jnp.ones
+
+
+@pytest.fixture(scope="module")
+def torch():
+    """The torch package."""
+    return pytest.importorskip("torch")
+
+
+def normal(*shape):
+    """Normal numbers in float32."""
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def compare(torch, ours, theirs, x):
+    """Compare value and gradient with torch, which has the channels before the spatial axes."""
+
+    @fast_jit
+    def derived(x):
+        y, pullback = jax.vjp(ours, x)
+        return y, pullback(jnp.cos(y))[0]
+
+    y, gradient = derived(x)
+    tensor = torch.tensor(np.moveaxis(x, -1, 1).copy(), requires_grad=True)
+    expected = theirs(tensor)
+    np.testing.assert_allclose(np.moveaxis(y, -1, 1), expected.detach(), rtol=1e-6, atol=1e-6)
+    expected.backward(torch.cos(expected.detach()))
+    np.testing.assert_allclose(np.moveaxis(gradient, -1, 1), tensor.grad, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["nearest", "linear"])
+@pytest.mark.parametrize("scale", [(3,), (4, 1), (2, 3, 2)])
+def test_upsample_is_interpolate_of_torch(torch, scale, method):
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(scale)]
+
+    def theirs(x):
+        if method == "nearest":
+            return torch.nn.functional.interpolate(x, scale_factor=scale)
+        return torch.nn.functional.interpolate(
+            x, scale_factor=scale, mode=mode, align_corners=False
+        )
+
+    def ours(x):
+        return f.upsample(x, scale, method=method)
+
+    compare(torch, ours, theirs, normal(2, *(5, 3, 2)[: len(scale)], 2))
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_pixel_shuffle_is_that_of_torch(torch, factor):
+    def both(module, function):
+        return lambda x: getattr(module, function)(x, factor)
+
+    x = normal(2, 6, 12, 2 * factor**2)
+    compare(torch, both(f, "pixel_shuffle"), both(torch, "pixel_shuffle"), x)
+    compare(torch, both(f, "pixel_unshuffle"), both(torch, "pixel_unshuffle"), x)
+
+
+@pytest.mark.parametrize("method", ["nearest", "linear", "bilinear", "trilinear"])
+def test_methods_are_those_of_resize_of_jax(method):
+    x = normal(2, 3, 4, 2)
+    y = fast_jit(lambda x: f.upsample(x, (2, 1), method=method))(x)
+    expected = fast_jit(lambda x: jax.image.resize(x, (2, 6, 4, 2), method))(x)
+    np.testing.assert_allclose(y, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_upsample_of_integers_and_booleans():
+    labels = jnp.array([[3], [7]])
+    y = f.upsample(labels, (2,))
+    assert y.dtype == labels.dtype
+    np.testing.assert_array_equal(y.ravel(), [3, 3, 7, 7])
+    assert f.upsample(labels > 3, (2,)).dtype == jnp.bool_
+    y = f.upsample(labels, (2,), method="linear")
+    assert y.dtype == jnp.float32
+    np.testing.assert_array_equal(y.ravel(), [3, 4, 6, 7])
+
+
+def test_interpolation_of_low_precision_is_rounded_once():
+    @fast_jit
+    def interpolated(x):
+        return f.upsample(x, 3, method="linear")
+
+    x = jnp.asarray(normal(1, 6, 1), jnp.bfloat16)
+    y, exact = interpolated(x), interpolated(x.astype(jnp.float32))
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(y, exact.astype(jnp.bfloat16))
+
+
+@pytest.mark.parametrize("method", ["nearest", "linear"])
+def test_upsample_of_no_examples(method):
+    assert f.upsample(ones((0, 3, 2)), 2, method=method).shape == (0, 6, 2)
+
+
+@pytest.mark.parametrize(
+    ("factor", "shape"),
+    [(2, (3, 4, 6, 8)), ((3,), (2, 2, 6, 3)), ((1, 2, 3), (2, 2, 3, 6))],
+)
+def test_unshuffling_is_the_inverse_of_shuffling(factor, shape):
+    x = np.arange(np.prod(shape)).reshape(shape)
+    shuffled = f.pixel_shuffle(x, factor)
+    assert shuffled.dtype == jnp.int32
+    np.testing.assert_array_equal(f.pixel_unshuffle(shuffled, factor), x)
+    np.testing.assert_array_equal(f.pixel_shuffle(f.pixel_unshuffle(x, factor), factor), x)
+
+
+BAD_CALLS = {
+    "method": (
+        lambda: f.upsample(ones((1, 2, 1)), 2, method="cubic"),
+        ValueError,
+        ("upsample: method is 'cubic'", "'nearest', 'linear'"),
+    ),
+    "scale_type": (
+        lambda: f.upsample(ones((1, 2, 1)), 1.5),
+        TypeError,
+        ("upsample: scale is 1.5", "expected an integer"),
+    ),
+    "scale_of_nothing": (
+        lambda: f.upsample(ones((1, 2, 1)), (0,)),
+        ValueError,
+        ("upsample: scale is 0", "at least 1"),
+    ),
+    "scale_axes": (
+        lambda: f.upsample(ones((2, 1)), 2),
+        ValueError,
+        ("upsample: x has shape (2, 1) and scale is 2", "(*batch, *spatial, channels)"),
+    ),
+    "empty_axis": (
+        lambda: f.upsample(ones((1, 0, 2)), 2, method="linear"),
+        ValueError,
+        ("upsample: x has shape (1, 0, 2)", "expected elements"),
+    ),
+    "shuffled_channels": (
+        lambda: f.pixel_shuffle(ones((1, 2, 2, 6)), 2),
+        ValueError,
+        ("pixel_shuffle: x has shape (1, 2, 2, 6)", "channels that 4 divides"),
+    ),
+    "shuffled_axes": (
+        lambda: f.pixel_shuffle(ones((2, 8)), (2, 2)),
+        ValueError,
+        ("pixel_shuffle: x has shape (2, 8) and factor is (2, 2)",),
+    ),
+    "unshuffled_sizes": (
+        lambda: f.pixel_unshuffle(ones((1, 4, 5, 2)), 2),
+        ValueError,
+        ("pixel_unshuffle: x has spatial shape (4, 5)", "sizes that factor 2 divides"),
+    ),
+    "layer_method": (lambda: nn.upsample(2, method="area"), ValueError, ("upsample: method",)),
+}
+
+
+@pytest.mark.parametrize(("call", "kind", "parts"), BAD_CALLS.values(), ids=BAD_CALLS)
+def test_bad_calls_are_refused(call, kind, parts):
+    with pytest.raises(kind) as error:
+        call()
+    for part in parts:
+        assert part in str(error.value)
