@@ -54,12 +54,12 @@ def load(seed: int) -> tuple[Any, Any]:
 def train(model: nn.Layer, training: Any, epochs: int, seed: int) -> nn.FitResult:
     """Train by AdamW, its learning rate going up in a line and down in a cosine."""
     steps = epochs * len(training[0]) // BATCH_SIZE
-    learning_rate = nn.schedules.warmup_cosine_decay_schedule(0.0, 2e-3, steps // 10, steps)
+    learning_rate = nn.schedules.warmup_cosine_decay_schedule(0.0, 3e-3, steps // 10, steps)
     return nn.fit(
         model,
         training,
         loss=nn.losses.softmax_cross_entropy,
-        optimizer=nn.optimizers.adamw(learning_rate, weight_decay=0.05),
+        optimizer=nn.optimizers.adamw(learning_rate, weight_decay=0.1),
         key=jax.random.key(seed),
         epochs=epochs,
         batch_size=BATCH_SIZE,
@@ -70,7 +70,7 @@ def train(model: nn.Layer, training: Any, epochs: int, seed: int) -> nn.FitResul
 def main() -> None:
     """Train and test."""
     parser = argparse.ArgumentParser(description="Train a vision transformer on digits.")
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0, help="of the split and of training")
     options = parser.parse_args()
 

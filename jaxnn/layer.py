@@ -54,6 +54,7 @@ class Cell(NamedTuple):
     `init(key, x_t) -> params`, `initial_carry(params, batch_shape, dtype) -> carry` and
     `step(params, carry, x_t, *, key=None, train=False) -> (carry, y_t)`, in the order of
     `jax.lax.scan`. What a cell carries from step to step is an argument and a result, not state.
+    The `x_t` given to `init` is an example of one step of one sequence, without batch axes.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn

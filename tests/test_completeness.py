@@ -76,18 +76,51 @@ def without_row(names):
 
 NEEDS_NO_REFERENCE = {
     "optimizers.add_decayed_weights": "the part of adamw that adamw has and adam has not",
+    "optimizers.add_noise": "random: test_optimizer_wrappers.py checks its moments",
     "optimizers.apply_updates": "w + u",
     "optimizers.chain": "one after the other: checked through the optimizers made with it",
+    "optimizers.clip_by_block_rms": "a part of adafactor",
+    "optimizers.evaluation_params": "the averages of params_ema, lookahead and schedule_free",
     "optimizers.global_norm": "the norm in clip_by_global_norm",
+    "optimizers.hutchinson_estimator_diag_hessian": "random: test_optimizers_zoo.py checks it",
     "optimizers.identity": "changes nothing",
+    "optimizers.inject_hyperparams": "the optimizer that it makes",
     "optimizers.scale": "a product",
+    "optimizers.scale_by_adadelta": "adadelta with rate -1",
     "optimizers.scale_by_adam": "adam with rate -1",
+    "optimizers.scale_by_adamax": "adamax with rate -1",
+    "optimizers.scale_by_adan": "adan with rate -1",
+    "optimizers.scale_by_ademamix": "ademamix with rate -1",
+    "optimizers.scale_by_adopt": "adopt with rate -1",
+    "optimizers.scale_by_amsgrad": "amsgrad with rate -1",
+    "optimizers.scale_by_belief": "adabelief with rate -1",
+    "optimizers.scale_by_factored_rms": "a part of adafactor",
     "optimizers.scale_by_learning_rate": "the last part of every optimizer",
+    "optimizers.scale_by_lion": "lion with rate -1",
+    "optimizers.scale_by_muon": "muon with rate -1",
+    "optimizers.scale_by_novograd": "novograd with rate -1",
+    "optimizers.scale_by_param_block_rms": "a part of adafactor",
+    "optimizers.scale_by_radam": "radam with rate -1",
     "optimizers.scale_by_rms": "rmsprop with rate -1",
+    "optimizers.scale_by_rprop": "minus rprop",
+    "optimizers.scale_by_rss": "adagrad with rate -1",
     "optimizers.scale_by_schedule": "the learning rate of every optimizer",
+    "optimizers.scale_by_sign": "sign_sgd with rate -1",
+    "optimizers.scale_by_sophia": "sophia with rate -1",
     "optimizers.scale_by_stddev": "centered rmsprop with rate -1",
+    "optimizers.scale_by_trust_ratio": "a part of lars and lamb",
+    "optimizers.scale_by_yogi": "yogi with rate -1",
+    "optimizers.schedule_free_eval_params": "the average of schedule_free",
+    "optimizers.set_to_zero": "zeros",
+    "optimizers.skip_not_finite": "a question, not a rule",
     "optimizers.trace": "sgd's momentum",
+    "optimizers.value_and_grad_from_state": "what scale_by_zoom_linesearch has found",
 }
+
+
+def family_of(module):
+    """The family that a module of references is of: optimizers for `optimizers_adaptive` too."""
+    return next((f for f in PUBLIC_MODULES if module.startswith(f.rstrip("s"))), "functional")
 
 
 def reference_names():
@@ -95,9 +128,8 @@ def reference_names():
     functions = set()
     for info in pkgutil.iter_modules(numpy_reference.__path__):
         module = importlib.import_module(f"{numpy_reference.__name__}.{info.name}")
-        family = info.name if info.name in PUBLIC_MODULES else "functional"
         functions |= {
-            f"{family}.{name}"
+            f"{family_of(info.name)}.{name}"
             for name, value in vars(module).items()
             if inspect.isfunction(value) and value.__module__ == module.__name__
         }

@@ -1,13 +1,10 @@
 """The examples, run as a user runs them: each in a process of its own."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+from tests.scripts import printed, run
 
 FORWARD = """\
 Predicted house price: -1401.69
@@ -41,39 +38,16 @@ Epoch 900, Loss: 0.2088
 """
 
 
-def run(name, *arguments, blocked=()):
-    """What the example prints; the modules in `blocked` cannot be imported."""
-    start = (
-        "import runpy, sys; "
-        f"sys.modules.update(dict.fromkeys({list(blocked)!r})); "
-        "del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", start, str(EXAMPLES / name), *map(str, arguments)],
-        cwd=EXAMPLES.parent,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def printed(name, *arguments):
-    done = run(name, *arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_forward_propagation():
-    assert printed("tutorial_1_forward.py") == FORWARD
+    assert printed("tutorial_1_forward") == FORWARD
 
 
 def test_backpropagation():
-    assert printed("tutorial_2_backpropagation.py") == BACKPROPAGATION
+    assert printed("tutorial_2_backpropagation") == BACKPROPAGATION
 
 
 def test_optimization():
-    recipe, textbook, comparison = printed("tutorial_3_optimization.py").split("\n\n")
+    recipe, textbook, comparison = printed("tutorial_3_optimization").split("\n\n")
     assert recipe + "\n" == OPTIMIZATION
     assert len(re.findall(r"^Epoch \d+, Loss: 0\.\d{4}$", textbook, re.MULTILINE)) == 10
     recipe_loss, textbook_loss, median = map(float, re.findall(r"0\.\d{4}", comparison))
@@ -90,7 +64,7 @@ def needs_examples_extra():
 @pytest.mark.usefixtures("needs_examples_extra")
 def test_digits_draws_a_picture(tmp_path):
     picture = tmp_path / "picture.png"
-    text = printed("digits.py", "--epochs", 2, "--output", picture)
+    text = printed("digits", "--epochs", 2, "--output", picture)
     assert re.search(r"^Training time: \d+\.\d s", text, re.MULTILINE)
     assert float(re.search(r"^Test accuracy: (.*)%$", text, re.MULTILINE)[1]) > 50
     assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
@@ -98,7 +72,7 @@ def test_digits_draws_a_picture(tmp_path):
 
 @pytest.mark.parametrize("module", ["sklearn.datasets", "matplotlib.figure"])
 def test_digits_names_the_extra_that_it_needs(module):
-    done = run("digits.py", blocked=[module])
+    done = run("digits", blocked=[module])
     assert done.returncode == 1
     assert "pip install 'jaxnn[examples]'" in done.stderr
     assert "Traceback" not in done.stderr
@@ -108,5 +82,5 @@ def test_digits_names_the_extra_that_it_needs(module):
 @pytest.mark.usefixtures("needs_examples_extra")
 @pytest.mark.parametrize("seed", range(3))
 def test_digits_learns(tmp_path, seed):
-    text = printed("digits.py", "--seed", seed, "--output", tmp_path / "picture.png")
+    text = printed("digits", "--seed", seed, "--output", tmp_path / "picture.png")
     assert float(re.search(r"^Test accuracy: (.*)%$", text, re.MULTILINE)[1]) >= 97

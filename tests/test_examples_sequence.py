@@ -1,10 +1,6 @@
 """The example of sequences: a short training in this process, and the script as users run it."""
 
-import importlib.util
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,18 +8,14 @@ import pytest
 
 import jaxnn as nn
 from tests.compiling import fast_jit
-
-SCRIPT = Path(__file__).parent.parent / "examples" / "sequence_classifier.py"
+from tests.scripts import module_of, printed
 
 
 @pytest.fixture(scope="module")
 def example():
     """The script as a module."""
     pytest.importorskip("sklearn")
-    specification = importlib.util.spec_from_file_location(SCRIPT.stem, SCRIPT)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return module_of("sequence_classifier")
 
 
 def test_the_data_hold_each_image_whole_and_shortened(example):
@@ -53,14 +45,7 @@ def test_a_few_steps_of_training_lower_the_loss(example, cell):
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_the_script_learns(example, cell):
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--cell", cell],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    accuracies = [float(text) for text in re.findall(r": (.*)%$", done.stdout, re.MULTILINE)]
+    text = printed("sequence_classifier", "--cell", cell)
+    accuracies = [float(percent) for percent in re.findall(r": (.*)%$", text, re.MULTILINE)]
     assert accuracies[0] > 95
     assert accuracies[-1] > 75

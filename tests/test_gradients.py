@@ -6,6 +6,7 @@ or layer at one shape, for a random cotangent and a random direction.
 """
 
 from functools import partial
+from itertools import product
 
 import jax
 import jax.numpy as jnp
@@ -83,16 +84,18 @@ def test_function(row, shape):
     )
 
 
-@pytest.mark.parametrize("train", [False, True], ids=["evaluation", "training"])
-@pytest.mark.parametrize(
-    ("row", "shape"),
-    [
-        pytest.param(row, s, id=f"{row.name}-{'x'.join(map(str, s))}")
-        for row in LAYERS
-        for s in row.shapes
-        if row.reference is not None
-    ],
-)
+def layer_cases():
+    """Each layer at each shape; training where it is another computation, or else a slow case."""
+    for row, train in product(LAYERS, (False, True)):
+        if row.reference is not None:
+            marks = [pytest.mark.slow] if train and not row.differs_in_training else []
+            for shape in row.shapes:
+                name = f"{row.name}-{'x'.join(map(str, shape))}"
+                mode = "training" if train else "evaluation"
+                yield pytest.param(row, shape, train, id=f"{name}-{mode}", marks=marks)
+
+
+@pytest.mark.parametrize(("row", "shape", "train"), list(layer_cases()))
 def test_layer(row, shape, train):
     layer, params, state, x = draw_layer(row, shape, np.float64)
 

@@ -107,8 +107,9 @@ def test_dtypes(row, dtype, train, x64):
 def test_bfloat16_agrees_with_float32(row):
     layer, params, state, x = drawn(row)
     x = jnp.asarray(x, jnp.bfloat16)
-    low, _ = layer.apply(params, state, x)
-    high, _ = layer.apply(params, state, x.astype(jnp.float32))
+    low, high = fast_jit(
+        lambda x: [layer.apply(params, state, v)[0] for v in (x, x.astype(jnp.float32))]
+    )(x)
     assert_close(jax.tree.map(lambda y: y.astype(jnp.float32), low), high, row.bfloat16_tolerance)
 
 
@@ -157,7 +158,8 @@ def test_evaluation_leaves_the_state_and_needs_no_key(row):
 @each_layer
 def test_training_moves_all_of_the_state(row):
     layer, params, state, x = drawn(row)
-    _, new_state = layer.apply(params, state, x, key=new_key(), train=True)
+    apply = functools.partial(layer.apply, key=new_key(), train=True)
+    _, new_state = fast_jit(apply)(params, state, x)
     moved = jax.tree.map(lambda old, new: bool(np.any(old != new)), state, new_state)
     assert all(jax.tree.leaves(moved))
 
@@ -166,6 +168,7 @@ def test_training_moves_all_of_the_state(row):
 def test_randomness_follows_the_key(row):
     layer, params, state, x = drawn(row)
 
+    @fast_jit
     def run(seed):
         return layer.apply(params, state, x, key=new_key(seed), train=True)
 
@@ -188,8 +191,15 @@ def test_training_asks_for_a_key_where_it_is_random(row):
 # Transformations
 
 
-@each_layer
-@each_mode
+@pytest.mark.parametrize(
+    ("row", "train"),
+    [
+        pytest.param(*case.values, train, id=f"{case.id}-{mode}", marks=case.marks)
+        for case in cases(LAYERS)
+        for train, mode in ((False, "evaluation"), (True, "training"))
+        if not train or case.values[0].differs_in_training
+    ],
+)
 def test_jit_agrees_with_eager(row, train):
     layer, params, state, x = drawn(row)
     apply = functools.partial(layer.apply, train=train)

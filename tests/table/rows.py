@@ -44,6 +44,11 @@ class LayerRow(NamedTuple):
         return jax.ShapeDtypeStruct(self.shapes[0], dtype if self.vocabulary is None else np.int32)
 
     @property
+    def differs_in_training(self):
+        """Whether training computes something else than evaluation does."""
+        return self.is_random or self.has_state
+
+    @property
     def differentiable(self):
         """Which of (params, x) have a gradient."""
         return (0, 1) if self.vocabulary is None else (0,)

@@ -1,0 +1,65 @@
+"""The examples, in a process of their own as a user runs them, or as modules."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+
+import jaxnn as nn
+from tests.compiling import fast_jit
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(name, *arguments, blocked=()):
+    """The finished process of an example; the modules in `blocked` cannot be imported."""
+    start = (
+        "import runpy, sys; "
+        f"sys.modules.update(dict.fromkeys({list(blocked)!r})); "
+        "del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", start, str(EXAMPLES / f"{name}.py"), *map(str, arguments)],
+        cwd=EXAMPLES.parent,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def printed(name, *arguments):
+    """What an example prints."""
+    done = run(name, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def module_of(name):
+    """An example as a module."""
+    specification = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def losses_of_steps(model, loss, batch, steps):
+    """Train on one batch, by one program; the losses on the way."""
+
+    def loss_fn(params, state, batch, key):
+        x, y = batch
+        predictions, state = model.apply(params, state, x, key=key, train=True)
+        return loss(predictions, y).mean(), (state, {})
+
+    optimizer = nn.optimizers.adam(1e-2)
+    params, state = fast_jit(model.init)(jax.random.key(0), batch[0])
+    step = fast_jit(nn.train_step(loss_fn, optimizer))
+    now = nn.train_state(params, state, optimizer, jax.random.key(1))
+    losses = []
+    for _ in range(steps):
+        now, metrics = step(now, batch)
+        losses.append(float(metrics["loss"]))
+    assert step._cache_size() == 1
+    return losses
