@@ -14,9 +14,10 @@ class Event(NamedTuple):
 
     `epoch` counts finished epochs and `step` finished steps, of `epochs` and `steps` in all;
     `examples` counts the examples seen and `seconds` the time since training began, compilation
-    included. `metrics` are those of the last finished epoch, `{}` before; `running_loss` is the
-    mean loss of the current epoch so far. `params` and `state` are only valid during the call:
-    their memory is reused by the next step; copy what is to be kept.
+    included. `metrics` are those of the last finished epoch, `{}` before: floats, and arrays for
+    those that have several values; `running_loss` is the mean loss of the current epoch so far.
+    `params` and `state` are only valid during the call: their memory is reused by the next step;
+    copy what is to be kept.
     """
 
     epoch: int
@@ -25,7 +26,7 @@ class Event(NamedTuple):
     steps: int
     examples: int
     seconds: float
-    metrics: dict[str, float]
+    metrics: dict[str, Any]
     running_loss: float
     params: PyTree
     state: PyTree

@@ -75,6 +75,9 @@ def without_row(names):
 
 
 NEEDS_NO_REFERENCE = {
+    "metrics.merge": "sums are added and rows put together: checked through the metrics",
+    "metrics.merge_all": "the same for a stack of accumulators",
+    "metrics.whole_set": "a metric of any function of the whole set",
     "optimizers.add_decayed_weights": "the part of adamw that adamw has and adam has not",
     "optimizers.add_noise": "random: test_optimizer_wrappers.py checks its moments",
     "optimizers.apply_updates": "w + u",

@@ -1,5 +1,6 @@
 """Bad input to optimizers and regularizers: the message says what, what came, what was expected."""
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -43,6 +44,63 @@ OUT_OF_RANGE = {
     "scale_by_rms": (lambda: O.scale_by_rms(7), ["scale_by_rms: decay", "7", "[0, 1]"]),
     "scale_by_stddev": (lambda: O.scale_by_stddev(7), ["scale_by_stddev: decay", "7", "[0, 1]"]),
     "scale_by_learning_rate": (lambda: O.scale_by_learning_rate(-1), ["learning_rate", "-1"]),
+    "adagrad-eps": (lambda: O.adagrad(0.1, eps=-1.0), ["scale_by_rss: eps", "-1.0", ">= 0"]),
+    "adadelta-rho": (lambda: O.adadelta(rho=2), ["scale_by_adadelta: rho", "2", "[0, 1]"]),
+    "amsgrad-b2": (lambda: O.amsgrad(0.1, b2=2), ["scale_by_amsgrad: b2", "2", "[0, 1]"]),
+    "adamax-b1": (lambda: O.adamax(0.1, b1=2), ["scale_by_adamax: b1", "2", "[0, 1]"]),
+    "nadam-b1": (lambda: O.nadam(0.1, b1=2), ["adam: b1", "2", "[0, 1]"]),
+    "radam-b2": (lambda: O.radam(0.1, b2=2), ["scale_by_radam: b2", "2", "[0, 1]"]),
+    "adabelief-eps": (lambda: O.adabelief(0.1, eps=-1), ["scale_by_belief: eps", "-1", ">= 0"]),
+    "yogi-b1": (lambda: O.yogi(0.1, b1=2), ["scale_by_yogi: b1", "2", "[0, 1]"]),
+    "adan-b3": (lambda: O.adan(0.1, b3=2), ["scale_by_adan: b3", "2", "[0, 1]"]),
+    "adopt-b2": (lambda: O.adopt(0.1, b2=2), ["scale_by_adopt: b2", "2", "[0, 1]"]),
+    "ademamix-b3": (lambda: O.ademamix(0.1, b3=2), ["scale_by_ademamix: b3", "2", "[0, 1]"]),
+    "prodigy-betas": (lambda: O.prodigy(betas=(0.9, 2)), ["prodigy: betas[1]", "2", "[0, 1]"]),
+    "prodigy-rate": (lambda: O.prodigy(-1.0), ["prodigy: learning_rate", "-1.0", ">= 0"]),
+    "sophia-interval": (
+        lambda: O.sophia(0.1, update_interval=0),
+        ["scale_by_sophia: update_interval", "0", ">= 1"],
+    ),
+    "lion-b2": (lambda: O.lion(0.1, b2=2), ["scale_by_lion: b2", "2", "[0, 1]"]),
+    "lion-decay": (lambda: O.lion(0.1, weight_decay=-1), ["weight_decay", "-1", ">= 0"]),
+    "sign_sgd": (lambda: O.sign_sgd(-1.0), ["learning_rate", "-1.0", ">= 0"]),
+    "rprop": (lambda: O.rprop(0.1, eta_plus=-1), ["scale_by_rprop: eta_plus", "-1", ">= 0"]),
+    "lars": (
+        lambda: O.lars(0.1, trust_coefficient=-1),
+        ["scale_by_trust_ratio: trust_coefficient", "-1", ">= 0"],
+    ),
+    "lamb-b1": (lambda: O.lamb(0.1, b1=2), ["adam: b1", "2", "[0, 1]"]),
+    "novograd-b2": (lambda: O.novograd(0.1, b2=2), ["scale_by_novograd: b2", "2", "[0, 1]"]),
+    "adafactor-rate": (
+        lambda: O.adafactor(decay_rate=-1.0),
+        ["scale_by_factored_rms: decay_rate", "-1.0", ">= 0"],
+    ),
+    "clip_by_block_rms": (
+        lambda: O.clip_by_block_rms(-1.0),
+        ["clip_by_block_rms: threshold", "-1.0", ">= 0"],
+    ),
+    "scale_by_param_block_rms": (
+        lambda: O.scale_by_param_block_rms(-1.0),
+        ["scale_by_param_block_rms: min_scale", "-1.0", ">= 0"],
+    ),
+    "muon-beta": (lambda: O.muon(0.1, beta=2), ["scale_by_muon: beta", "2", "[0, 1]"]),
+    "muon-steps": (lambda: O.muon(0.1, ns_steps=0), ["scale_by_muon: ns_steps", "0", "1"]),
+    "muon-coefficients": (
+        lambda: O.muon(0.1, "cubic"),
+        ["scale_by_muon: ns_coeffs", "'cubic'", "'standard'"],
+    ),
+    "muon-coefficients-shape": (
+        lambda: O.scale_by_muon((1.0, 2.0)).init(PARAMS),
+        ["ns_coeffs", "(2,)", "(3,)"],
+    ),
+    "muon-preconditioning": (
+        lambda: O.muon(0.1, preconditioning="none"),
+        ["scale_by_muon: preconditioning", "'none'", "'aol'"],
+    ),
+    "lion-mode": (
+        lambda: O.scale_by_lion(mode="soft"),
+        ["scale_by_lion: mode", "'soft'", "'hard'"],
+    ),
     "trace": (lambda: O.trace(1.5), ["trace: decay", "1.5", "[0, 1]"]),
     "clip": (lambda: O.clip(-1.0), ["clip: max_delta", "-1.0", ">= 0"]),
     "clip_by_global_norm": (
@@ -89,6 +147,22 @@ INCOMPATIBLE = {
         lambda: update(O.add_decayed_weights(0.1), {"kernel": jnp.ones((2, 2))}),
         ["add_decayed_weights: updates", "lacks 'bias'"],
     ),
+    "trust_ratio-no-params": (
+        lambda: update(O.scale_by_trust_ratio(), params=None),
+        ["scale_by_trust_ratio: params", "None"],
+    ),
+    "novograd-no-params": (
+        lambda: update(O.novograd(0.1), params=None),
+        ["scale_by_novograd: params", "None"],
+    ),
+    "prodigy-no-params": (
+        lambda: update(O.prodigy(), params=None),
+        ["prodigy: params", "None"],
+    ),
+    "trust_ratio-params": (
+        lambda: update(O.scale_by_trust_ratio(), params={"kernel": jnp.ones((2, 2))}),
+        ["scale_by_trust_ratio: ", "params lacks 'bias'"],
+    ),
     "decay-no-params": (
         lambda: update(O.adamw(0.1, weight_decay=0.1), params=None),
         ["add_decayed_weights: params", "None"],
@@ -118,6 +192,22 @@ WRONG_TYPE = {
     "unknown-keyword": (lambda: O.adam(0.1, beta1=0.9), ["beta1"]),
     "rate-text": (lambda: O.adam("0.1"), ["learning_rate", "'0.1'", "number"]),
     "rate-none": (lambda: O.adam(None), ["learning_rate", "None", "number"]),
+    "rprop-schedule": (
+        lambda: O.rprop(lambda count: 0.1),
+        ["scale_by_rprop: learning_rate", "schedule", "number"],
+    ),
+    "rprop-complex": (
+        lambda: update(O.rprop(0.1), jax.tree.map(lambda p: p.astype(complex), PARAMS)),
+        ["scale_by_rprop", "complex", "real"],
+    ),
+    "sophia-estimator": (
+        lambda: O.sophia(0.1, hessian_diagonal_fn=7),
+        ["scale_by_sophia: hessian_diagonal_fn", "7", "Optimizer"],
+    ),
+    "hutchinson-seed": (
+        lambda: O.hutchinson_estimator_diag_hessian(0),
+        ["hutchinson_estimator_diag_hessian: key", "jax.random.key"],
+    ),
     "schedule-number": (lambda: O.scale_by_schedule(0.1), ["step_size_fn", "0.1", "schedule"]),
 }
 

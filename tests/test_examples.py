@@ -1,10 +1,12 @@
 """The examples, run as a user runs them: each in a process of its own."""
 
+import inspect
 import re
 
 import pytest
 
-from tests.scripts import printed, run
+import jaxnn as nn
+from tests.scripts import module_of, printed, run
 
 FORWARD = """\
 Predicted house price: -1401.69
@@ -84,3 +86,31 @@ def test_digits_names_the_extra_that_it_needs(module):
 def test_digits_learns(tmp_path, seed):
     text = printed("digits", "--seed", seed, "--output", tmp_path / "picture.png")
     assert float(re.search(r"^Test accuracy: (.*)%$", text, re.MULTILINE)[1]) >= 97
+
+
+@pytest.mark.usefixtures("needs_examples_extra")
+def test_the_comparison_has_every_optimizer():
+    families = module_of("compare_optimizers").FAMILIES
+    compared = {name.split(",")[0] for members in families.values() for name in members}
+
+    def is_optimizer(name):
+        value = getattr(nn.optimizers, name)
+        parameters = list(inspect.signature(value).parameters) if inspect.isfunction(value) else []
+        return parameters[:1] == ["learning_rate"] and not name.startswith("scale_by_")
+
+    every = set(filter(is_optimizer, nn.optimizers.__all__))
+    assert every - compared == {"adamaxw", "nadamw"}  # one row for each kind of decay
+    assert compared <= every
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("needs_examples_extra")
+def test_the_comparison_of_optimizers(tmp_path):
+    picture = tmp_path / "picture.png"
+    text = printed("compare_optimizers", "--epochs", 2, "--out", picture)
+    rows = re.findall(r"^\| (.*) \| ([\d.]+) bytes \| .* \| ([\d.]+)% \|$", text, re.MULTILINE)
+    assert len(rows) == 30
+    state = {name: float(size) for name, size, _ in rows}
+    assert (state["sgd"], state["lion"], state["adam"]) == (0, 4, 8)
+    assert all(float(accuracy) > 50 for name, _, accuracy in rows if name == "adam")
+    assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")

@@ -34,8 +34,8 @@ ROWS = {
     "name",
     [
         "default",
-        "without-line-search",
         pytest.param("short-memory-unscaled", marks=pytest.mark.slow),
+        pytest.param("without-line-search", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.usefixtures("x64")

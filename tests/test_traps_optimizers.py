@@ -51,7 +51,23 @@ def test_adam_in_bf16_where_b2_rounds_to_one(optimizer, dtype):
 
 
 @pytest.mark.parametrize("dtype", LOW)
-@pytest.mark.parametrize("optimizer", [adam(0.1), adam(0.1, nesterov=True), rmsprop(0.1)])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        adam(0.1),
+        adam(0.1, nesterov=True),
+        adam(0.1, amsgrad=True),
+        rmsprop(0.1),
+        nn.optimizers.amsgrad(0.1),
+        nn.optimizers.adamax(0.1),
+        nn.optimizers.radam(0.1, threshold=0.0),
+        nn.optimizers.adabelief(0.1),
+        nn.optimizers.adopt(0.1, eps=1e-8),
+        nn.optimizers.scale_by_adadelta(eps=1e-8),
+        nn.optimizers.scale_by_adan(),
+        nn.optimizers.scale_by_ademamix(),
+    ],
+)
 def test_adam_in_fp16_where_eps_is_zero(optimizer, dtype):
     assert jnp.float16(1e-8) == 0
     updates = walk(optimizer, jnp.array([0.0, 6e-8]), dtype, 3)
@@ -63,6 +79,16 @@ def test_squares_that_vanish_or_overflow_in_fp16():
     gradients = jnp.array([1e-4, 6e4])  # squares 1e-8 and 3.6e9: zero and infinity in float16
     updates = walk(adam(0.1), gradients, jnp.float16, 3)
     np.testing.assert_allclose(updates.astype(jnp.float32), -0.1, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["lars", "lamb", "novograd", "adafactor", "muon"])
+def test_norms_of_leaves_that_overflow_or_vanish_in_fp16(name):
+    optimizer = getattr(nn.optimizers, name)(0.1)
+    params = {"kernel": jnp.full((2, 2), 6e4, jnp.float16), "bias": jnp.full(2, 1e-7, jnp.float16)}
+    updates, state = optimizer.update(params, optimizer.init(params), params)
+    for leaf in jax.tree.leaves((updates, state)):
+        assert np.isfinite(np.asarray(leaf, np.float32)).all()
+    assert (updates["kernel"] < 0).all()
 
 
 def test_a_global_norm_that_overflows_in_fp16():

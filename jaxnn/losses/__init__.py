@@ -4,13 +4,70 @@ The names and semantics are optax's. The reduction belongs to the caller, who ca
 examples and average over devices exactly. Values are computed and returned in float32 or wider.
 """
 
-from jaxnn.losses.classification import sigmoid_binary_cross_entropy, softmax_cross_entropy
-from jaxnn.losses.regression import absolute_error, huber_loss, squared_error
+from jaxnn.losses.binary import sigmoid_binary_cross_entropy, sigmoid_focal_loss
+from jaxnn.losses.classification import (
+    nll,
+    poly_loss_cross_entropy,
+    smooth_labels,
+    softmax_cross_entropy,
+    softmax_cross_entropy_with_integer_labels,
+)
+from jaxnn.losses.ctc import ctc_loss
+from jaxnn.losses.divergences import (
+    generalized_kl_divergence,
+    kl_divergence,
+    kl_divergence_with_log_targets,
+)
+from jaxnn.losses.likelihoods import gaussian_nll, poisson_nll
+from jaxnn.losses.margins import (
+    hinge_loss,
+    multiclass_hinge_loss,
+    multiclass_perceptron_loss,
+    perceptron_loss,
+)
+from jaxnn.losses.regression import (
+    absolute_error,
+    huber_loss,
+    l2_loss,
+    log_cosh,
+    quantile_loss,
+    squared_error,
+)
+from jaxnn.losses.segmentation import dice_loss
+from jaxnn.losses.similarity import (
+    cosine_distance,
+    cosine_similarity,
+    ntxent,
+    triplet_margin_loss,
+)
 
 __all__ = [
     "absolute_error",
+    "cosine_distance",
+    "cosine_similarity",
+    "ctc_loss",
+    "dice_loss",
+    "gaussian_nll",
+    "generalized_kl_divergence",
+    "hinge_loss",
     "huber_loss",
+    "kl_divergence",
+    "kl_divergence_with_log_targets",
+    "l2_loss",
+    "log_cosh",
+    "multiclass_hinge_loss",
+    "multiclass_perceptron_loss",
+    "nll",
+    "ntxent",
+    "perceptron_loss",
+    "poisson_nll",
+    "poly_loss_cross_entropy",
+    "quantile_loss",
     "sigmoid_binary_cross_entropy",
+    "sigmoid_focal_loss",
+    "smooth_labels",
     "softmax_cross_entropy",
+    "softmax_cross_entropy_with_integer_labels",
     "squared_error",
+    "triplet_margin_loss",
 ]

@@ -4,32 +4,150 @@ An optax transformation can be given wherever an `Optimizer` is expected, and ou
 `optax.chain`. Moments are kept in float32 or wider; updates come back in the gradient's dtype.
 """
 
-from jaxnn.optimizers.adam import adam, adamw, scale_by_adam
+from jaxnn.optimizers.accumulation import accumulate, skip_not_finite
+from jaxnn.optimizers.adabelief import adabelief, scale_by_belief
+from jaxnn.optimizers.adadelta import adadelta, scale_by_adadelta
+from jaxnn.optimizers.adafactor import adafactor, scale_by_factored_rms
+from jaxnn.optimizers.adagrad import adagrad, scale_by_rss
+from jaxnn.optimizers.adam import adam, adamw, nadam, nadamw, scale_by_adam
+from jaxnn.optimizers.adamax import adamax, adamaxw, scale_by_adamax
+from jaxnn.optimizers.adan import adan, scale_by_adan
+from jaxnn.optimizers.ademamix import ademamix, scale_by_ademamix
+from jaxnn.optimizers.adopt import adopt, scale_by_adopt
+from jaxnn.optimizers.amsgrad import amsgrad, scale_by_amsgrad
+from jaxnn.optimizers.averaging import ema, evaluation_params, params_ema
 from jaxnn.optimizers.base import Optimizer, apply_updates, chain, identity
-from jaxnn.optimizers.clipping import clip, clip_by_global_norm, global_norm
+from jaxnn.optimizers.block_rms import clip_by_block_rms, scale_by_param_block_rms
+from jaxnn.optimizers.by_path import freeze, masked, partition, set_to_zero
+from jaxnn.optimizers.clipping import (
+    adaptive_grad_clip,
+    clip,
+    clip_by_global_norm,
+    global_norm,
+    unitwise_norm,
+)
+from jaxnn.optimizers.constraining import keep_params_nonnegative
+from jaxnn.optimizers.finite import apply_if_finite
+from jaxnn.optimizers.injection import inject_hyperparams
+from jaxnn.optimizers.lbfgs import lbfgs, scale_by_lbfgs
+from jaxnn.optimizers.line_search import scale_by_zoom_linesearch, value_and_grad_from_state
+from jaxnn.optimizers.lion import lion, scale_by_lion, scale_by_sign, sign_sgd
+from jaxnn.optimizers.lookahead import lookahead
+from jaxnn.optimizers.muon import MuonDimensionNumbers, muon, scale_by_muon
+from jaxnn.optimizers.noise import add_noise
+from jaxnn.optimizers.normalizing import centralize, normalize, normalize_by_update_norm
+from jaxnn.optimizers.novograd import novograd, scale_by_novograd
+from jaxnn.optimizers.plateau import reduce_on_plateau
+from jaxnn.optimizers.prodigy import prodigy
+from jaxnn.optimizers.radam import radam, scale_by_radam
 from jaxnn.optimizers.rmsprop import rmsprop, scale_by_rms, scale_by_stddev
+from jaxnn.optimizers.rprop import rprop, scale_by_rprop
+from jaxnn.optimizers.sam import sam
 from jaxnn.optimizers.scaling import scale, scale_by_learning_rate, scale_by_schedule
+from jaxnn.optimizers.schedule_free import (
+    schedule_free,
+    schedule_free_adamw,
+    schedule_free_eval_params,
+    schedule_free_sgd,
+)
 from jaxnn.optimizers.sgd import sgd, trace
+from jaxnn.optimizers.sophia import hutchinson_estimator_diag_hessian, scale_by_sophia, sophia
+from jaxnn.optimizers.trust_ratio import lamb, lars, scale_by_trust_ratio
 from jaxnn.optimizers.weight_decay import add_decayed_weights
+from jaxnn.optimizers.yogi import scale_by_yogi, yogi
 
 __all__ = [
+    "MuonDimensionNumbers",
     "Optimizer",
+    "accumulate",
+    "adabelief",
+    "adadelta",
+    "adafactor",
+    "adagrad",
     "adam",
+    "adamax",
+    "adamaxw",
     "adamw",
+    "adan",
+    "adaptive_grad_clip",
     "add_decayed_weights",
+    "add_noise",
+    "ademamix",
+    "adopt",
+    "amsgrad",
+    "apply_if_finite",
     "apply_updates",
+    "centralize",
     "chain",
     "clip",
+    "clip_by_block_rms",
     "clip_by_global_norm",
+    "ema",
+    "evaluation_params",
+    "freeze",
     "global_norm",
+    "hutchinson_estimator_diag_hessian",
     "identity",
+    "inject_hyperparams",
+    "keep_params_nonnegative",
+    "lamb",
+    "lars",
+    "lbfgs",
+    "lion",
+    "lookahead",
+    "masked",
+    "muon",
+    "nadam",
+    "nadamw",
+    "normalize",
+    "normalize_by_update_norm",
+    "novograd",
+    "params_ema",
+    "partition",
+    "prodigy",
+    "radam",
+    "reduce_on_plateau",
     "rmsprop",
+    "rprop",
+    "sam",
     "scale",
+    "scale_by_adadelta",
     "scale_by_adam",
+    "scale_by_adamax",
+    "scale_by_adan",
+    "scale_by_ademamix",
+    "scale_by_adopt",
+    "scale_by_amsgrad",
+    "scale_by_belief",
+    "scale_by_factored_rms",
+    "scale_by_lbfgs",
     "scale_by_learning_rate",
+    "scale_by_lion",
+    "scale_by_muon",
+    "scale_by_novograd",
+    "scale_by_param_block_rms",
+    "scale_by_radam",
     "scale_by_rms",
+    "scale_by_rprop",
+    "scale_by_rss",
     "scale_by_schedule",
+    "scale_by_sign",
+    "scale_by_sophia",
     "scale_by_stddev",
+    "scale_by_trust_ratio",
+    "scale_by_yogi",
+    "scale_by_zoom_linesearch",
+    "schedule_free",
+    "schedule_free_adamw",
+    "schedule_free_eval_params",
+    "schedule_free_sgd",
+    "set_to_zero",
     "sgd",
+    "sign_sgd",
+    "skip_not_finite",
+    "sophia",
     "trace",
+    "unitwise_norm",
+    "value_and_grad_from_state",
+    "yogi",
 ]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._arrays import PyTree, accumulator_dtype, hyperparameter, promoted
+from jaxnn.optimizers.rates import Rates, learning_rates, product, told
 from jaxnn.paths import same_structure
 
 ScalarOrSchedule = ArrayLike | Callable[[Any], Any]
@@ -111,7 +112,10 @@ def chain(*transformations: Any) -> Optimizer:
             new_state.append(one_state)
         return updates, tuple(new_state)
 
-    return Optimizer(init, update)
+    def rates(before: PyTree, after: PyTree) -> Rates:
+        return product(map(learning_rates, transformations, before, after))
+
+    return Optimizer(init, told(update, rates))
 
 
 def check_optimizer(value: Any, where: str) -> None:

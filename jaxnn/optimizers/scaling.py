@@ -15,6 +15,7 @@ from jaxnn.optimizers.base import (
     stateless_transformation,
     zero_count,
 )
+from jaxnn.optimizers.rates import rate, told
 
 
 class ScaleByScheduleState(NamedTuple):
@@ -23,7 +24,7 @@ class ScaleByScheduleState(NamedTuple):
     count: jax.Array  # type: ignore[assignment]
 
 
-def _scaled(updates: PyTree, factor: Any) -> PyTree:
+def scaled(updates: PyTree, factor: Any) -> PyTree:
     """Each leaf times `factor`, in the leaf's dtype."""
 
     def one(u: jax.Array) -> jax.Array:
@@ -48,7 +49,7 @@ def scale(step_size: ArrayLike) -> Optimizer:
         >>> nn.optimizers.scale(-2.0).update({"w": jnp.array([1.0, 2.0])}, ())[0]
         {'w': Array([-2., -4.], dtype=float32)}
     """
-    return stateless_transformation(lambda updates, params: _scaled(updates, step_size))
+    return stateless_transformation(lambda updates, params: scaled(updates, step_size))
 
 
 def scale_by_schedule(step_size_fn: Callable[[Any], Any]) -> Optimizer:
@@ -84,7 +85,7 @@ def scale_by_schedule(step_size_fn: Callable[[Any], Any]) -> Optimizer:
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
         factor = step_size_fn(state.count)
-        return _scaled(updates, factor), ScaleByScheduleState(next_count(state.count))
+        return scaled(updates, factor), ScaleByScheduleState(next_count(state.count))
 
     return Optimizer(init, update)
 
@@ -110,5 +111,8 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule, *, flip_sign: bool =
     check_range("learning_rate", "learning_rate", learning_rate, 0)
     sign = -1 if flip_sign else 1
     if callable(learning_rate):
-        return scale_by_schedule(lambda count: sign * learning_rate(count))
-    return scale(sign * learning_rate)
+        scheduled = scale_by_schedule(lambda count: sign * learning_rate(count))
+        by_count = told(scheduled.update, lambda before, _: {"": rate(learning_rate(before.count))})
+        return Optimizer(scheduled.init, by_count)
+    constant = scale(sign * learning_rate)
+    return Optimizer(constant.init, told(constant.update, lambda *_: {"": rate(learning_rate)}))

@@ -13,7 +13,8 @@ from jaxnn.optimizers.base import (
     next_count,
     zero_count,
 )
-from jaxnn.paths import same_structure, select
+from jaxnn.optimizers.leafwise import check_params
+from jaxnn.paths import same_structure, select_mask
 
 
 class WeightDecaySchedule(NamedTuple):
@@ -30,9 +31,10 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Any = None) 
 
     Args:
         weight_decay: the factor, at least 0 (may be traced), or a schedule `count -> number`.
-        mask: which leaves decay: a tree of booleans or a function from the params to one (as in
-            optax), a glob on the path or several of them, or a boolean for all. None leaves out
-            those with fewer than two axes, as biases and scales (optax decays all: `mask=True`).
+        mask: which leaves decay: a glob on the path or several of them, a predicate
+            `(path, leaf) -> bool`, a tree of booleans or a function from the params to one (as in
+            optax), or a boolean for all. None leaves out those with fewer than two axes, as biases
+            and scales (optax decays all: `mask=True`).
 
     Returns:
         An `Optimizer` whose `update` needs the params; with a schedule its state is
@@ -52,19 +54,13 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Any = None) 
     """
     check_range("add_decayed_weights", "weight_decay", weight_decay, 0)
 
-    def chosen(params: PyTree) -> PyTree:
-        if mask is None:
-            return jax.tree.map(lambda p: jnp.ndim(p) >= 2, params)
-        return select(params, mask(params) if callable(mask) else mask)
-
     def init(params: PyTree) -> PyTree:
         return WeightDecaySchedule(zero_count()) if callable(weight_decay) else EmptyState()
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
-        if params is None:
-            raise ValueError("add_decayed_weights: params is None, expected update(..., params)")
+        check_params("add_decayed_weights", params)
         same_structure("add_decayed_weights", params=params, updates=updates)
         if callable(weight_decay):
             factor, state = weight_decay(state.count), WeightDecaySchedule(next_count(state.count))
@@ -77,6 +73,20 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Any = None) 
             wide, g = widen(p), jnp.asarray(g)
             return (widen(g) + hyperparameter(factor, wide.dtype) * wide).astype(g.dtype)
 
-        return jax.tree.map(decayed, updates, params, chosen(params)), state
+        return jax.tree.map(decayed, updates, params, decaying(params, mask)), state
 
     return Optimizer(init, update)
+
+
+def decaying(params: PyTree, mask: Any) -> PyTree:
+    """The tree of booleans that says which leaves decay."""
+    if mask is None:
+        return jax.tree.map(lambda p: jnp.ndim(p) >= 2, params)
+    return select_mask(params, mask)
+
+
+def decaying_weights(params: PyTree, mask: Any) -> PyTree:
+    """The params, with zeros in the place of those that do not decay."""
+    return jax.tree.map(
+        lambda p, wanted: p if wanted else jnp.zeros_like(p), params, decaying(params, mask)
+    )

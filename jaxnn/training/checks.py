@@ -9,13 +9,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn.layer import Layer
-from jaxnn.losses import softmax_cross_entropy
+from jaxnn.losses import (
+    multiclass_hinge_loss,
+    multiclass_perceptron_loss,
+    nll,
+    poly_loss_cross_entropy,
+    softmax_cross_entropy,
+    softmax_cross_entropy_with_integer_labels,
+)
 from jaxnn.metrics import Metric
 from jaxnn.training.data import example_of
+from jaxnn.training.monitor import MONITORS
 
 Metrics = tuple[tuple[str, Metric], ...]
 
-RESERVED = ("loss", "penalty")
+LOSSES_OF_CLASSES = (
+    multiclass_hinge_loss,
+    multiclass_perceptron_loss,
+    nll,
+    poly_loss_cross_entropy,
+    softmax_cross_entropy,
+    softmax_cross_entropy_with_integer_labels,
+)
+
+RESERVED = ("loss", "penalty", *MONITORS)
 
 
 def check_metrics(function: str, metrics: Mapping[str, Metric] | None) -> Metrics:
@@ -24,8 +41,8 @@ def check_metrics(function: str, metrics: Mapping[str, Metric] | None) -> Metric
     for name, metric in pairs:
         if name in RESERVED or name.startswith("val_"):
             raise ValueError(
-                f"{function}: metrics has the name {name!r}, expected another: 'loss', 'penalty' "
-                "and 'val_...' are the history's own"
+                f"{function}: metrics has the name {name!r}, expected another: "
+                f"{', '.join(map(repr, RESERVED))} and 'val_...' are the history's own"
             )
         if not isinstance(metric, Metric):
             raise TypeError(
@@ -40,29 +57,41 @@ def check_labels(function: str, model: Layer, loss: Any, **pairs: Any) -> None:
 
     `pairs` are data sets (x, y) by name; None for one that is not there.
     """
+    options: dict[str, Any] = {}
     while isinstance(loss, functools.partial):
-        loss = loss.func
+        loss, options = loss.func, {**loss.keywords, **options}
+    axis = options.get("axis", -1)
     given = {name: pair for name, pair in pairs.items() if pair is not None}
     labels = {name: y for name, (_, y) in given.items() if _is_integer(y)}
-    if loss is not softmax_cross_entropy or not labels:
+    if loss not in LOSSES_OF_CLASSES or not isinstance(axis, int) or not labels:
         return
     example = example_of(next(iter(given.values()))[0])
     params, state = jax.eval_shape(model.init, jax.random.key(0), example)
     logits, _ = jax.eval_shape(model.apply, params, state, example)
     for name, y in labels.items():
         if logits.ndim == y.ndim + 1:
-            _check_classes(function, name, np.asarray(y), logits.shape)
+            classes = logits.shape[axis]
+            ignored = options.get("ignore_index")
+            _check_classes(function, name, np.asarray(y), classes, ignored, logits.shape)
 
 
 def _is_integer(y: Any) -> bool:
     return hasattr(y, "dtype") and bool(jnp.issubdtype(y.dtype, jnp.integer))
 
 
-def _check_classes(function: str, name: str, labels: np.ndarray, shape: tuple[int, ...]) -> None:
-    wrong = np.argwhere((labels < 0) | (labels >= shape[-1]))
+def _check_classes(
+    function: str,
+    name: str,
+    labels: np.ndarray,
+    classes: int,
+    ignored: int | None,
+    shape: tuple[int, ...],
+) -> None:
+    is_wrong = (labels < 0) | (labels >= classes)
+    wrong = np.argwhere(is_wrong if ignored is None else is_wrong & (labels != ignored))
     if len(wrong):
         place = tuple(int(i) for i in wrong[0])
         raise ValueError(
             f"{function}: {name} has the label {labels[place]} at {place}, expected labels from 0 "
-            f"to {shape[-1] - 1}, since the model's output has shape {shape}"
+            f"to {classes - 1}, since the model's output has shape {shape}"
         )

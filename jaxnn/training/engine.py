@@ -12,11 +12,14 @@ import jax.numpy as jnp
 
 from jaxnn._arrays import PyTree
 from jaxnn.layer import Layer, child_key
-from jaxnn.metrics import MeanAccumulator
+from jaxnn.metrics import MeanAccumulator, mean
+from jaxnn.metrics.accumulators import blank, merge_into, summed
+from jaxnn.optimizers.averaging import evaluation_params
 from jaxnn.optimizers.base import Optimizer
 from jaxnn.training.checks import Metrics
 from jaxnn.training.data import example_of, take_batch
 from jaxnn.training.evaluation import Loss, evaluation_sums, metric_sums, metric_values
+from jaxnn.training.monitor import Monitor, measured
 from jaxnn.training.shuffle import epoch_seeds
 from jaxnn.training.step import LossFunction, TrainState, train_state, train_step
 
@@ -31,6 +34,7 @@ class Task(NamedTuple):
     metrics: Metrics
     batch_size: int | None
     shuffle: bool
+    monitor: Monitor = ()
 
 
 class Epoch(NamedTuple):
@@ -71,11 +75,11 @@ def supervised_loss(task: Task) -> LossFunction:
         x, y = batch
         predictions, state = task.model.apply(params, state, x, key=key, train=True)
         sums = metric_sums(task.loss, task.metrics, predictions, y)
-        objective = sums["loss"].total / sums["loss"].weight
+        objective = mean().compute(sums["loss"])
         if task.regularizer is not None:
             penalty = task.regularizer(params).astype(objective.dtype)
             weight = sums["loss"].weight
-            sums["penalty"] = MeanAccumulator(penalty * weight, weight)
+            sums["penalty"] = MeanAccumulator(summed(penalty * weight.total()), weight)
             objective = objective + penalty
         return objective, (state, {"sums": sums})
 
@@ -94,10 +98,23 @@ def start(
 
 def zero_sums(task: Task, train: TrainState, data: PyTree) -> dict[str, PyTree]:
     """The accumulators of an epoch before its first batch."""
-    _, (_, metrics) = jax.eval_shape(
-        supervised_loss(task), train.params, train.state, example_of(data), train.key
-    )
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics["sums"])  # type: ignore[no-any-return]
+
+    def sums(train: TrainState, batch: Any) -> dict[str, PyTree]:
+        _, (_, metrics) = supervised_loss(task)(train.params, train.state, batch, train.key)
+        params, opt_state = train.params, train.opt_state
+        seen = measured(task.monitor, task.optimizer, params, params, opt_state, opt_state)
+        return metrics["sums"] | _one_step(seen)  # type: ignore[no-any-return]
+
+    shapes = jax.eval_shape(sums, train, example_of(data))
+    return blank(shapes, len(jax.tree.leaves(data)[0]))  # type: ignore[no-any-return]
+
+
+def _one_step(seen: dict[str, jax.Array]) -> dict[str, PyTree]:
+    """What is watched of a step, for the mean over the steps of an epoch."""
+    return {
+        name: MeanAccumulator(summed(value), summed(jnp.ones_like(value)))
+        for name, value in seen.items()
+    }
 
 
 def step(
@@ -111,8 +128,12 @@ def step(
 ) -> Carry:
     """The step on the batch of `size` at `position` of the epoch."""
     batch = take_batch(data, epoch.n, position * epoch.size, size, seeds)
-    train, metrics = train_step(supervised_loss(task), task.optimizer)(carry.train, batch)
-    return Carry(train, jax.tree.map(jnp.add, carry.sums, metrics["sums"]))
+    one_step = train_step(supervised_loss(task), task.optimizer, monitor=task.monitor)
+    train, metrics = one_step(carry.train, batch)
+    sums = metrics.pop("sums")
+    seen = {name: value for name, value in metrics.items() if name != "loss"}
+    first = position * epoch.size
+    return Carry(train, merge_into(carry.sums, sums | _one_step(seen), first))
 
 
 def order(task: Task, epoch: Epoch, key: jax.Array, number: Any) -> jax.Array | None:
@@ -136,7 +157,7 @@ def validate(task: Task, train: TrainState, validation: PyTree) -> dict[str, Any
         task.model,
         task.loss,
         task.metrics,
-        train.params,
+        evaluation_params(train.opt_state, train.params),
         train.state,
         validation,
         task.batch_size,

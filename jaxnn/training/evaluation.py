@@ -6,11 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxnn._arrays import PyTree
 from jaxnn.layer import Layer, as_layer
 from jaxnn.metrics import Metric, mean
+from jaxnn.metrics.accumulators import blank, merge_into
 from jaxnn.training.checks import Metrics, check_labels, check_metrics
 from jaxnn.training.data import (
     count_examples,
@@ -69,11 +71,11 @@ def evaluation_sums(
         return sums_from(0)
 
     def add(total: PyTree, first_new: jax.Array) -> tuple[PyTree, None]:
-        return jax.tree.map(jnp.add, total, sums_from(first_new)), None
+        return merge_into(total, sums_from(first_new), first_new), None
 
-    zero = jax.tree.map(jnp.zeros_like, jax.eval_shape(sums_from, 0))
-    total, _ = lax.scan(add, zero, jnp.arange(0, n, size))
-    return total  # type: ignore[no-any-return]
+    starts = jnp.arange(0, n, size)
+    zero = blank(jax.eval_shape(sums_from, 0), len(starts) * size)
+    return lax.scan(add, zero, starts)[0]  # type: ignore[no-any-return]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 6))
@@ -99,7 +101,7 @@ def evaluate(
     loss: Loss | None = None,
     metrics: Mapping[str, Metric] | None = None,
     batch_size: int | None = None,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """The loss and the metrics of a model over a data set, in evaluation mode.
 
     Args:
@@ -114,7 +116,7 @@ def evaluate(
             on it.
 
     Returns:
-        A float for each, by name.
+        A float for each, by name; an array for a metric that has several values.
 
     Raises:
         TypeError: `data` is not a pair, or a metric is not one.
@@ -134,7 +136,13 @@ def evaluate(
     data, _ = on_device("evaluate", "data", data)
     check_labels("evaluate", model, loss, data=data)
     values = _evaluated(model, loss, pairs, params, state, data, batch_size)
-    return {name: float(value) for name, value in values.items()}
+    return {name: reported(value) for name, value in values.items()}
+
+
+def reported(value: Any) -> Any:
+    """A float, or an array for a metric that has several values."""
+    array = np.asarray(value)
+    return float(array) if array.ndim == 0 else array
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))

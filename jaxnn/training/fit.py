@@ -11,12 +11,14 @@ from jaxnn._arrays import PyTree, check_count, check_key
 from jaxnn.callbacks import Callback, Event
 from jaxnn.layer import as_layer
 from jaxnn.metrics import Metric
+from jaxnn.optimizers.averaging import evaluation_params
 from jaxnn.optimizers.base import check_optimizer
 from jaxnn.training import engine, program
 from jaxnn.training.checks import check_labels, check_metrics
 from jaxnn.training.data import effective_batch_size, on_device
 from jaxnn.training.evaluation import Loss
 from jaxnn.training.host import Host
+from jaxnn.training.monitor import check_monitor
 from jaxnn.training.progress import progress_callback
 
 
@@ -42,6 +44,7 @@ def fit(
     metrics: Mapping[str, Metric] | None = None,
     regularizer: Callable[[PyTree], Any] | None = None,
     shuffle: bool = True,
+    monitor: Sequence[str] = (),
     callbacks: Sequence[Callback | Callable[[Event], Any]] = (),
     progress: bool | str | None = None,
     params: PyTree = None,
@@ -70,6 +73,8 @@ def fit(
         regularizer: a penalty on the params that is added to the objective, as any of
             `nn.regularizers`.
         shuffle: whether each epoch has its own random order.
+        monitor: what else is in the history, the mean over the steps of each epoch: any of
+            "learning_rate", "gradient_norm" and "update_norm", see `train_step`.
         callbacks: `nn.callbacks.Callback`s, or plain functions of an `Event`, called after each
             epoch; a true result stops training.
         progress: True for a bar (with the extra `progress`) in a terminal and lines elsewhere,
@@ -81,7 +86,9 @@ def fit(
     Returns:
         A `FitResult`: `params`, `state`, `history` and `opt_state`. The history has "loss"
         (without the penalty), "penalty" and each metric, as seen in training, and with "val_"
-        before the name on the validation set.
+        before the name on the validation set. The params that are validated, given to callbacks
+        and returned are those of `nn.optimizers.evaluation_params`: an average, if the optimizer
+        keeps one.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -110,6 +117,7 @@ def fit(
         check_metrics("fit", metrics),
         batch_size,
         shuffle,
+        check_monitor("fit", monitor),
     )
     hooks = [_as_callback(callback) for callback in callbacks]
     data, n = on_device("fit", "data", data)
@@ -133,7 +141,9 @@ def fit(
     run.end(carry, history)
     finished = run.step // epoch.steps
     rows = {name: np.array(values)[:finished] for name, values in history.items()}
-    return FitResult(carry.train.params, carry.train.state, rows, carry.train.opt_state)
+    train = carry.train
+    params = evaluation_params(train.opt_state, train.params)
+    return FitResult(params, train.state, rows, train.opt_state)
 
 
 def _as_callback(callback: Any) -> Callback:

@@ -7,7 +7,9 @@ import jax
 import numpy as np
 
 from jaxnn.callbacks import Callback, Event
+from jaxnn.optimizers.averaging import evaluation_params
 from jaxnn.training import engine
+from jaxnn.training.evaluation import reported
 
 SECONDS_PER_CHUNK = 0.2
 
@@ -71,7 +73,7 @@ class Host:
 
     def _event(self, carry: engine.Carry, history: Any, running_loss: float) -> Event:
         finished, position = divmod(self.step, self.epoch.steps)
-        metrics = {name: float(np.asarray(v)[finished - 1]) for name, v in history.items()}
+        metrics = {name: reported(np.asarray(v)[finished - 1]) for name, v in history.items()}
         return Event(
             epoch=finished,
             epochs=self.epochs,
@@ -81,6 +83,6 @@ class Host:
             seconds=time.perf_counter() - self.began,
             metrics=metrics if finished else {},
             running_loss=running_loss,
-            params=carry.train.params,
+            params=evaluation_params(carry.train.opt_state, carry.train.params),
             state=carry.train.state,
         )

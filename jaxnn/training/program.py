@@ -27,7 +27,8 @@ def start(
     """The carry before the first step, and the empty history."""
     carry = engine.start(task, key, data, params, state)
     _, row = jax.eval_shape(lambda: engine.finish(task, carry, validation))
-    return carry, {name: jnp.full((epochs,), jnp.nan, value.dtype) for name, value in row.items()}
+    rows = {name: jnp.full((epochs, *v.shape), jnp.nan, v.dtype) for name, v in row.items()}
+    return carry, rows
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))

@@ -25,8 +25,9 @@ def progress_callback(progress: bool | str | None, steps: int) -> Callback | Non
 
 def _values(event: Event) -> list[str]:
     """What both forms show: the loss, the validation metrics and the throughput."""
+    metrics = {name: v for name, v in event.metrics.items() if isinstance(v, float)}
     shown = {"loss": event.running_loss}
-    shown |= {name: value for name, value in event.metrics.items() if name.startswith("val_")}
+    shown |= {name: value for name, value in metrics.items() if name.startswith("val_")}
     texts = [f"{name} {value:.4f}" for name, value in shown.items()]
     return [*texts, f"{event.examples / max(event.seconds, 1e-9):,.0f} examples/s"]
 

@@ -1,6 +1,6 @@
 """A whole training run as one pure function."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,11 +10,13 @@ from jax import lax
 from jaxnn._arrays import PyTree, check_count, check_key
 from jaxnn.layer import Layer, as_layer
 from jaxnn.metrics import Metric
+from jaxnn.optimizers.averaging import evaluation_params
 from jaxnn.optimizers.base import check_optimizer, is_optimizer
 from jaxnn.training import engine
 from jaxnn.training.checks import check_metrics
 from jaxnn.training.data import count_examples, effective_batch_size
 from jaxnn.training.evaluation import Loss
+from jaxnn.training.monitor import check_monitor
 
 
 def training_run(
@@ -27,6 +29,7 @@ def training_run(
     metrics: Mapping[str, Metric] | None = None,
     regularizer: Callable[[PyTree], Any] | None = None,
     shuffle: bool = True,
+    monitor: Sequence[str] = (),
 ) -> Callable[..., tuple[PyTree, PyTree, dict[str, jax.Array]]]:
     """A whole training run as one pure function, to be jitted, vmapped or differentiated.
 
@@ -43,17 +46,20 @@ def training_run(
         regularizer: a penalty on the params that is added to the objective, as any of
             `nn.regularizers`.
         shuffle: whether each epoch has its own random order.
+        monitor: what else is in the history, the mean over the steps of each epoch: any of
+            "learning_rate", "gradient_norm" and "update_norm", see `train_step`.
 
     Returns:
         `train(key, data, hyperparams=None, validation=None) -> (params, state, history)`. `data`
         and `validation` are pairs `(x, y)` of arrays, or pytrees of arrays, with the examples
         along axis 0. `history` has an array of length `epochs` for "loss" (without the penalty),
         "penalty" and each metric, as seen in training, and with "val_" before the name for the
-        validation set, after each epoch.
+        validation set, after each epoch. The params that are validated and returned are those of
+        `nn.optimizers.evaluation_params`: an average, if the optimizer keeps one.
 
     Raises:
         TypeError: `optimizer` or a metric is not one.
-        ValueError: `epochs` or `batch_size` is less than 1.
+        ValueError: `epochs` or `batch_size` is less than 1; `monitor` has another name.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -70,6 +76,7 @@ def training_run(
     check_count("training_run", "epochs", epochs)
     effective_batch_size("training_run", batch_size, 1)
     metric_pairs = check_metrics("training_run", metrics)
+    watched = check_monitor("training_run", monitor)
     if not isinstance(model, Layer) and not callable(model):
         as_layer(model, "training_run: model")
     if not callable(optimizer):
@@ -90,6 +97,7 @@ def training_run(
             metric_pairs,
             batch_size,
             shuffle,
+            watched,
         )
         data = jax.tree.map(jnp.asarray, data)
         n = count_examples("training_run", "data", data)
@@ -116,6 +124,7 @@ def training_run(
 
         carry = engine.start(task, key, data)
         carry, history = lax.scan(one_epoch, carry, jnp.arange(epochs))
-        return carry.train.params, carry.train.state, history
+        params = evaluation_params(carry.train.opt_state, carry.train.params)
+        return params, carry.train.state, history
 
     return train

@@ -1,6 +1,6 @@
 """One step of training, for those who write their own loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxnn._arrays import PyTree, check_key
 from jaxnn.optimizers.base import apply_updates, check_optimizer, extra_tolerant
+from jaxnn.training.monitor import check_monitor, measured
 
 LossFunction = Callable[[PyTree, PyTree, Any, jax.Array], tuple[Any, tuple[PyTree, PyTree]]]
 
@@ -53,22 +54,28 @@ def train_state(params: PyTree, state: PyTree, optimizer: Any, key: jax.Array) -
 
 
 def train_step(
-    loss_fn: LossFunction, optimizer: Any
+    loss_fn: LossFunction, optimizer: Any, *, monitor: Sequence[str] = ()
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]]:
     """A pure step of training: gradient, update, next state.
 
     Args:
         loss_fn: `loss_fn(params, state, batch, key) -> (loss, (state, metrics))`, the loss a
             scalar, `metrics` a dict of whatever is to be reported.
-        optimizer: an `Optimizer` or optax transformation. Its `update` gets the loss and the
-            gradients as the extra keywords `value` and `grad`.
+        optimizer: an `Optimizer` or optax transformation. Its `update` gets as extra keywords the
+            loss, `value`, the gradients, `grad`, and the loss of this batch as a function of the
+            params, `value_fn`.
+        monitor: what else to report: any of "learning_rate", "gradient_norm" (before the optimizer
+            clips) and "update_norm". Optimizers in a `partition` have a rate each, as
+            "learning_rate/head/*".
 
     Returns:
         `step(train_state, batch) -> (train_state, metrics)`, to be jitted (donate the first
-        argument) or scanned; `metrics` holds the loss as well, as "loss".
+        argument) or scanned; `metrics` holds the loss as well, as "loss", and what `monitor` names.
 
     Raises:
         TypeError: `optimizer` is not an optimizer.
+        ValueError: `monitor` has another name; at the first step, the learning rate is wanted and
+            the optimizer, as one of optax, does not tell it.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -83,15 +90,27 @@ def train_step(
         (Array([7.], dtype=float32), Array(4., dtype=float32))
     """
     check_optimizer(optimizer, "train_step: optimizer")
+    watched = check_monitor("train_step", monitor)
     update = extra_tolerant(optimizer)
 
     def step(train: TrainState, batch: Any) -> tuple[TrainState, dict[str, Any]]:
         key = jax.random.fold_in(train.key, train.step)
-        value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, (state, metrics)), grads = value_and_grad(train.params, train.state, batch, key)
-        updates, opt_state = update(grads, train.opt_state, train.params, value=loss, grad=grads)
+
+        def loss_of(params: PyTree) -> tuple[Any, tuple[PyTree, PyTree]]:
+            return loss_fn(params, train.state, batch, key)
+
+        (loss, (state, metrics)), grads = jax.value_and_grad(loss_of, has_aux=True)(train.params)
+        updates, opt_state = update(
+            grads,
+            train.opt_state,
+            train.params,
+            value=loss,
+            grad=grads,
+            value_fn=lambda params: loss_of(params)[0],
+        )
         params = apply_updates(train.params, updates)
         following = TrainState(params, state, opt_state, train.key, train.step + 1)
-        return following, {"loss": loss, **metrics}
+        seen = measured(watched, optimizer, grads, updates, train.opt_state, opt_state)
+        return following, {"loss": loss, **seen, **metrics}
 
     return step

@@ -1,8 +1,9 @@
-"""Metrics over a whole set at once: what accumulating over batches must come to."""
+"""Metrics over a whole set at once, by their definitions: what batches must come to."""
 
 import numpy as np
 
 from .float64 import Array, as_float64
+from .losses import softmax_cross_entropy
 
 
 def mean(values: Array, weights: Array | None = None) -> float:
@@ -14,6 +15,124 @@ def mean(values: Array, weights: Array | None = None) -> float:
     return float((weights * values).sum() / weights.sum())
 
 
+def _ones(labels: Array, weights: Array | None) -> Array:
+    return np.ones(len(labels)) if weights is None else as_float64(np.asarray(weights, float))
+
+
 def accuracy(logits: Array, labels: Array, weights: Array | None = None) -> float:
     """The share of examples whose largest logit is that of the label."""
     return mean(np.asarray(logits).argmax(-1) == np.asarray(labels), weights)
+
+
+def top_k_accuracy(logits: Array, labels: Array, weights: Array | None = None, k: int = 2) -> float:
+    """The share of examples whose label is among the first k of a stable descending order."""
+    order = np.argsort(-np.asarray(logits), axis=-1, kind="stable")[:, :k]
+    return mean((order == np.asarray(labels)[:, None]).any(-1), _ones(labels, weights))
+
+
+def perplexity(logits: Array, labels: Array, weights: Array | None = None) -> float:
+    """exp of the mean cross-entropy."""
+    entropy, _ = softmax_cross_entropy(np.asarray(logits), np.asarray(labels))
+    return float(np.exp(mean(entropy, _ones(labels, weights))))
+
+
+def mean_absolute_error(y: Array, t: Array, weights: Array | None = None) -> float:
+    """mean |y - t|."""
+    return _mean_over_outputs(np.abs(as_float64(y) - as_float64(t)), weights)
+
+
+def mean_squared_error(y: Array, t: Array, weights: Array | None = None) -> float:
+    """mean (y - t)^2."""
+    return _mean_over_outputs((as_float64(y) - as_float64(t)) ** 2, weights)
+
+
+def root_mean_squared_error(y: Array, t: Array, weights: Array | None = None) -> float:
+    """sqrt of the mean over examples and outputs."""
+    return float(np.sqrt(mean_squared_error(y, t, weights)))
+
+
+def _mean_over_outputs(values: Array, weights: Array | None) -> float:
+    return mean(values.reshape(len(values), -1).mean(1), _ones(values, weights))
+
+
+def r2_score(y: Array, t: Array, weights: Array | None = None) -> float:
+    """1 - (mean squared error) / (variance), each output by itself."""
+    y, t = (as_float64(a).reshape(len(a), -1) for a in (y, t))
+    w = _ones(t, weights)
+    scores = []
+    for output, target in zip(y.T, t.T, strict=True):
+        around_mean = target - mean(target, w)
+        scores.append(1 - mean((target - output) ** 2, w) / mean(around_mean**2, w))
+    return float(np.mean(scores))
+
+
+def confusion_matrix(
+    logits: Array, labels: Array, weights: Array | None = None, classes: int = 2
+) -> Array:
+    """Weights counted one by one, in the row of the label and the column of the largest logit."""
+    counts = np.zeros((classes, classes))
+    for row, label, w in zip(logits, labels, _ones(labels, weights), strict=True):
+        counts[label, np.argmax(row)] += w
+    return counts
+
+
+def _per_class(counts: Array) -> dict[str, Array]:
+    right, predicted, actual = np.diag(counts), counts.sum(0), counts.sum(1)
+    with np.errstate(invalid="ignore"):
+        values = {
+            "precision": right / predicted,
+            "recall": right / actual,
+            "f1": 2 * right / (predicted + actual),
+        }
+    return {name: np.nan_to_num(value) for name, value in values.items()}
+
+
+def _averaged(name: str, counts: Array, average: str | None) -> float | Array:
+    values = _per_class(counts)[name]
+    if average is None:
+        return values
+    if average == "micro":  # each error is a false positive of one class, a false negative of one
+        return float(np.trace(counts) / counts.sum())
+    occurs = counts.sum(0) + counts.sum(1) > 0
+    shares = occurs if average == "macro" else counts.sum(1)
+    return float((values * shares).sum() / shares.sum())
+
+
+def precision(counts: Array, average: str | None = "macro") -> float | Array:
+    """Right among predicted, from a confusion matrix."""
+    return _averaged("precision", counts, average)
+
+
+def recall(counts: Array, average: str | None = "macro") -> float | Array:
+    """Right among actual, from a confusion matrix."""
+    return _averaged("recall", counts, average)
+
+
+def f1(counts: Array, average: str | None = "macro") -> float | Array:
+    """The harmonic mean of both, from a confusion matrix."""
+    return _averaged("f1", counts, average)
+
+
+def roc_auc(scores: Array, labels: Array, weights: Array | None = None) -> float:
+    """The share of pairs of a positive and a negative in order, half a pair where they are tied."""
+    w = _ones(labels, weights)
+    in_order = of_all = 0.0
+    for i in np.flatnonzero(labels):
+        for j in np.flatnonzero(np.asarray(labels) == 0):
+            won = 1.0 if scores[i] > scores[j] else 0.5 if scores[i] == scores[j] else 0.0
+            in_order += w[i] * w[j] * won
+            of_all += w[i] * w[j]
+    return in_order / of_all
+
+
+def average_precision(scores: Array, labels: Array, weights: Array | None = None) -> float:
+    """sum over the thresholds of (recall there - recall before) precision there."""
+    w, labels = _ones(labels, weights), np.asarray(labels).astype(bool)
+    total, recall_before = 0.0, 0.0
+    for threshold in sorted(set(scores[w > 0]), reverse=True):
+        chosen = scores >= threshold
+        right = w[chosen & labels].sum()
+        recall_here = right / w[labels].sum()
+        total += (recall_here - recall_before) * right / w[chosen].sum()
+        recall_before = recall_here
+    return float(total)

@@ -6,30 +6,13 @@ next state. A learning rate is a number or a function of the number of updates m
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from .float64 import Array, as_float64
+from .optimizer_protocol import Reference, Schedule, State, decayed, value_at, zeros
 
-Schedule = Callable[[int], float]
-State = dict[str, Any]
 Arrays = dict[Hashable, Array]
-
-
-class Reference(NamedTuple):
-    """An optimizer of one array."""
-
-    init: Callable[[Array], State]
-    update: Callable[[Array, State, Array], tuple[Array, State]]
-
-
-def _rate(learning_rate: float | Schedule, count: int) -> float:
-    return learning_rate(count) if callable(learning_rate) else learning_rate
-
-
-def _zeros(w: Array) -> Array:
-    return np.zeros(np.shape(w))
 
 
 def sgd(
@@ -47,13 +30,13 @@ def sgd(
     c = 1 - b if averaged else 1.0
 
     def init(w: Array) -> State:
-        return {"count": 0, "trace": _zeros(w)}
+        return {"count": 0, "trace": zeros(w)}
 
     def update(g: Array, state: State, w: Array) -> tuple[Array, State]:
         g = as_float64(g)
         v = b * state["trace"] + c * g
         direction = c * g + b * v if nesterov else v
-        rate = _rate(learning_rate, state["count"])
+        rate = value_at(learning_rate, state["count"])
         return -rate * direction, {"count": state["count"] + 1, "trace": v}
 
     return Reference(init, update)
@@ -80,7 +63,7 @@ def rmsprop(
 
     def init(w: Array) -> State:
         nu = np.full(np.shape(w), float(initial_scale))
-        return {"count": 0, "mu": _zeros(w), "nu": nu, "trace": _zeros(w)}
+        return {"count": 0, "mu": zeros(w), "nu": nu, "trace": zeros(w)}
 
     def update(g: Array, state: State, w: Array) -> tuple[Array, State]:
         g, t = as_float64(g), state["count"] + 1
@@ -91,7 +74,7 @@ def rmsprop(
         if centered:  # a variance: below zero by rounding only
             n = np.maximum(n - (mu / correction) ** 2, 0.0)
         root = np.sqrt(n + eps) if eps_in_sqrt else np.sqrt(n) + eps
-        step = -_rate(learning_rate, state["count"]) * g / root
+        step = -value_at(learning_rate, state["count"]) * g / root
         trace = b * state["trace"] + step
         delta = step + b * trace if nesterov else trace
         return delta, {"count": t, "mu": mu, "nu": nu, "trace": trace}
@@ -114,7 +97,7 @@ def adam(
     """
 
     def init(w: Array) -> State:
-        return {"count": 0, "mu": _zeros(w), "nu": _zeros(w)}
+        return {"count": 0, "mu": zeros(w), "nu": zeros(w)}
 
     def update(g: Array, state: State, w: Array) -> tuple[Array, State]:
         g, t = as_float64(g), state["count"] + 1
@@ -124,7 +107,7 @@ def adam(
         if nesterov:
             m = b1 * mu / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t)
         n = nu / (1 - b2**t)
-        delta = -_rate(learning_rate, state["count"]) * m / (np.sqrt(n + eps_root) + eps)
+        delta = -value_at(learning_rate, state["count"]) * m / (np.sqrt(n + eps_root) + eps)
         return delta, {"count": t, "mu": mu, "nu": nu}
 
     return Reference(init, update)
@@ -149,9 +132,8 @@ def adamw(
 
     def update(g: Array, state: State, w: Array) -> tuple[Array, State]:
         delta, new_state = adam_update(g, state, w)
-        if decay_all or np.ndim(w) >= 2:
-            delta = delta - _rate(learning_rate, state["count"]) * weight_decay * as_float64(w)
-        return delta, new_state
+        rate = value_at(learning_rate, state["count"])
+        return delta - rate * decayed(w, weight_decay, decay_all), new_state
 
     return Reference(init, update)
 

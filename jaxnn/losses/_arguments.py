@@ -1,0 +1,59 @@
+"""What the losses do with their arguments: shapes that fit, one dtype, axes and masks."""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._arrays import accumulator_dtype, canonical_axes, is_inexact, promoted
+
+Axis = int | Sequence[int] | None
+
+
+def fitting(loss: str, **arguments: ArrayLike) -> tuple[jax.Array, ...]:
+    """The arguments in one dtype, float32 or wider; shapes that differ are refused."""
+    arrays = {name: jnp.asarray(value) for name, value in arguments.items()}
+    if len({array.shape for array in arrays.values()}) > 1:
+        (first, *others), shapes = arrays, [str(array.shape) for array in arrays.values()]
+        described = [f"{first} have shape {shapes[0]}"]
+        described += [f"{name} {shape}" for name, shape in zip(others, shapes[1:], strict=True)]
+        raise ValueError(
+            f"{loss}: {', '.join(described[:-1])} and {described[-1]}, expected equal shapes"
+        )
+    wide = [accumulator_dtype(a.dtype) for a in arrays.values() if is_inexact(a.dtype)]
+    dtype = functools.reduce(promoted, wide) if wide else jnp.result_type(float)
+    return tuple(array.astype(dtype) for array in arrays.values())
+
+
+def masked(
+    values: jax.Array, where: ArrayLike | None, loss: str, otherwise: float = 0
+) -> jax.Array:
+    """`values` where `where` is True, else 0 (or another number) with gradient 0."""
+    if where is None:
+        return values
+    where = jnp.asarray(where)
+    if where.shape != values.shape:
+        raise ValueError(f"{loss}: where has shape {where.shape}, expected shape {values.shape}")
+    return jnp.where(where, values, otherwise)
+
+
+def broadcast_mask(
+    loss: str, where: ArrayLike, shape: tuple[int, ...], new_axes: tuple[int, ...] = ()
+) -> jax.Array:
+    """`where`, given `new_axes` first, as booleans of the shape of the loss's first argument."""
+    expanded = jnp.expand_dims(jnp.asarray(where).astype(bool), new_axes)
+    try:
+        return jnp.broadcast_to(expanded, shape)
+    except ValueError as error:
+        raise ValueError(
+            f"{loss}: where has shape {jnp.shape(where)}, expected one that broadcasts to {shape}"
+        ) from error
+
+
+def all_axes(loss: str, axis: Axis, ndim: int) -> tuple[int, ...]:
+    """`axis` as non-negative axes in the order they are given in; every axis for None."""
+    given = tuple(range(ndim)) if axis is None else axis
+    canonical_axes(given, ndim, loss)
+    return tuple(a % ndim for a in (given if isinstance(given, Sequence) else (given,)))
