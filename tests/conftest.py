@@ -15,6 +15,13 @@ jax.config.update("jax_legacy_prng_key", "error")
 jax.config.update("jax_debug_key_reuse", True)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_programs_do_not_pile_up():
+    """Thousands of programs that run once would fill the memory."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def key():
     """A typed PRNG key."""

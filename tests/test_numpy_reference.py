@@ -595,8 +595,8 @@ CHECKED_BY = {
 def test_every_reference_is_checked():
     checked = {f for f, _, _ in CASES} | {f for f, _, _ in OPTIMIZERS} | set(CHECKED_BY)
     checked |= {getattr(schedules, name) for name, _, _ in SCHEDULES}
-    # Those in the table by test_reference_derivatives.py, schedules and metrics by test_schedules.py
-    # and test_metrics.py, which compare with optax and scikit-learn.
+    # Those in the table by test_reference_derivatives.py; schedules and metrics have tests of their
+    # own, which compare with optax and scikit-learn.
     in_table = {row.name.rpartition(".")[2] for row in FUNCTIONS}
     modules = (activations, dense, dropout, losses, network, normalization, optimizers)
     every = {f for m in (*modules, regularizers) for f in public_functions(m).values()}

@@ -137,8 +137,8 @@ def prodigy(
             zero_count(),
         )
 
-    def rate_of(state: ProdigyState) -> jax.Array:
-        """γ without its correction: the learning rate."""
+    def scheduled(state: ProdigyState) -> jax.Array:
+        """The learning rate that was given, the factor of d."""
         return hyperparameter(value_at(learning_rate, state.count), state.estim_lr.dtype)
 
     def update(
@@ -149,7 +149,7 @@ def prodigy(
         count = next_count(state.count)
         d = state.estim_lr
         dtype = d.dtype
-        gamma = rate_of(state) * d * jnp.sqrt(bias_factor(b2, count, d)) / bias_factor(b1, count, d)
+        gamma = scheduled(state) * d * jnp.sqrt(bias_factor(b2, count, d)) / bias_factor(b1, count, d)
         b3 = jnp.sqrt(hyperparameter(b2, dtype)) if beta3 is None else hyperparameter(beta3, dtype)
         growth = d / hyperparameter(estim_lr0, dtype)
 
@@ -190,6 +190,6 @@ def prodigy(
         return updates, ProdigyState(m, v, s, state.params0, d, numerator, count)
 
     def rates(before: PyTree, after: PyTree) -> dict[str, jax.Array]:
-        return {"": rate(rate_of(before) * before.estim_lr)}
+        return {"": rate(scheduled(before) * before.estim_lr)}
 
     return Optimizer(init, told(update, rates))
