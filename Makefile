@@ -24,7 +24,7 @@ test-all: ## The same and the slow tests, under the oldest and the newest Python
 	done
 
 pytest: $(VENV)/.test ## Run the tests and the doctests alone, one process per core
-	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadgroup $(PYTEST_ARGS)
 
 lint: $(VENV)/.test ## Run the linters and the type checker alone
 	$(BIN)/ruff check

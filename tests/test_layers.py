@@ -122,7 +122,11 @@ def test_integers_give_what_floats_give(row):
 
 
 @each_floating_layer
-@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype",
+    [pytest.param(np.float32, marks=pytest.mark.slow), np.float64],
+    ids=["float32", "float64"],
+)
 def test_numpy_arrays_give_what_jax_arrays_give(row, dtype):
     layer, params, state, x = drawn(row)
     on_device = jax.tree.map(jnp.asarray, (params, state, x))

@@ -1,6 +1,10 @@
 """Losses and metrics in `evaluate`, `fit` and `training_run`: the whole set's value, exactly."""
 
 import functools
+import os
+import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -48,12 +52,26 @@ def test_a_metric_with_several_values(batch_size):
 
 def test_data_on_several_devices_is_one_set():
     """Under `jit`, a sharded array is the whole array: nothing has to be merged."""
-    sharding = jax.sharding.NamedSharding(
-        jax.make_mesh((1,), ("devices",)), jax.sharding.PartitionSpec("devices")
-    )
+    automatic = (jax.sharding.AxisType.Auto,)
+    mesh = jax.make_mesh((1,), ("devices",), axis_types=automatic)
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("devices"))
     data = jax.device_put((SCORES, YES), sharding)
     got = nn.evaluate(nn.identity, {}, {}, data, metrics=AUC, batch_size=5)
     np.testing.assert_allclose(got["auc"], reference.roc_auc(SCORES, YES), rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_two_devices():
+    subprocess.run(
+        [sys.executable, "-m", "tests.metrics_on_two_devices"],
+        check=True,
+        cwd=pathlib.Path(__file__).parents[1],
+        env={
+            **os.environ,
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+            "JAX_PLATFORMS": "cpu",
+        },
+    )
 
 
 # Training: with a rate of 0 the model stays what it was, so each epoch sees the same predictions.

@@ -141,6 +141,7 @@ def test_zero_gradients_move_nothing(constructor):
     assert all((u == 0).all() for u in jax.tree.leaves(updates))
 
 
+@pytest.mark.slow
 @every_distinct_case
 @pytest.mark.usefixtures("x64")
 def test_complex_is_that_of_optax(case):

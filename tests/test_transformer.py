@@ -276,6 +276,7 @@ def test_decoding_in_bfloat16_keeps_the_dtypes_of_the_carry():
 # Training
 
 
+@pytest.mark.slow
 def test_a_decoder_learns_to_copy(key):
     """Each token is that of two steps before: one head has to look there."""
     rng = np.random.default_rng(3)

@@ -269,8 +269,8 @@ def test_long_sums_in_a_bf16_loop():
         return metric.update(sums, value[None]), None
 
     sums, _ = jax.lax.scan(step, metric.init(), jnp.ones(1000, jnp.bfloat16))
-    assert sums.total == 1000
-    assert sums.weight == 1000
+    assert sums.total.value == 1000
+    assert sums.weight.value == 1000
 
 
 def test_a_padded_last_batch_is_not_counted():

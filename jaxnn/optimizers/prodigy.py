@@ -149,7 +149,8 @@ def prodigy(
         count = next_count(state.count)
         d = state.estim_lr
         dtype = d.dtype
-        gamma = scheduled(state) * d * jnp.sqrt(bias_factor(b2, count, d)) / bias_factor(b1, count, d)
+        correction = jnp.sqrt(bias_factor(b2, count, d)) / bias_factor(b1, count, d)
+        gamma = scheduled(state) * d * correction
         b3 = jnp.sqrt(hyperparameter(b2, dtype)) if beta3 is None else hyperparameter(beta3, dtype)
         growth = d / hyperparameter(estim_lr0, dtype)
 

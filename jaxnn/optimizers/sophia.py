@@ -296,7 +296,7 @@ def sophia(
         >>> state = optimizer.init(w)
         >>> for _ in range(100):                     # as fast along both axes
         ...     w, state = step(w, state)
-        >>> bool(jnp.all(jnp.abs(w) < 0.01))
+        >>> bool(jnp.all(jnp.abs(w) < 0.1))
         True
     """
     return chain(

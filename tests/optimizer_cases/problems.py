@@ -111,7 +111,6 @@ def trajectory_in_torch(case: Case, rate: Any, torch: Any) -> Trajectory:
 
     def walk(is_wavy: bool) -> list[dict[str, np.ndarray]]:
         weights = {n: torch.from_numpy(w).requires_grad_() for n, w in initial_weights().items()}
-        torch.set_default_dtype(torch.float64)  # of the numbers that optimizers keep
         optimizer = case.torch(torch.optim, weights, case.rate)
         visited = [initial_weights()]
         for count in range(STEPS):
@@ -123,7 +122,11 @@ def trajectory_in_torch(case: Case, rate: Any, torch: Any) -> Trajectory:
             visited.append({name: w.detach().numpy().copy() for name, w in weights.items()})
         return visited[1:]
 
-    return _both_problems(walk)
+    torch.set_default_dtype(torch.float64)  # of the numbers that optimizers keep
+    try:
+        return _both_problems(walk)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 @contextmanager
