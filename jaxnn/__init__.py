@@ -77,14 +77,17 @@ from jaxnn.layers import (
 )
 from jaxnn.low_rank import lora, merge_lora
 from jaxnn.mixture import mixture_of_experts
+from jaxnn.saving import load, save, saved_metadata
 from jaxnn.sequences import bidirectional, recurrent, stacked_cell
 from jaxnn.summaries import summary
 from jaxnn.training import (
     FitResult,
     TrainState,
+    early_stopping,
     evaluate,
     fit,
     predict,
+    predict_with_spread,
     train_state,
     train_step,
     training_run,
@@ -118,6 +121,7 @@ __all__ = [
     "dense_general",
     "depthwise_conv",
     "dropout",
+    "early_stopping",
     "einsum",
     "elementwise",
     "embedding",
@@ -138,6 +142,7 @@ __all__ = [
     "instance_norm",
     "layer_norm",
     "learned_positions",
+    "load",
     "local_response_norm",
     "lora",
     "losses",
@@ -155,6 +160,7 @@ __all__ = [
     "pixel_shuffle",
     "pixel_unshuffle",
     "predict",
+    "predict_with_spread",
     "prelu",
     "recurrent",
     "regularizers",
@@ -164,6 +170,8 @@ __all__ = [
     "rms_norm",
     "rnn_cell",
     "rotary",
+    "save",
+    "saved_metadata",
     "schedules",
     "separable_conv",
     "serial",

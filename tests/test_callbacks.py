@@ -1,5 +1,6 @@
 """What `fit` calls while it trains, and what it shows."""
 
+import csv
 import io
 import sys
 
@@ -54,32 +55,6 @@ def test_a_true_result_stops_training():
     np.testing.assert_array_equal(result.history["loss"], full.history["loss"][:2])
 
 
-def test_early_stopping_waits_for_its_patience():
-    stop = nn.callbacks.early_stopping("loss", patience=3)
-    result = fitted(optimizer=nn.optimizers.sgd(0.0), shuffle=False, epochs=10, callbacks=[stop])
-    assert len(result.history["loss"]) == 4  # the first is the best, then three without better
-    improving = fitted(epochs=10, callbacks=[nn.callbacks.early_stopping(patience=3)])
-    assert len(improving.history["loss"]) == 10
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"patience": 0}, "patience is 0, expected at least 1"),
-        ({"min_delta": -1.0}, "min_delta is -1.0, expected at least 0"),
-        ({"mode": "low"}, "mode is 'low', expected 'min' or 'max'"),
-    ],
-)
-def test_bad_input_of_early_stopping(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        nn.callbacks.early_stopping(**arguments)
-
-
-def test_early_stopping_names_the_metrics_that_there_are():
-    with pytest.raises(ValueError, match=r"'val_accuracy', expected one of \['loss', 'val_loss'\]"):
-        fitted(callbacks=[nn.callbacks.early_stopping("val_accuracy")])
-
-
 def test_lines_show_epoch_loss_validation_and_throughput(capsys):
     fitted(progress="lines")
     line = capsys.readouterr().err.splitlines()[-1]
@@ -114,3 +89,59 @@ def test_a_missing_extra_is_named(monkeypatch):
 def test_an_unknown_progress_is_refused():
     with pytest.raises(ValueError, match="progress is 'none'"):
         fitted(progress="none")
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_log_as_a_table(tmp_path):
+    result = fitted(callbacks=[nn.callbacks.csv_log(tmp_path / "log.csv")])
+    rows = rows_of(tmp_path / "log.csv")
+    assert list(rows[0]) == ["epoch", "step", "seconds", "loss", "val_loss"]
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4]
+    assert [float(row["loss"]) for row in rows] == result.history["loss"].tolist()
+
+
+def test_a_log_goes_on_where_its_checkpoint_was(tmp_path):
+    def log():
+        return nn.callbacks.csv_log(tmp_path / "log.csv")
+
+    whole = fitted()
+    fitted(callbacks=[log()], checkpoint=tmp_path, epochs=2)
+    with open(tmp_path / "log.csv", "a") as file:
+        file.write("3,9,0.0,killed after the checkpoint,\n")
+    fitted(callbacks=[log()], checkpoint=tmp_path, resume=True)
+    rows = rows_of(tmp_path / "log.csv")
+    assert [float(row["loss"]) for row in rows] == whole.history["loss"].tolist()
+
+
+def test_a_log_for_tensorboard(tmp_path):
+    pytest.importorskip("tensorboardX")
+    result = fitted(callbacks=[nn.callbacks.tensorboard_log(tmp_path / "run")])
+    (file,) = (tmp_path / "run").iterdir()
+    seen = scalars(file)
+    for name, values in result.history.items():
+        np.testing.assert_allclose(seen[name], values, rtol=1e-6)
+    assert len(seen["running_loss"]) >= 4
+
+
+def scalars(file):
+    """The values by name in a file of events."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    data, values = file.read_bytes(), {}
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        event = Event.FromString(data[12 : 12 + length])
+        for value in event.summary.value:
+            values.setdefault(value.tag, []).append(value.simple_value)
+        data = data[16 + length :]
+    return values
+
+
+def test_a_missing_package_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(ImportError, match=r"jaxnn\[tensorboard\]"):
+        nn.callbacks.tensorboard_log("run")

@@ -88,6 +88,7 @@ NEEDS_NO_REFERENCE = {
     "optimizers.hutchinson_estimator_diag_hessian": "random: test_optimizers_zoo.py checks it",
     "optimizers.identity": "changes nothing",
     "optimizers.inject_hyperparams": "the optimizer that it makes",
+    "optimizers.loss_scale": "a number in the state",
     "optimizers.scale": "a product",
     "optimizers.scale_by_adadelta": "adadelta with rate -1",
     "optimizers.scale_by_adam": "adam with rate -1",

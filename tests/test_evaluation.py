@@ -60,7 +60,7 @@ def test_outputs_may_be_pytrees(variables):
     ("call", "error", "message"),
     [
         (lambda: nn.evaluate(MODEL, {}, {}, (X, Y)), ValueError, "loss and metrics are both None"),
-        (lambda: nn.evaluate(MODEL, {}, {}, X, loss=LOSS), TypeError, "expected a pair"),
+        (lambda: nn.evaluate(MODEL, {}, {}, X, loss=LOSS), TypeError, r"expected \(x, y\)"),
         (
             lambda: nn.evaluate(nn.identity, {}, {}, (X, Y), loss=LOSS),
             ValueError,

@@ -227,7 +227,11 @@ def test_a_label_outside_of_the_classes_is_refused_before_training(where, label)
 
 
 BAD = {
-    "one array": ({"data": X}, TypeError, r"data is an array of shape \(22, 3\), expected a pair"),
+    "one array": (
+        {"data": X},
+        TypeError,
+        r"data is an array of shape \(22, 3\), expected \(x, y\)",
+    ),
     "lengths": ({"data": (X, LABELS[:5])}, ValueError, r"different lengths \(0: 22, 1: 5\)"),
     "empty": ({"data": (X[:0], LABELS[:0])}, ValueError, "data has no examples"),
     "scalar": ({"data": (X, 1.0)}, ValueError, "data has a scalar"),

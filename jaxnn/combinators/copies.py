@@ -91,7 +91,8 @@ def ensemble(layer: Any, members: int) -> Layer:
     """The same layer `members` times side by side, each with its own parameters, on the same input.
 
     `y[i] = layer(x)` with the parameters of member `i`: the members are vmapped, and cost about
-    what one costs while they are small.
+    what one costs while they are small. `fit` and `training_run` train each as it would be alone
+    with the key `jax.random.fold_in(key, i)`: on its own loss, gradient and order of the examples.
 
     Args:
         layer: a layer or a plain function of arrays. Further keywords that its `apply` declares
@@ -139,11 +140,19 @@ def ensemble(layer: Any, members: int) -> Layer:
         y, new_state = jax.vmap(member, axis_size=members)(params, state, keys)
         return y, new_state
 
-    return wrap(layer, apply, init)
+    whole = wrap(layer, apply, init)
+    whole.apply.members = layer, members  # type: ignore[attr-defined]
+    return whole
 
 
-def copy_keys(combinator: str, key: jax.Array | None, n: int) -> jax.Array | None:
-    """A key for each copy: it depends on the copy's number alone."""
+def members_of(layer: Layer) -> tuple[Layer, int | None]:
+    """The layer that an ensemble is made of, and how many; a layer that is none, and None."""
+    found: tuple[Layer, int | None] = getattr(layer.apply, "members", (layer, None))
+    return found
+
+
+def copy_keys(combinator: str, key: jax.Array | None, n: int) -> Any:
+    """A key for each copy, None for None: it depends on the copy's number alone."""
     if key is None:
         return None
     check_key(combinator, key)

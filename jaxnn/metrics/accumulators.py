@@ -160,6 +160,12 @@ def merge_all(stacked: PyTree) -> PyTree:
 # For loops, where an accumulator keeps its shape
 
 
+def keeps_examples(accumulator: PyTree) -> bool:
+    """Whether an accumulator grows with the number of examples."""
+    nodes = jax.tree.leaves(accumulator, is_leaf=_is_node)
+    return any(isinstance(node, Examples) for node in nodes)
+
+
 def blank(accumulator: PyTree, rows: int) -> PyTree:
     """Zeros like an accumulator, or its shapes, with room for the examples of `rows` rows."""
 

@@ -33,6 +33,7 @@ from jaxnn.optimizers.lbfgs import lbfgs, scale_by_lbfgs
 from jaxnn.optimizers.line_search import scale_by_zoom_linesearch, value_and_grad_from_state
 from jaxnn.optimizers.lion import lion, scale_by_lion, scale_by_sign, sign_sgd
 from jaxnn.optimizers.lookahead import lookahead
+from jaxnn.optimizers.loss_scaling import dynamic_loss_scale, loss_scale
 from jaxnn.optimizers.muon import MuonDimensionNumbers, muon, scale_by_muon
 from jaxnn.optimizers.noise import add_noise
 from jaxnn.optimizers.normalizing import centralize, normalize, normalize_by_update_norm
@@ -82,6 +83,7 @@ __all__ = [
     "clip",
     "clip_by_block_rms",
     "clip_by_global_norm",
+    "dynamic_loss_scale",
     "ema",
     "evaluation_params",
     "freeze",
@@ -95,6 +97,7 @@ __all__ = [
     "lbfgs",
     "lion",
     "lookahead",
+    "loss_scale",
     "masked",
     "muon",
     "nadam",

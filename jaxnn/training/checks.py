@@ -32,7 +32,7 @@ LOSSES_OF_CLASSES = (
     softmax_cross_entropy_with_integer_labels,
 )
 
-RESERVED = ("loss", "penalty", *MONITORS)
+RESERVED = ("loss", "penalty", "skipped", *MONITORS)
 
 
 def check_metrics(function: str, metrics: Mapping[str, Metric] | None) -> Metrics:
@@ -52,17 +52,26 @@ def check_metrics(function: str, metrics: Mapping[str, Metric] | None) -> Metric
     return pairs
 
 
+def check_reported(metrics: Any) -> None:
+    """Raise unless what a whole loss function reports are values by name, for the history."""
+    if not isinstance(metrics, Mapping):
+        raise TypeError(f"loss function: metrics are {metrics!r}, expected a dict of arrays")
+    for name in metrics:
+        if name in RESERVED or str(name).startswith("val_"):
+            raise ValueError(f"loss function: metrics has the name {name!r}, expected another")
+
+
 def check_labels(function: str, model: Layer, loss: Any, **pairs: Any) -> None:
     """Raise if an integer label is outside of the classes, which a compiled run cannot.
 
-    `pairs` are data sets (x, y) by name; None for one that is not there.
+    `pairs` are data sets by name, as `fit` takes them; None for one that is not there.
     """
     options: dict[str, Any] = {}
     while isinstance(loss, functools.partial):
         loss, options = loss.func, {**loss.keywords, **options}
     axis = options.get("axis", -1)
     given = {name: pair for name, pair in pairs.items() if pair is not None}
-    labels = {name: y for name, (_, y) in given.items() if _is_integer(y)}
+    labels = {name: y for name, (_, y, *_) in given.items() if _is_integer(y)}
     if loss not in LOSSES_OF_CLASSES or not isinstance(axis, int) or not labels:
         return
     example = example_of(next(iter(given.values()))[0])

@@ -1,4 +1,4 @@
-"""Data sets of pairs (x, y): checks on the host, batches on the device."""
+"""Data sets in memory: checks on the host, batches on the device."""
 
 from typing import Any
 
@@ -13,15 +13,22 @@ from jaxnn.paths import path_text
 from jaxnn.training.shuffle import shuffled_indices
 
 
-def on_device(function: str, name: str, data: Any) -> tuple[PyTree, int]:
-    """A pair (x, y) of pytrees as arrays of the device, and the number of examples.
+def on_device(function: str, name: str, data: Any, supervised: bool = True) -> tuple[PyTree, int]:
+    """A data set as arrays of the device, and the number of its examples.
 
     NumPy arrays are copied, never aliased.
     """
-    if not isinstance(data, (tuple, list)) or len(data) != 2:
-        raise TypeError(f"{function}: {name} is {_kind(data)}, expected a pair (x, y)")
-    arrays = jax.tree.map(device_array, tuple(data))
+    check_set(function, name, data, supervised)
+    arrays = jax.tree.map(device_array, tuple(data) if isinstance(data, list) else data)
     return arrays, count_examples(function, name, arrays)
+
+
+def check_set(function: str, name: str, data: Any, supervised: bool) -> None:
+    """Raise unless `data` has the form `(x, y)` or `(x, y, weights)`, if it is to have it."""
+    if supervised and not (isinstance(data, (tuple, list)) and len(data) in (2, 3)):
+        shape = getattr(data, "shape", None)
+        kind = type(data).__name__ if shape is None else f"an array of shape {tuple(shape)}"
+        raise TypeError(f"{function}: {name} is {kind}, expected (x, y) or (x, y, weights)")
 
 
 def device_array(leaf: Any) -> jax.Array:
@@ -64,7 +71,7 @@ def example_of(data: PyTree) -> PyTree:
 
 
 def take_batch(
-    data: PyTree, n: int, start: jax.Array, size: int, seeds: jax.Array | None = None
+    data: PyTree, n: int, start: Any, size: int, seeds: jax.Array | None = None
 ) -> PyTree:
     """`size` examples from position `start` on, in the order that `seeds` fix, if any."""
     if size == n:
@@ -73,8 +80,3 @@ def take_batch(
         return jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size), data)
     indices = shuffled_indices(seeds, n, start + jnp.arange(size, dtype=jnp.int32))
     return jax.tree.map(lambda leaf: leaf.at[indices].get(mode="promise_in_bounds"), data)
-
-
-def _kind(value: Any) -> str:
-    shape = getattr(value, "shape", None)
-    return type(value).__name__ if shape is None else f"an array of shape {tuple(shape)}"

@@ -4,37 +4,25 @@ A run is epochs of batches. Its carry is a `TrainState` and the sums of the curr
 metrics; at the end of an epoch the sums become a row of the history.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxnn._arrays import PyTree
-from jaxnn.layer import Layer, child_key
-from jaxnn.metrics import MeanAccumulator, mean
-from jaxnn.metrics.accumulators import blank, merge_into, summed
+from jaxnn.layer import child_key
+from jaxnn.metrics import MeanAccumulator
+from jaxnn.metrics.accumulators import blank, keeps_examples, merge_into, summed
 from jaxnn.optimizers.averaging import evaluation_params
-from jaxnn.optimizers.base import Optimizer
-from jaxnn.training.checks import Metrics
-from jaxnn.training.data import example_of, take_batch
-from jaxnn.training.evaluation import Loss, evaluation_sums, metric_sums, metric_values
-from jaxnn.training.monitor import Monitor, measured
+from jaxnn.training.best import Best, better_of, nothing_yet
+from jaxnn.training.evaluation import evaluation_sums, metric_values, sums_of_batches
+from jaxnn.training.monitor import measured
+from jaxnn.training.nonfinite import Trouble, bad_parts, no_trouble, noted
 from jaxnn.training.shuffle import epoch_seeds
-from jaxnn.training.step import LossFunction, TrainState, train_state, train_step
+from jaxnn.training.step import TrainState, take_step, train_state
+from jaxnn.training.task import Task, loss_and_sums, reported_by_loss
 
-
-class Task(NamedTuple):
-    """What is trained and how: all that a compiled run depends on besides arrays."""
-
-    model: Layer
-    loss: Loss
-    optimizer: Optimizer
-    regularizer: Callable[[PyTree], Any] | None
-    metrics: Metrics
-    batch_size: int | None
-    shuffle: bool
-    monitor: Monitor = ()
+Row = dict[str, Any]
 
 
 class Epoch(NamedTuple):
@@ -60,53 +48,58 @@ class Epoch(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """What a run carries from step to step."""
+    """What a run carries from step to step.
+
+    `best` and `trouble` are None where nobody asked for them; no step changes anything once
+    `stopped` is true.
+    """
 
     train: TrainState
     sums: dict[str, PyTree]
-
-
-def supervised_loss(task: Task) -> LossFunction:
-    """The mean loss of a batch plus the penalty; the metrics are the sums over the batch."""
-
-    def loss_fn(
-        params: PyTree, state: PyTree, batch: Any, key: jax.Array
-    ) -> tuple[jax.Array, tuple[PyTree, PyTree]]:
-        x, y = batch
-        predictions, state = task.model.apply(params, state, x, key=key, train=True)
-        sums = metric_sums(task.loss, task.metrics, predictions, y)
-        objective = mean().compute(sums["loss"])
-        if task.regularizer is not None:
-            penalty = task.regularizer(params).astype(objective.dtype)
-            weight = sums["loss"].weight
-            sums["penalty"] = MeanAccumulator(summed(penalty * weight.total()), weight)
-            objective = objective + penalty
-        return objective, (state, {"sums": sums})
-
-    return loss_fn
+    stopped: jax.Array
+    best: Best | None
+    trouble: Trouble | None
 
 
 def start(
-    task: Task, key: jax.Array, data: PyTree, params: PyTree = None, state: PyTree = None
+    task: Task, key: jax.Array, example: PyTree, rows: int | None, params: PyTree, state: PyTree
 ) -> Carry:
-    """The carry before the first step; parameters and state are made if they are not given."""
+    """The carry before the first step, of one member; parameters are made if they are None.
+
+    `example` has the shapes of a batch of size 1; metrics that keep examples get room for `rows`,
+    which is None where the number of examples is not known.
+    """
     if params is None:
-        params, state = task.model.init(child_key(key, "init"), example_of(data[0]))
+        assert task.model is not None
+        params, state = task.model.init(child_key(key, "init"), example[0])
     train = train_state(params, state, task.optimizer, child_key(key, "steps"))
-    return Carry(train, zero_sums(task, train, data))
+    return Carry(
+        train,
+        zero_sums(task, train, example, rows),
+        jnp.zeros((), bool),
+        None if task.best is None else nothing_yet(task.best, params, state),
+        None if task.on_nonfinite is None else no_trouble(params),
+    )
 
 
-def zero_sums(task: Task, train: TrainState, data: PyTree) -> dict[str, PyTree]:
+def zero_sums(
+    task: Task, train: TrainState, example: PyTree, rows: int | None
+) -> dict[str, PyTree]:
     """The accumulators of an epoch before its first batch."""
 
     def sums(train: TrainState, batch: Any) -> dict[str, PyTree]:
-        _, (_, metrics) = supervised_loss(task)(train.params, train.state, batch, train.key)
+        _, (_, sums) = loss_and_sums(task)(train.params, train.state, batch, train.key)
         params, opt_state = train.params, train.opt_state
         seen = measured(task.monitor, task.optimizer, params, params, opt_state, opt_state)
-        return metrics["sums"] | _one_step(seen)  # type: ignore[no-any-return]
+        return sums | _one_step(seen)  # type: ignore[no-any-return]
 
-    shapes = jax.eval_shape(sums, train, example_of(data))
-    return blank(shapes, len(jax.tree.leaves(data)[0]))  # type: ignore[no-any-return]
+    shapes = jax.eval_shape(sums, train, example)
+    if rows is None and keeps_examples(shapes):
+        raise ValueError(
+            "fit: metrics has one that needs all examples at once, expected others: how many "
+            "there are in an epoch is not known"
+        )
+    return blank(shapes, rows or 0)  # type: ignore[no-any-return]
 
 
 def _one_step(seen: dict[str, jax.Array]) -> dict[str, PyTree]:
@@ -117,23 +110,42 @@ def _one_step(seen: dict[str, jax.Array]) -> dict[str, PyTree]:
     }
 
 
-def step(
-    task: Task,
-    epoch: Epoch,
-    carry: Carry,
-    data: PyTree,
-    seeds: jax.Array | None,
-    position: Any,
-    size: int,
+def step(task: Task, carry: Carry, batch: PyTree, first: Any) -> Carry:
+    """The step of one member on a batch whose examples go from `first` on in the epoch."""
+    done = take_step(loss_and_sums(task), task.optimizer, task.monitor, carry.train, batch)
+    sums = merge_into(carry.sums, done.metrics | _one_step(done.seen), first)
+    after = carry._replace(train=done.train, sums=sums)
+    if task.on_nonfinite is not None:
+        return _guarded(task, carry, after, *bad_parts(done.loss, done.grads, done.train.opt_state))
+    if task.members is not None and task.best is not None:  # others may still train
+        return _where(carry.stopped, carry, after)
+    return after
+
+
+def with_key(carry: Carry, key: Any) -> Carry:
+    """The carry with another key: None where a choice between two must not touch it."""
+    return carry._replace(train=carry.train._replace(key=key))
+
+
+def _guarded(
+    task: Task, before: Carry, after: Carry, bad_loss: jax.Array, bad_leaves: jax.Array
 ) -> Carry:
-    """The step on the batch of `size` at `position` of the epoch."""
-    batch = take_batch(data, epoch.n, position * epoch.size, size, seeds)
-    one_step = train_step(supervised_loss(task), task.optimizer, monitor=task.monitor)
-    train, metrics = one_step(carry.train, batch)
-    sums = metrics.pop("sums")
-    seen = {name: value for name, value in metrics.items() if name != "loss"}
-    first = position * epoch.size
-    return Carry(train, merge_into(carry.sums, sums | _one_step(seen), first))
+    """`after`, unless the step was bad: then nothing but its number and what is noted of it."""
+    assert before.trouble is not None
+    step = before.train.step
+    bad = (bad_loss | jnp.any(bad_leaves)) & ~before.stopped
+    held = _where(bad | before.stopped, before, after)
+    trouble = noted(before.trouble, step, bad_loss, bad_leaves, bad)
+    if task.on_nonfinite != "skip":
+        return held._replace(trouble=trouble, stopped=before.stopped | bad)
+    moved = jnp.where(before.stopped, step, step + 1)
+    return held._replace(trouble=trouble, train=held.train._replace(step=moved))
+
+
+def _where(condition: jax.Array, ours: Carry, theirs: Carry) -> Carry:
+    return jax.tree.map(  # type: ignore[no-any-return]
+        lambda a, b: a if a is b else jnp.where(condition, a, b), ours, theirs
+    )
 
 
 def order(task: Task, epoch: Epoch, key: jax.Array, number: Any) -> jax.Array | None:
@@ -143,23 +155,67 @@ def order(task: Task, epoch: Epoch, key: jax.Array, number: Any) -> jax.Array | 
     return epoch_seeds(child_key(key, "shuffle"), number)
 
 
-def finish(task: Task, carry: Carry, validation: PyTree | None) -> tuple[Carry, dict[str, Any]]:
-    """The row of the history, and the carry with its sums at zero."""
+def finish(task: Task, carry: Carry, validation: PyTree | None) -> tuple[Carry, Row]:
+    """The carry of one member after an epoch, its sums at zero, and the row of the history."""
+    measured = {} if validation is None else validate(task, carry.train, validation)
+    return finish_with(task, carry, measured)
+
+
+def finish_with(task: Task, carry: Carry, measured: dict[str, PyTree]) -> tuple[Carry, Row]:
+    """`finish`, with the accumulators over the validation set."""
     row = metric_values(task.metrics, carry.sums)
-    if validation is not None:
-        row |= validate(task, carry.train, validation)
-    return Carry(carry.train, jax.tree.map(jnp.zeros_like, carry.sums)), row
+    of_validation = metric_values(task.metrics, measured)
+    row |= {f"val_{name}": value for name, value in of_validation.items()}
+    was_stopped, best, stopped, trouble = carry.stopped, carry.best, carry.stopped, carry.trouble
+    if trouble is not None:
+        if task.on_nonfinite == "skip":
+            row["skipped"] = trouble.skipped
+        trouble = trouble._replace(skipped=jnp.zeros_like(trouble.skipped))
+    if task.best is not None:
+        assert best is not None
+        train = carry.train
+        params = evaluation_params(train.opt_state, train.params)
+        now, over = better_of(task.best, best, row, params, train.state)
+        best = jax.tree.map(lambda old, new: jnp.where(was_stopped, old, new), best, now)
+        stopped = stopped | over
+    if can_stop(task):
+        row = {name: jnp.where(was_stopped, jnp.nan, value) for name, value in row.items()}
+    sums = jax.tree.map(jnp.zeros_like, carry.sums)
+    return Carry(carry.train, sums, stopped, best, trouble), row
 
 
-def validate(task: Task, train: TrainState, validation: PyTree) -> dict[str, Any]:
-    """The loss and metrics on the validation set, with names that begin with "val_"."""
-    sums = evaluation_sums(
-        task.model,
-        task.loss,
-        task.metrics,
-        evaluation_params(train.opt_state, train.params),
-        train.state,
-        validation,
-        task.batch_size,
+def can_stop(task: Task) -> bool:
+    """Whether anything in the program may stop a run before its end."""
+    waits = task.best is not None and task.best.patience is not None
+    return waits or task.on_nonfinite in ("raise", "stop")
+
+
+def validate(task: Task, train: TrainState, data: PyTree) -> dict[str, PyTree]:
+    """The accumulators of the loss and the metrics over the validation set, of one member."""
+    params = evaluation_params(train.opt_state, train.params)
+    if task.model is None:
+        return sums_of_batches(
+            lambda batch: reported_by_loss(task, params, train.state, batch, None)[2],
+            data,
+            task.batch_size,
+        )
+    return evaluation_sums(
+        task.model, task.loss, task.metrics, params, train.state, data, task.batch_size
     )
-    return {f"val_{name}": value for name, value in metric_values(task.metrics, sums).items()}
+
+
+def last(carry: Carry) -> tuple[PyTree, PyTree]:
+    """The params and state of one member where it stands, as they are validated."""
+    train = carry.train
+    return evaluation_params(train.opt_state, train.params), train.state
+
+
+def result(task: Task, carry: Carry) -> tuple[PyTree, PyTree]:
+    """The params and state that a run of one member ends with: the best, if it stops early."""
+    if task.best is None or task.best.patience is None:
+        return last(carry)
+    best = carry.best
+    assert best is not None
+    return jax.tree.map(  # type: ignore[no-any-return]
+        lambda b, now: jnp.where(best.epoch >= 0, b, now), (best.params, best.state), last(carry)
+    )

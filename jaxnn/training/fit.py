@@ -1,6 +1,7 @@
 """The host's view of a training run."""
 
 from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from typing import Any, NamedTuple
 
 import jax
@@ -9,33 +10,42 @@ import numpy as np
 
 from jaxnn._arrays import PyTree, check_count, check_key
 from jaxnn.callbacks import Callback, Event
-from jaxnn.layer import as_layer
+from jaxnn.combinators.copies import copy_keys
+from jaxnn.layer import child_key
 from jaxnn.metrics import Metric
-from jaxnn.optimizers.averaging import evaluation_params
-from jaxnn.optimizers.base import check_optimizer
 from jaxnn.training import engine, program
-from jaxnn.training.checks import check_labels, check_metrics
-from jaxnn.training.data import effective_batch_size, on_device
-from jaxnn.training.evaluation import Loss
+from jaxnn.training.best import EarlyStopping
+from jaxnn.training.checkpoints import Checkpoints, best_to_keep
+from jaxnn.training.checks import check_labels
+from jaxnn.training.data import check_set, effective_batch_size, on_device
+from jaxnn.training.feeds import Feed, Resident, Streamed
 from jaxnn.training.host import Host
-from jaxnn.training.monitor import check_monitor
+from jaxnn.training.interrupts import interruptible
+from jaxnn.training.nonfinite import CHOICES, described
 from jaxnn.training.progress import progress_callback
+from jaxnn.training.sources import as_source, is_streamed
+from jaxnn.training.task import Task, check_initial, checked_task
 
 
 class FitResult(NamedTuple):
-    """What `fit` returns: `history` has an array for each metric, one value per finished epoch."""
+    """What `fit` returns: `history` has an array for each metric, one value per finished epoch.
+
+    `reason` says why training ended: "epochs" if all were done, "early_stopping", "callback",
+    "interrupted" by Ctrl-C, or "nonfinite".
+    """
 
     params: PyTree
     state: PyTree
     history: dict[str, np.ndarray]
     opt_state: PyTree
+    reason: str
 
 
 def fit(
     model: Any,
     data: Any,
     *,
-    loss: Loss,
+    loss: Callable[[Any, Any], Any] | None = None,
     optimizer: Any,
     key: jax.Array,
     epochs: int,
@@ -45,36 +55,53 @@ def fit(
     regularizer: Callable[[PyTree], Any] | None = None,
     shuffle: bool = True,
     monitor: Sequence[str] = (),
+    early_stopping: EarlyStopping | None = None,
+    on_nonfinite: str | None = None,
     callbacks: Sequence[Callback | Callable[[Event], Any]] = (),
     progress: bool | str | None = None,
     params: PyTree = None,
     state: PyTree = None,
+    checkpoint: str | PathLike[str] | None = None,
+    resume: bool = False,
 ) -> FitResult:
     """Train a model: `training_run` as seen from the host, with progress and callbacks.
 
-    The run is one compiled program that is told how many steps to take. `fit` calls it with as
-    many as fill a fifth of a second, so that a tiny network does not wait for the host and a large
-    one is not silent; how a run is cut never changes a number. With the same key, the result
-    equals that of `training_run` to rounding. A second call with the same model, loss, optimizer,
-    metrics and shapes compiles nothing.
+    For data in memory, the run is one compiled program that is told how many steps to take. `fit`
+    calls it with as many as fill a fifth of a second, so that a tiny network does not wait for
+    the host and a large one is not silent; how a run is cut never changes a number. With the same
+    key, the result equals that of `training_run` to rounding. A second call with the same model,
+    loss, optimizer, metrics and shapes compiles nothing. The first Ctrl-C ends training after the
+    steps under way and `fit` returns what was learned.
 
     Args:
-        model: a `Layer`, or a plain function of arrays.
-        data: a pair `(x, y)` of arrays, or pytrees of arrays, with the examples along axis 0.
+        model: a `Layer`, or a plain function of arrays. An `ensemble` trains its members side by
+            side, each as it would be alone. Without `loss`, a whole loss function,
+            `loss_fn(params, state, batch, key) -> (loss, (state, metrics))` as in `train_step`:
+            its `metrics` are averaged over the examples of an epoch, and on a validation set its
+            `key` is None.
+        data: `(x, y)` or `(x, y, weights)`, arrays or pytrees of arrays with the examples along
+            axis 0; for a loss function, any pytree of such arrays. Data with an `np.memmap` are
+            read batch by batch. Or batches that somebody else makes: an iterable, or a function
+            of the number of the epoch that returns one; a thread draws them ahead.
         loss: `loss(predictions, y) -> values` of shape `(batch, ...)`, as any of `nn.losses`; the
-            objective is their mean.
+            objective is their mean, by the weights of the examples if there are any.
         optimizer: an `Optimizer` or optax transformation.
         key: a typed PRNG key: initial parameters, order of the examples and noise follow from it.
         epochs: how many times to go through the data.
         batch_size: the examples in a step; None for all of them. If it does not divide their
-            number, the last batch of an epoch is smaller.
-        validation: a pair `(x, y)` on which loss and metrics are evaluated after each epoch.
+            number, the last batch of an epoch is smaller. Batches of an iterable are what they are.
+        validation: as `data`; loss and metrics are evaluated on it after each epoch.
         metrics: `nn.metrics` by name, for the history.
         regularizer: a penalty on the params that is added to the objective, as any of
             `nn.regularizers`.
-        shuffle: whether each epoch has its own random order.
+        shuffle: whether each epoch has its own random order; that of an iterable is its own.
         monitor: what else is in the history, the mean over the steps of each epoch: any of
             "learning_rate", "gradient_norm" and "update_norm", see `train_step`.
+        early_stopping: `nn.early_stopping(...)`: the params and state of the best epoch are
+            returned.
+        on_nonfinite: what to do about a step whose loss or gradient is infinite or NaN: None for
+            nothing; "raise", an error that names the step and the leaves; "skip" to leave it out
+            (the history counts them as "skipped"); "stop" to end training before it.
         callbacks: `nn.callbacks.Callback`s, or plain functions of an `Event`, called after each
             epoch; a true result stops training.
         progress: True for a bar (with the extra `progress`) in a terminal and lines elsewhere,
@@ -82,18 +109,28 @@ def fit(
             for either anywhere.
         params: initial parameters; None to make them.
         state: initial state, if `params` is given.
+        checkpoint: a directory. `last.safetensors` in it is written about once a minute and at
+            the end and has all that is needed to go on; `best.safetensors` has
+            `{"params": ..., "state": ...}` of the best epoch so far, by `early_stopping`, else by
+            the loss on the validation set, if there is one, else by the loss.
+        resume: whether to go on from what is in `checkpoint`, if anything is: on the same machine
+            with the same versions, bit for bit as if training had never been interrupted. The
+            other arguments must be those of the first call, but for `epochs`. An iterable, or
+            function, must give the same batches again.
 
     Returns:
-        A `FitResult`: `params`, `state`, `history` and `opt_state`. The history has "loss"
-        (without the penalty), "penalty" and each metric, as seen in training, and with "val_"
-        before the name on the validation set. The params that are validated, given to callbacks
-        and returned are those of `nn.optimizers.evaluation_params`: an average, if the optimizer
-        keeps one.
+        A `FitResult`: `params`, `state`, `history`, `opt_state` and `reason`. The history has
+        "loss" (without the penalty), "penalty" and each metric, as seen in training, and with
+        "val_" before the name on the validation set; for an ensemble each array has a second axis
+        for the members. The params that are validated, given to callbacks and returned are those
+        of `nn.optimizers.evaluation_params`: an average, if the optimizer keeps one.
 
     Raises:
+        FileExistsError: `checkpoint` has a run, and `resume` is false.
+        FloatingPointError: `on_nonfinite` is "raise", and a loss or gradient is not finite.
         TypeError: an argument is of the wrong kind.
         ValueError: an argument is out of range; the data's lengths differ; a label is outside the
-            classes.
+            classes; the checkpoint is damaged, or of another run.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -106,44 +143,72 @@ def fit(
     """
     check_key("fit", key)
     check_count("fit", "epochs", epochs)
-    check_optimizer(optimizer, "fit: optimizer")
-    if not callable(loss):
-        raise TypeError(f"fit: loss is {loss!r}, expected a function of (predictions, y)")
-    task = engine.Task(
-        as_layer(model, "fit: model"),
+    task = checked_task(
+        "fit",
+        model,
         loss,
         optimizer,
-        regularizer,
-        check_metrics("fit", metrics),
-        batch_size,
-        shuffle,
-        check_monitor("fit", monitor),
+        metrics=metrics,
+        regularizer=regularizer,
+        batch_size=batch_size,
+        shuffle=shuffle,
+        monitor=monitor,
+        early_stopping=early_stopping,
+        on_nonfinite=on_nonfinite,
+        outcomes=CHOICES,
     )
+    check_initial("fit", task, params)
+    if resume and checkpoint is None:
+        raise ValueError("fit: resume is True and checkpoint is None, expected a directory")
+    if checkpoint is not None and task.best is None:
+        task = task._replace(best=best_to_keep(validation is not None))
     hooks = [_as_callback(callback) for callback in callbacks]
-    data, n = on_device("fit", "data", data)
-    epoch = engine.Epoch(n, effective_batch_size("fit", batch_size, n))
-    if validation is not None:
-        validation, _ = on_device("fit", "validation", validation)
+    keys = key if task.members is None else copy_keys("fit", key, task.members)
+    feed = _feed(task, epochs, keys, data, validation)
     if params is not None:
         params, state = _copy(params), _copy({} if state is None else state)
+    bar = progress_callback(progress, feed.steps_per_epoch, epochs)
+    host = Host(task, feed, feed.start(keys, params, state), epochs, hooks, bar)
+    keeper = None if checkpoint is None else Checkpoints(checkpoint, host, key, resume)
+    with interruptible() as interrupt:
+        try:
+            while not host.is_over and not interrupt.is_set():
+                host.advance()
+                if keeper is not None:
+                    keeper.save_if_due()
+        finally:
+            feed.close()
+        if keeper is not None:
+            keeper.save()
+    host.end()
+    carry = host.run.carry
+    if on_nonfinite == "raise" and carry.trouble is not None and np.any(carry.trouble.step >= 0):
+        raise FloatingPointError(f"fit: {described(carry.trouble, carry.train.params)}")
+    params, state = program.results(task, carry)
+    return FitResult(params, state, host.history(), carry.train.opt_state, host.reason)
 
-    check_labels("fit", task.model, loss, data=data, validation=validation)
-    bar = progress_callback(progress, epoch.steps * epochs)
 
-    run = Host(epoch, epochs, [*hooks, *([bar] if bar else [])])
-    carry, history = program.start(task, epochs, key, data, validation, params, state)
-    while run.step < run.steps and not run.stopped:
-        target = run.next_target()
-        carry, history, running_loss = program.run_until(
-            task, epoch, carry, history, key, data, validation, target
-        )
-        run.advance(target, carry, history, running_loss)
-    run.end(carry, history)
-    finished = run.step // epoch.steps
-    rows = {name: np.array(values)[:finished] for name, values in history.items()}
-    train = carry.train
-    params = evaluation_params(train.opt_state, train.params)
-    return FitResult(params, train.state, rows, train.opt_state)
+def _feed(task: Task, epochs: int, key: jax.Array, data: Any, validation: Any) -> Feed:
+    """What brings the data: from the device's memory, unless some are streamed."""
+    supervised = task.model is not None
+    order_key = child_key(key, "shuffle") if task.shuffle and task.members is None else None
+    if is_streamed(data) or is_streamed(validation):
+        source = as_source("fit", "data", data, batch_size=task.batch_size, shuffle_key=order_key)
+        check_set("fit", "data", source.example, supervised)
+        if is_streamed(validation):
+            validation = as_source(
+                "fit", "validation", validation, batch_size=task.batch_size, shuffle_key=None
+            )
+        elif validation is not None:
+            validation, _ = on_device("fit", "validation", validation, supervised)
+        return Streamed(task, epochs, source, validation)
+    data, n = on_device("fit", "data", data, supervised)
+    if validation is not None:
+        validation, _ = on_device("fit", "validation", validation, supervised)
+    if task.model is not None:
+        check_labels("fit", task.model, task.loss, data=data, validation=validation)
+    epoch = engine.Epoch(n, effective_batch_size("fit", task.batch_size, n))
+    return Resident(task, epochs, epoch, key, data, validation)
 
 
 def _as_callback(callback: Any) -> Callback:

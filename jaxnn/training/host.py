@@ -1,88 +1,120 @@
 """The host's side of `fit`: how long a chunk of steps is, and who is told of it."""
 
 import time
-from typing import Any
 
-import jax
 import numpy as np
 
 from jaxnn.callbacks import Callback, Event
-from jaxnn.optimizers.averaging import evaluation_params
-from jaxnn.training import engine
 from jaxnn.training.evaluation import reported
+from jaxnn.training.feeds import Feed
+from jaxnn.training.program import Run, last_params
+from jaxnn.training.task import Task
 
 SECONDS_PER_CHUNK = 0.2
 
 
 class Host:
-    """The host's side of a run: the length of the chunks and the calls of the callbacks."""
+    """Chunks of steps one after the other, and the calls of the callbacks between them."""
 
-    def __init__(self, epoch: engine.Epoch, epochs: int, callbacks: list[Callback]) -> None:
-        self.epoch, self.epochs, self.callbacks = epoch, epochs, callbacks
-        self.began = time.perf_counter()
-        self.step, self.steps = 0, epoch.steps * epochs
-        self.stopped = False
-        self.whole_epochs = any(callback.on_epoch for callback in callbacks)
+    def __init__(
+        self,
+        task: Task,
+        feed: Feed,
+        run: Run,
+        epochs: int,
+        hooks: list[Callback],
+        progress: Callback | None,
+    ) -> None:
+        self.task, self.feed, self.run, self.epochs = task, feed, run, epochs
+        self.hooks = hooks  # the user's
+        self.callbacks = [*hooks, *([] if progress is None else [progress])]
+        self.step = 0
+        self.seconds_before = 0.0  # in the runs that this one continues
+        self.stopped_by_callback = False
+        self.whole_epochs = any(callback.on_epoch for callback in hooks)
+        self._began = time.perf_counter()
         self._chunks: list[tuple[int, float]] = []
-        self._asked = time.perf_counter()
 
-    def next_target(self) -> np.int32:
-        """The step to run to: as many steps as fill the time of a chunk.
+    @property
+    def epoch(self) -> int:
+        """The number of finished epochs."""
+        return int(self.run.epoch)
 
-        The first two chunks are single steps, one to compile and one to measure.
+    @property
+    def stopped_by_itself(self) -> bool:
+        """Whether nothing in the run trains any more."""
+        return bool(np.all(np.asarray(self.run.carry.stopped)))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing more to do."""
+        return self.stopped_by_callback or self.stopped_by_itself or self.epoch >= self.epochs
+
+    @property
+    def reason(self) -> str:
+        """Why training ended."""
+        trouble = self.run.carry.trouble
+        if self.stopped_by_itself:
+            is_bad = trouble is not None and bool(np.all(np.asarray(trouble.step) >= 0))
+            return "nonfinite" if is_bad else "early_stopping"
+        if self.epoch >= self.epochs:
+            return "epochs"
+        return "callback" if self.stopped_by_callback else "interrupted"
+
+    @property
+    def seconds(self) -> float:
+        """The time in training, compilation included."""
+        return self.seconds_before + time.perf_counter() - self._began
+
+    def advance(self) -> None:
+        """Train for a chunk of steps, then call the callbacks.
+
+        The first two chunks are single steps, one to compile and one to measure; then each has as
+        many as fill the time of a chunk.
         """
-        self._asked = time.perf_counter()
         length = 1
         if len(self._chunks) > 1:
             steps, seconds = self._chunks[-1]
             length = max(1, int(steps * SECONDS_PER_CHUNK / max(seconds, 1e-9)))
-        target = min(self.step + length, self.steps)
-        if self.whole_epochs:
-            target = min(target, (self.step // self.epoch.steps + 1) * self.epoch.steps)
-        return np.int32(target)
-
-    def advance(
-        self, target: np.int32, carry: engine.Carry, history: Any, running_loss: jax.Array
-    ) -> None:
-        """Wait for the chunk, then call the callbacks."""
-        jax.block_until_ready(running_loss)
-        self._chunks = [*self._chunks[-1:], (int(target) - self.step, self._since_asked())]
-        self.step = int(target)
+        epoch, asked = self.epoch, time.perf_counter()
+        self.run, taken = self.feed.advance(self.run, length, self.whole_epochs)
+        self.run.loss.block_until_ready()
+        self.step += taken
+        self._chunks = [*self._chunks[-1:], (max(taken, 1), time.perf_counter() - asked)]
         if not self.callbacks:
             return
-        event = self._event(carry, history, float(running_loss))
-        at_epoch_end = self.step % self.epoch.steps == 0
+        event = self._event()
         for callback in self.callbacks:
             for function, due in (
                 (callback.on_step_chunk, True),
-                (callback.on_epoch, at_epoch_end),
+                (callback.on_epoch, self.epoch > epoch),
             ):
                 if function is not None and due and function(event):
-                    self.stopped = True
+                    self.stopped_by_callback = True
 
-    def end(self, carry: engine.Carry, history: Any) -> None:
+    def end(self) -> None:
         """Call the callbacks for the last time."""
         for callback in self.callbacks:
             if callback.on_end is not None:
-                last = self.step // self.epoch.steps - 1
-                loss = float(np.asarray(history["loss"])[last]) if last >= 0 else float("nan")
-                callback.on_end(self._event(carry, history, loss))
+                callback.on_end(self._event())
 
-    def _since_asked(self) -> float:
-        return time.perf_counter() - self._asked
+    def history(self) -> dict[str, np.ndarray]:
+        """The rows of the finished epochs."""
+        return {n: np.array(values)[: self.epoch] for n, values in self.run.history.items()}
 
-    def _event(self, carry: engine.Carry, history: Any, running_loss: float) -> Event:
-        finished, position = divmod(self.step, self.epoch.steps)
-        metrics = {name: reported(np.asarray(v)[finished - 1]) for name, v in history.items()}
+    def _event(self) -> Event:
+        finished, per_epoch = self.epoch, self.feed.steps_per_epoch
+        metrics = {n: reported(np.asarray(v)[finished - 1]) for n, v in self.run.history.items()}
+        params, state = last_params(self.task, self.run.carry)
         return Event(
             epoch=finished,
             epochs=self.epochs,
             step=self.step,
-            steps=self.steps,
-            examples=finished * self.epoch.n + position * self.epoch.size,
-            seconds=time.perf_counter() - self.began,
+            steps=None if per_epoch is None else per_epoch * self.epochs,
+            examples=self.feed.seen[0],
+            seconds=self.seconds,
             metrics=metrics if finished else {},
-            running_loss=running_loss,
-            params=evaluation_params(carry.train.opt_state, carry.train.params),
-            state=carry.train.state,
+            running_loss=float(self.run.loss),
+            params=params,
+            state=state,
         )

@@ -1,6 +1,7 @@
-"""The compiled program of `fit`: told by a number how many steps to take."""
+"""The compiled programs of `fit`."""
 
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,80 +9,187 @@ from jax import lax
 
 from jaxnn._arrays import PyTree
 from jaxnn.training import engine
+from jaxnn.training.data import example_of, take_batch
 from jaxnn.training.evaluation import metric_values
+from jaxnn.training.task import Task
+
+
+class Run(NamedTuple):
+    """Where a run stands: all that is needed to go on.
+
+    `epoch` counts finished epochs and `position` the steps of the current one; `loss` is None
+    inside of a program. With members side by side, `carry` has a leading axis for them,
+    and each row of the history too.
+    """
+
+    carry: engine.Carry
+    history: dict[str, jax.Array]
+    epoch: jax.Array
+    position: jax.Array
+    loss: Any
 
 
 # This program runs once: optimising it would take three times longer than it saves.
 @functools.partial(
-    jax.jit, static_argnums=(0, 1), compiler_options={"xla_backend_optimization_level": 1}
+    jax.jit, static_argnums=(0, 1, 2), compiler_options={"xla_backend_optimization_level": 1}
 )
 def start(
-    task: engine.Task,
+    task: Task,
     epochs: int,
+    rows: int | None,
     key: jax.Array,
     data: PyTree,
     validation: PyTree,
     params: PyTree,
     state: PyTree,
-) -> tuple[engine.Carry, dict[str, jax.Array]]:
-    """The carry before the first step, and the empty history."""
-    carry = engine.start(task, key, data, params, state)
-    _, row = jax.eval_shape(lambda: engine.finish(task, carry, validation))
-    rows = {name: jnp.full((epochs, *v.shape), jnp.nan, v.dtype) for name, v in row.items()}
-    return carry, rows
+) -> Run:
+    """The run before the first step: `key` and what is given of params and state by member.
+
+    Of `data` and `validation` only shapes and dtypes matter. `rows` is the number of examples in
+    an epoch, None if that is not known.
+    """
+    example = example_of(data)
+    own = task.beside(
+        lambda key, params, state: engine.start(task, key, example, rows, params, state), 0, 0, 0
+    )
+    carry = own(key, params, state)
+    of_epoch = task.beside(lambda carry: engine.finish(task, carry, validation), 0)
+    _, row = jax.eval_shape(of_epoch, carry)
+    history = {name: jnp.full((epochs, *v.shape), jnp.nan, v.dtype) for name, v in row.items()}
+    zero = jnp.zeros((), jnp.int32)
+    return with_loss(task, Run(carry, history, zero, zero, None))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def run_until(
-    task: engine.Task,
+    task: Task,
     epoch: engine.Epoch,
-    carry: engine.Carry,
-    history: dict[str, jax.Array],
+    run: Run,
     key: jax.Array,
     data: PyTree,
     validation: PyTree,
     stop: jax.Array,
-) -> tuple[engine.Carry, dict[str, jax.Array], jax.Array]:
-    """The steps until step `stop`, from wherever the carry stands, also inside of an epoch."""
-    Running = tuple[engine.Carry, dict[str, jax.Array], jax.Array]
+) -> Run:
+    """The steps up to step `stop` of the whole run, from wherever it stands, unless it is over."""
+    one_order = task.beside(lambda key, number: engine.order(task, epoch, key, number), 0, None)
 
-    def finish(running: Running, number: jax.Array) -> Running:
-        carry, history, _ = running
-        carry, row = engine.finish(task, carry, validation)
-        written = {name: history[name].at[number].set(value) for name, value in row.items()}
-        return carry, written, row["loss"]
+    def take(carry: engine.Carry, seeds: Any, position: Any, size: int) -> engine.Carry:
+        first = position * epoch.size
 
-    def one_epoch(running: Running) -> Running:
-        carry, history, loss = running
-        number = carry.train.step // epoch.steps
-        first = number * epoch.steps
-        seeds = engine.order(task, epoch, key, number)
+        def one(carry: engine.Carry, seeds: Any) -> engine.Carry:
+            batch = take_batch(data, epoch.n, first, size, seeds)
+            return engine.step(task, carry, batch, first)
 
-        def one_step(position: jax.Array, carry: engine.Carry) -> engine.Carry:
-            return engine.step(task, epoch, carry, data, seeds, position, epoch.size)
+        after: engine.Carry = task.beside(one, 0, None if seeds is None else 0)(carry, seeds)
+        return after
 
-        def last_step(carry: engine.Carry) -> engine.Carry:
-            return engine.step(task, epoch, carry, data, seeds, epoch.full, epoch.rest)
-
+    def part_of_epoch(run: Run) -> Run:
+        seeds = one_order(key, run.epoch)
         if epoch.steps == 1:  # the sums do not outlive the step: keep them out of the loop
-            fresh = engine.Carry(carry.train, jax.tree.map(jnp.zeros_like, carry.sums))
-            done, history, loss = finish(
-                (one_step(jnp.zeros((), jnp.int32), fresh), history, loss), number
-            )
-            return engine.Carry(done.train, carry.sums), history, loss
-        carry = lax.fori_loop(
-            carry.train.step - first, jnp.minimum(stop - first, epoch.full), one_step, carry
-        )
-        if epoch.rest:
-            is_last = (carry.train.step == first + epoch.full) & (carry.train.step < stop)
-            carry = lax.cond(is_last, last_step, lambda carry: carry, carry)
-        loss = metric_values((), {"loss": carry.sums["loss"]})["loss"]
-        return lax.cond(  # type: ignore[no-any-return]
-            carry.train.step == first + epoch.steps,
-            lambda running: finish(running, number),
-            lambda running: running,
-            (carry, history, loss),
-        )
+            fresh = run.carry._replace(sums=jax.tree.map(jnp.zeros_like, run.carry.sums))
+            done = finish(task, run._replace(carry=take(fresh, seeds, 0, epoch.n)), validation)
+            return done._replace(carry=done.carry._replace(sums=run.carry.sums))
+        target = jnp.minimum(stop - run.epoch * epoch.steps, epoch.full)
 
-    before = (carry, history, jnp.zeros((), history["loss"].dtype))
-    return lax.while_loop(lambda running: running[0].train.step < stop, one_epoch, before)
+        def unfinished(running: tuple[jax.Array, engine.Carry]) -> jax.Array:
+            position, carry = running
+            return (position < target) & ~_over(task, carry)
+
+        def next_step(running: tuple[jax.Array, engine.Carry]) -> tuple[jax.Array, engine.Carry]:
+            position, carry = running
+            return position + 1, take(carry, seeds, position, epoch.size)
+
+        position, carry = lax.while_loop(unfinished, next_step, (run.position, run.carry))
+        if epoch.rest:
+            is_last = position == epoch.full
+            is_last &= (stop > run.epoch * epoch.steps + epoch.full) & ~_over(task, carry)
+            position, carry = lax.cond(
+                is_last,
+                lambda carry: (position + 1, take(carry, seeds, epoch.full, epoch.rest)),
+                lambda carry: (position, carry),
+                carry,
+            )
+        run = Run(carry, run.history, run.epoch, position, None)
+        after: Run = lax.cond(
+            position == epoch.steps, lambda run: finish(task, run, validation), lambda run: run, run
+        )
+        return after
+
+    def is_on(run: Run) -> jax.Array:
+        return (run.epoch * epoch.steps + run.position < stop) & ~_over(task, run.carry)
+
+    return with_loss(task, lax.while_loop(is_on, part_of_epoch, run._replace(loss=None)))
+
+
+def finish(task: Task, run: Run, validation: PyTree, measured: PyTree = None) -> Run:
+    """The run after the end of an epoch, with its row in the history.
+
+    `measured` are accumulators over the validation set, where that is not at hand. An epoch in
+    which the run was stopped has no end.
+    """
+
+    def one(carry: engine.Carry, measured: Any) -> tuple[engine.Carry, engine.Row]:
+        if measured is not None:
+            return engine.finish_with(task, carry, measured)
+        return engine.finish(task, carry, validation)
+
+    carry, row = task.beside(one, 0, None if measured is None else 0)(run.carry, measured)
+    history = {
+        name: lax.dynamic_update_index_in_dim(run.history[name], value, run.epoch, 0)
+        for name, value in row.items()
+    }
+    after = Run(carry, history, run.epoch + 1, jnp.zeros_like(run.position), None)
+    if task.on_nonfinite not in ("raise", "stop"):
+        return after
+    return lax.cond(  # type: ignore[no-any-return]
+        _over(task, run.carry), lambda: run, lambda: after
+    )
+
+
+def _over(task: Task, carry: engine.Carry) -> jax.Array:
+    """Whether no member trains any more."""
+    return jnp.all(carry.stopped) if engine.can_stop(task) else jnp.zeros((), bool)
+
+
+def with_loss(task: Task, run: Run) -> Run:
+    """The run with its loss: over the current epoch so far, else over the last; NaN before."""
+    sums = {"loss": run.carry.sums["loss"]}
+    current = task.beside(lambda sums: metric_values((), sums)["loss"], 0)(sums)
+    loss = jnp.where(run.position > 0, current, run.history["loss"][run.epoch - 1])
+    return run._replace(loss=jnp.nanmean(loss) if task.members else loss)
+
+
+# Data that come batch by batch
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def step(task: Task, run: Run, batch: PyTree, first: Any) -> tuple[Run, jax.Array]:
+    """One step on a batch whose examples go from `first` on in the epoch, and a sign of its end."""
+    one = task.beside(lambda carry: engine.step(task, carry, batch, first), 0)
+    carry = one(run.carry)
+    moved = jnp.where(_over(task, run.carry), run.position, run.position + 1)
+    run = with_loss(task, Run(carry, run.history, run.epoch, moved, None))
+    return run, run.loss
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def measure(task: Task, train: Any, batch: PyTree) -> dict[str, PyTree]:
+    """The accumulators of the loss and the metrics over one batch of the validation set."""
+    whole = task._replace(batch_size=None)
+    return task.beside(lambda train: engine.validate(whole, train, batch), 0)(train)  # type: ignore[no-any-return]
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def finish_epoch(task: Task, run: Run, validation: PyTree, measured: PyTree = None) -> Run:
+    """`finish`, for the host."""
+    return with_loss(task, finish(task, run._replace(loss=None), validation, measured))
+
+
+def last_params(task: Task, carry: engine.Carry) -> tuple[PyTree, PyTree]:
+    """The params and state where the run stands."""
+    return task.beside(engine.last, 0)(carry)  # type: ignore[no-any-return]
+
+
+def results(task: Task, carry: engine.Carry) -> tuple[PyTree, PyTree]:
+    """The params and state to return."""
+    return task.beside(lambda carry: engine.result(task, carry), 0)(carry)  # type: ignore[no-any-return]

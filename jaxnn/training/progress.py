@@ -7,8 +7,10 @@ from typing import TextIO
 from jaxnn.callbacks import Callback, Event
 
 
-def progress_callback(progress: bool | str | None, steps: int) -> Callback | None:
-    """The callback for `fit`'s argument `progress`, in a run of so many steps."""
+def progress_callback(
+    progress: bool | str | None, steps_per_epoch: int | None, epochs: int
+) -> Callback | None:
+    """The callback for `fit`'s argument `progress`, in a run of so many epochs."""
     if progress not in (None, True, False, "bar", "lines"):
         raise ValueError(
             f"fit: progress is {progress!r}, expected True, False, None, 'bar' or 'lines'"
@@ -16,6 +18,7 @@ def progress_callback(progress: bool | str | None, steps: int) -> Callback | Non
     terminal = sys.stderr.isatty()
     if progress is False or (progress is None and not terminal):
         return None
+    steps = None if steps_per_epoch is None else steps_per_epoch * epochs
     if progress == "bar":
         return bar(steps)
     if progress == "lines" or not terminal or importlib.util.find_spec("tqdm") is None:
@@ -32,7 +35,7 @@ def _values(event: Event) -> list[str]:
     return [*texts, f"{event.examples / max(event.seconds, 1e-9):,.0f} examples/s"]
 
 
-def bar(steps: int, file: TextIO | None = None) -> Callback:
+def bar(steps: int | None, file: TextIO | None = None) -> Callback:
     """A progress bar by tqdm."""
     try:
         from tqdm import tqdm
@@ -41,6 +44,8 @@ def bar(steps: int, file: TextIO | None = None) -> Callback:
             "fit: progress='bar' needs tqdm, which the extra brings: pip install 'jaxnn[progress]'"
         ) from error
     form = "{desc} |{bar:20}| {elapsed}<{remaining}{postfix}"
+    if steps is None:
+        form = "{desc} {n_fmt} steps {elapsed}{postfix}"
     shown = tqdm(total=steps, desc="compiling", bar_format=form, file=file, dynamic_ncols=True)
 
     def on_step_chunk(event: Event) -> None:
@@ -56,18 +61,23 @@ def bar(steps: int, file: TextIO | None = None) -> Callback:
 
 
 def lines(file: TextIO | None = None, seconds_between: float = 1.0) -> Callback:
-    """A line for the latest state, at most one each `seconds_between`, and one at the end."""
+    """A line for the latest state now and then, and one at the end.
+
+    Between two lines are at least `seconds_between`, and a tenth of the time so far: a long run
+    does not fill a log.
+    """
     last_line = -seconds_between
     last_step = 0
 
     def show(event: Event) -> None:
         nonlocal last_line, last_step
         last_line, last_step = event.seconds, event.step
-        where = f"epoch {event.epoch}/{event.epochs}", f"step {event.step}/{event.steps}"
+        steps = "" if event.steps is None else f"/{event.steps}"
+        where = f"epoch {event.epoch}/{event.epochs}", f"step {event.step}{steps}"
         print("  ".join([*where, *_values(event)]), file=file or sys.stderr, flush=True)
 
     def on_step_chunk(event: Event) -> None:
-        if event.seconds - last_line >= seconds_between:
+        if event.seconds - last_line >= max(seconds_between, 0.1 * event.seconds):
             show(event)
 
     def on_end(event: Event) -> None:

@@ -8,21 +8,26 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnn._arrays import PyTree, check_count, check_key
-from jaxnn.layer import Layer, as_layer
+from jaxnn.combinators.copies import copy_keys
+from jaxnn.layer import Layer, refuse_constructor
 from jaxnn.metrics import Metric
-from jaxnn.optimizers.averaging import evaluation_params
-from jaxnn.optimizers.base import check_optimizer, is_optimizer
+from jaxnn.optimizers.base import identity, is_optimizer
 from jaxnn.training import engine
-from jaxnn.training.checks import check_metrics
-from jaxnn.training.data import count_examples, effective_batch_size
-from jaxnn.training.evaluation import Loss
-from jaxnn.training.monitor import check_monitor
+from jaxnn.training.best import EarlyStopping
+from jaxnn.training.data import (
+    check_set,
+    count_examples,
+    effective_batch_size,
+    example_of,
+    take_batch,
+)
+from jaxnn.training.task import Task, check_initial, checked_task
 
 
 def training_run(
     model: Any,
     *,
-    loss: Loss,
+    loss: Callable[[Any, Any], Any] | None = None,
     optimizer: Any,
     epochs: int,
     batch_size: int | None = None,
@@ -30,13 +35,23 @@ def training_run(
     regularizer: Callable[[PyTree], Any] | None = None,
     shuffle: bool = True,
     monitor: Sequence[str] = (),
+    early_stopping: EarlyStopping | None = None,
+    on_nonfinite: str | None = None,
 ) -> Callable[..., tuple[PyTree, PyTree, dict[str, jax.Array]]]:
     """A whole training run as one pure function, to be jitted, vmapped or differentiated.
 
+    Whatever depends on hyperparameters is made inside of a function of them, which may be traced
+    as any other: `model` and `optimizer` may be such functions, and for a loss, a regularizer or
+    anything else `training_run` itself is called inside of one.
+
     Args:
-        model: a `Layer`, or a function of the hyperparameters that returns one.
+        model: a `Layer`, or a function of the hyperparameters that returns one. An `ensemble`
+            trains its members side by side, each as it would be alone. Without `loss`, a whole
+            loss function, `loss_fn(params, state, batch, key) -> (loss, (state, metrics))` as in
+            `train_step`: its `metrics` are averaged over the examples of an epoch, and on a
+            validation set its `key` is None.
         loss: `loss(predictions, y) -> values` of shape `(batch, ...)`, as any of `nn.losses`; the
-            objective is their mean.
+            objective is their mean, by the weights of the examples if there are any.
         optimizer: an `Optimizer` or optax transformation, or a function of the hyperparameters
             that returns one.
         epochs: how many times to go through the data.
@@ -48,18 +63,27 @@ def training_run(
         shuffle: whether each epoch has its own random order.
         monitor: what else is in the history, the mean over the steps of each epoch: any of
             "learning_rate", "gradient_norm" and "update_norm", see `train_step`.
+        early_stopping: `nn.early_stopping(...)`: after it the history is NaN, and the params and
+            state of the best epoch are returned.
+        on_nonfinite: what to do about a step whose loss or gradient is infinite or NaN: None for
+            nothing, "skip" to leave it out (the history counts them as "skipped"), "stop" to end
+            training before it, the history being NaN from that epoch on.
 
     Returns:
-        `train(key, data, hyperparams=None, validation=None) -> (params, state, history)`. `data`
-        and `validation` are pairs `(x, y)` of arrays, or pytrees of arrays, with the examples
-        along axis 0. `history` has an array of length `epochs` for "loss" (without the penalty),
-        "penalty" and each metric, as seen in training, and with "val_" before the name for the
-        validation set, after each epoch. The params that are validated and returned are those of
-        `nn.optimizers.evaluation_params`: an average, if the optimizer keeps one.
+        `train(key, data, hyperparams=None, validation=None, *, params=None, state=None) ->
+        (params, state, history)`. `data` and `validation` are `(x, y)` or `(x, y, weights)`,
+        arrays or pytrees of arrays with the examples along axis 0; for a loss function, any
+        pytree of such arrays. `params` and `state` are where to begin, if given. `history` has an
+        array of length `epochs` for "loss" (without the penalty), "penalty" and each metric, as
+        seen in training, and with "val_" before the name for the validation set, after each
+        epoch; for an ensemble each array has a second axis for the members. The params that are
+        validated and returned are those of `nn.optimizers.evaluation_params`: an average, if the
+        optimizer keeps one.
 
     Raises:
-        TypeError: `optimizer` or a metric is not one.
-        ValueError: `epochs` or `batch_size` is less than 1; `monitor` has another name.
+        TypeError: an argument is of the wrong kind.
+        ValueError: `epochs` or `batch_size` is less than 1; a name is unknown; there is nothing
+            to begin with: a loss function, and no `params`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -74,57 +98,119 @@ def training_run(
         ((2, 100), True)
     """
     check_count("training_run", "epochs", epochs)
-    effective_batch_size("training_run", batch_size, 1)
-    metric_pairs = check_metrics("training_run", metrics)
-    watched = check_monitor("training_run", monitor)
-    if not isinstance(model, Layer) and not callable(model):
-        as_layer(model, "training_run: model")
-    if not callable(optimizer):
-        check_optimizer(optimizer, "training_run: optimizer")
+
+    def task_of(model: Any, optimizer: Any) -> Task:
+        return checked_task(
+            "training_run",
+            model,
+            loss,
+            optimizer,
+            metrics=metrics,
+            regularizer=regularizer,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            monitor=monitor,
+            early_stopping=early_stopping,
+            on_nonfinite=on_nonfinite,
+            outcomes=("skip", "stop"),
+        )
+
+    makes_model = loss is not None and callable(model) and not isinstance(model, Layer)
+    makes_optimizer = callable(optimizer) and not is_optimizer(optimizer)
+    if makes_model:
+        refuse_constructor(model, "training_run: model")
+    task_of((lambda x: x) if makes_model else model, identity() if makes_optimizer else optimizer)
 
     def train(
-        key: jax.Array, data: PyTree, hyperparams: Any = None, validation: PyTree = None
+        key: jax.Array,
+        data: PyTree,
+        hyperparams: Any = None,
+        validation: PyTree = None,
+        *,
+        params: PyTree = None,
+        state: PyTree = None,
     ) -> tuple[PyTree, PyTree, dict[str, jax.Array]]:
         check_key("training_run", key)
-        made = optimizer if is_optimizer(optimizer) else optimizer(hyperparams)
-        check_optimizer(made, "training_run: optimizer")
-        layer = model if isinstance(model, Layer) else model(hyperparams)
-        task = engine.Task(
-            as_layer(layer, "training_run: model"),
-            loss,
-            made,
-            regularizer,
-            metric_pairs,
-            batch_size,
-            shuffle,
-            watched,
+        task = task_of(
+            model(hyperparams) if makes_model else model,
+            optimizer(hyperparams) if makes_optimizer else optimizer,
         )
-        data = jax.tree.map(jnp.asarray, data)
-        n = count_examples("training_run", "data", data)
+        check_initial("training_run", task, params)
+        data, n = as_arrays(task, "data", data)
         epoch = engine.Epoch(n, effective_batch_size("training_run", batch_size, n))
         if validation is not None:
-            validation = jax.tree.map(jnp.asarray, validation)
-            count_examples("training_run", "validation", validation)
+            validation, _ = as_arrays(task, "validation", validation)
+        if params is not None and state is None:
+            state = {}
 
-        def one_epoch(
-            carry: engine.Carry, number: jax.Array
-        ) -> tuple[engine.Carry, dict[str, jax.Array]]:
-            seeds = engine.order(task, epoch, key, number)
+        def one(key: jax.Array, params: PyTree, state: PyTree) -> Any:
+            return run_of_one(task, epoch, epochs, key, data, validation, params, state)
 
-            def one_step(carry: engine.Carry, position: Any) -> tuple[engine.Carry, None]:
-                return engine.step(task, epoch, carry, data, seeds, position, epoch.size), None
-
-            if epoch.full == 1:
-                carry, _ = one_step(carry, 0)
-            else:
-                carry, _ = lax.scan(one_step, carry, jnp.arange(epoch.full))
-            if epoch.rest:
-                carry = engine.step(task, epoch, carry, data, seeds, epoch.full, epoch.rest)
-            return engine.finish(task, carry, validation)
-
-        carry = engine.start(task, key, data)
-        carry, history = lax.scan(one_epoch, carry, jnp.arange(epochs))
-        params = evaluation_params(carry.train.opt_state, carry.train.params)
-        return params, carry.train.state, history
+        if task.members is None:
+            return one(key, params, state)  # type: ignore[no-any-return]
+        keys = copy_keys("training_run", key, task.members)
+        params, state, history = jax.vmap(one)(keys, params, state)
+        return params, state, {name: jnp.moveaxis(rows, 0, 1) for name, rows in history.items()}
 
     return train
+
+
+def as_arrays(task: Task, name: str, data: Any) -> tuple[PyTree, int]:
+    """A data set, perhaps traced, as arrays, and the number of its examples."""
+    check_set("training_run", name, data, supervised=task.model is not None)
+    arrays = jax.tree.map(jnp.asarray, tuple(data) if isinstance(data, list) else data)
+    return arrays, count_examples("training_run", name, arrays)
+
+
+def run_of_one(
+    task: Task,
+    epoch: engine.Epoch,
+    epochs: int,
+    key: jax.Array,
+    data: PyTree,
+    validation: PyTree,
+    params: PyTree,
+    state: PyTree,
+) -> tuple[PyTree, PyTree, dict[str, jax.Array]]:
+    """The run of one network, or of one member of an ensemble."""
+    Done = tuple[engine.Carry, engine.Row]
+
+    def train_on(carry: engine.Carry, seeds: jax.Array | None) -> Done:
+        def one_step(carry: engine.Carry, position: Any, size: int = epoch.size) -> Any:
+            first = position * epoch.size
+            batch = take_batch(data, epoch.n, first, size, seeds)
+            return engine.step(task, carry, batch, first), None
+
+        if epoch.full == 1:
+            carry, _ = one_step(carry, 0)
+        else:
+            carry, _ = lax.scan(one_step, carry, jnp.arange(epoch.full))
+        if epoch.rest:
+            carry, _ = one_step(carry, epoch.full, epoch.rest)
+        return engine.finish(task, carry, validation)
+
+    def unless_stopped(carry: engine.Carry, seeds: jax.Array | None) -> Done:
+        """`train_on`, or nothing; keys stay outside of the choice, which would count as a use."""
+        key = carry.train.key
+        key_data, key_impl = jax.random.key_data(key), jax.random.key_impl(key)
+
+        def trained() -> Done:
+            own_key = jax.random.wrap_key_data(key_data, impl=key_impl)
+            after, row = train_on(engine.with_key(carry, own_key), seeds)
+            return engine.with_key(after, None), row
+
+        _, row = jax.eval_shape(trained)
+        nothing = {name: jnp.full(v.shape, jnp.nan, v.dtype) for name, v in row.items()}
+        after, row = lax.cond(
+            carry.stopped, lambda: (engine.with_key(carry, None), nothing), trained
+        )
+        return engine.with_key(after, key), row
+
+    def one_epoch(carry: engine.Carry, number: jax.Array) -> Done:
+        seeds = engine.order(task, epoch, key, number)
+        return (unless_stopped if engine.can_stop(task) else train_on)(carry, seeds)
+
+    carry = engine.start(task, key, example_of(data), epoch.n, params, state)
+    carry, history = lax.scan(one_epoch, carry, jnp.arange(epochs))
+    params, state = engine.result(task, carry)
+    return params, state, history

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnn._arrays import PyTree, check_key
+from jaxnn._arrays import PyTree, check_key, widen
 from jaxnn.optimizers.base import apply_updates, check_optimizer, extra_tolerant
-from jaxnn.training.monitor import check_monitor, measured
+from jaxnn.optimizers.loss_scaling import loss_scale
+from jaxnn.training.monitor import Monitor, check_monitor, measured
 
 LossFunction = Callable[[PyTree, PyTree, Any, jax.Array], tuple[Any, tuple[PyTree, PyTree]]]
 
@@ -91,26 +92,51 @@ def train_step(
     """
     check_optimizer(optimizer, "train_step: optimizer")
     watched = check_monitor("train_step", monitor)
-    update = extra_tolerant(optimizer)
 
     def step(train: TrainState, batch: Any) -> tuple[TrainState, dict[str, Any]]:
-        key = jax.random.fold_in(train.key, train.step)
-
-        def loss_of(params: PyTree) -> tuple[Any, tuple[PyTree, PyTree]]:
-            return loss_fn(params, train.state, batch, key)
-
-        (loss, (state, metrics)), grads = jax.value_and_grad(loss_of, has_aux=True)(train.params)
-        updates, opt_state = update(
-            grads,
-            train.opt_state,
-            train.params,
-            value=loss,
-            grad=grads,
-            value_fn=lambda params: loss_of(params)[0],
-        )
-        params = apply_updates(train.params, updates)
-        following = TrainState(params, state, opt_state, train.key, train.step + 1)
-        seen = measured(watched, optimizer, grads, updates, train.opt_state, opt_state)
-        return following, {"loss": loss, **seen, **metrics}
+        done = take_step(loss_fn, optimizer, watched, train, batch)
+        return done.train, {"loss": done.loss, **done.seen, **done.metrics}
 
     return step
+
+
+class Step(NamedTuple):
+    """A step that was taken: where it led, and what was seen on the way."""
+
+    train: TrainState
+    loss: jax.Array
+    grads: PyTree
+    seen: dict[str, jax.Array]
+    metrics: PyTree
+
+
+def take_step(
+    loss_fn: LossFunction, optimizer: Any, monitor: Monitor, train: TrainState, batch: Any
+) -> Step:
+    """The step that `train_step` describes."""
+    key = jax.random.fold_in(train.key, train.step)
+    scale = loss_scale(train.opt_state)
+
+    def loss_of(params: PyTree) -> tuple[Any, tuple[PyTree, PyTree]]:
+        return loss_fn(params, train.state, batch, key)
+
+    def objective(params: PyTree) -> tuple[Any, tuple[Any, PyTree, PyTree]]:
+        loss, (state, metrics) = loss_of(params)
+        scaled = loss if scale is None else loss * scale.astype(loss.dtype)
+        return scaled, (loss, state, metrics)
+
+    (_, (loss, state, metrics)), grads = jax.value_and_grad(objective, has_aux=True)(train.params)
+    updates, opt_state = extra_tolerant(optimizer)(
+        grads,
+        train.opt_state,
+        train.params,
+        value=loss,
+        grad=grads,
+        value_fn=lambda params: loss_of(params)[0],
+    )
+    params = apply_updates(train.params, updates)
+    following = TrainState(params, state, opt_state, train.key, train.step + 1)
+    if scale is not None:
+        grads = jax.tree.map(lambda g: widen(g) / scale.astype(widen(g).dtype), grads)
+    seen = measured(monitor, optimizer, grads, updates, train.opt_state, opt_state)
+    return Step(following, loss, grads, seen, metrics)

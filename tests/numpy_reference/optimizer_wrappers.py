@@ -168,6 +168,35 @@ def apply_if_finite(inner: TreeReference, max_consecutive_errors: int) -> TreeRe
     return TreeReference(init, update)
 
 
+def dynamic_loss_scale(
+    inner: TreeReference,
+    initial: float = 2.0**15,
+    period: int = 2000,
+    factor: float = 2.0,
+    minimum: float = 1.0,
+) -> TreeReference:
+    """The moves by gradients of a scaled loss; the scale falls if they overflow, else rises."""
+
+    def init(weights: Arrays) -> Any:
+        return {"scale": initial, "good": 0, "inner": inner.init(weights)}
+
+    def update(
+        gradients: Arrays, state: Any, weights: Arrays, problem: Problem | None = None
+    ) -> tuple[Arrays, Any]:
+        scale = state["scale"]
+        if not all(np.all(np.isfinite(g)) for g in gradients.values()):
+            lower = {"scale": max(scale / factor, minimum), "good": 0, "inner": state["inner"]}
+            return {p: np.zeros(np.shape(w)) for p, w in weights.items()}, lower
+        true = {path: g / scale for path, g in gradients.items()}
+        deltas, new_inner = inner.update(true, state["inner"], weights, problem)
+        good = state["good"] + 1
+        if good == period:
+            scale, good = scale * factor, 0
+        return deltas, {"scale": scale, "good": good, "inner": new_inner}
+
+    return TreeReference(init, update)
+
+
 def reduce_on_plateau(
     optimizer: TreeReference,
     factor: float = 0.1,

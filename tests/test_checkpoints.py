@@ -1,0 +1,232 @@
+"""Runs that are interrupted go on as if nothing had happened."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxnn as nn
+from jaxnn.training import checkpoints, host
+from tests import killed_run
+from tests.training_cases import DATA, LINEAR, VALIDATION, assert_equal, fitted
+
+QUICK = {"model": LINEAR, "batch_size": 8, "epochs": 6}
+
+
+@pytest.fixture
+def always(monkeypatch):
+    """Chunks of one step, each followed by a checkpoint."""
+    monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr(host, "SECONDS_PER_CHUNK", 0.0)
+
+
+def stop_after(step):
+    return nn.callbacks.Callback(on_step_chunk=lambda event: event.step >= step)
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 11])
+def test_a_run_goes_on_in_the_middle_of_an_epoch_or_at_its_end(step, tmp_path, always):
+    whole = fitted(validation=VALIDATION, **QUICK)
+    first = fitted(
+        validation=VALIDATION, checkpoint=tmp_path, callbacks=[stop_after(step)], **QUICK
+    )
+    assert first.reason == "callback"
+    seen = []
+    again = fitted(
+        validation=VALIDATION,
+        checkpoint=tmp_path,
+        resume=True,
+        callbacks=[nn.callbacks.Callback(on_step_chunk=seen.append)],
+        **QUICK,
+    )
+    assert seen[0].step == step + 1
+    assert seen[0].examples == 22 * ((step + 1) // 3) + 8 * ((step + 1) % 3)
+    assert_equal((again.params, again.history), (whole.params, whole.history))
+
+
+MATRIX = [*killed_run.OPTIMIZERS, "stream", "ensemble"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", MATRIX)
+def test_killed_runs_end_bit_for_bit_as_one_that_is_left_alone(case, tmp_path):
+    kill_at_random(case, tmp_path, kills=4)
+
+
+def test_a_killed_run_ends_as_one_that_is_left_alone(tmp_path):
+    kill_at_random("adamw", tmp_path, kills=1)
+
+
+def kill_at_random(case, directory, kills):
+    """Kill a run at random times until it was killed often enough; let it end; compare."""
+    rng = np.random.default_rng(len(case))
+    lives = 0
+    while lives < kills:
+        process = start(case, directory)
+        for line in process.stdout:
+            if rng.random() < 0.05 or int(line) > 80:
+                process.send_signal(signal.SIGKILL)
+                lives += 1
+                break
+        process.stdout.close()
+        process.wait()
+    with start(case, directory) as ended:
+        assert ended.stdout.read()
+    assert ended.returncode == 0
+    resumed = killed_run.run(case, directory, resume=True)  # there is nothing left to do
+    whole = killed_run.run(case)
+    assert_equal(
+        (resumed.params, resumed.state, resumed.history, resumed.opt_state),
+        (whole.params, whole.state, whole.history, whole.opt_state),
+    )
+
+
+def start(case, directory):
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.killed_run", str(directory), case],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+    )
+
+
+def test_the_best_is_kept_and_can_be_loaded(tmp_path):
+    params_of_epoch = []
+    rates = nn.optimizers.sgd(lambda count: jnp.where(count < 9, 0.3, -0.1))
+    options = QUICK | {"optimizer": rates, "validation": VALIDATION}
+    result = fitted(
+        checkpoint=tmp_path,
+        callbacks=[lambda event: params_of_epoch.append(jax.tree.map(np.array, event.params))],
+        **options,
+    )
+    best = int(np.argmin(result.history["val_loss"]))
+    assert 0 < best < 5
+    kept = nn.load(tmp_path / "best.safetensors", {"params": result.params, "state": {}})
+    assert_equal(kept["params"], params_of_epoch[best])
+    assert_equal(result.params, params_of_epoch[-1])  # nobody asked to go back
+    resumed = fitted(
+        checkpoint=tmp_path,
+        resume=True,
+        **(options | {"epochs": 7}),
+        callbacks=[nn.callbacks.Callback()],
+    )
+    assert len(resumed.history["loss"]) == 7
+
+
+def test_more_epochs_can_be_asked_for_and_fewer(tmp_path):
+    whole = fitted(**QUICK)
+    fitted(checkpoint=tmp_path, **(QUICK | {"epochs": 2}))
+    again = fitted(checkpoint=tmp_path, resume=True, **QUICK)
+    assert_equal((again.params, again.history), (whole.params, whole.history))
+    fewer = fitted(checkpoint=tmp_path, resume=True, **(QUICK | {"epochs": 1}))
+    assert_equal((fewer.params, fewer.history), (whole.params, whole.history))
+
+
+def test_callbacks_remember(tmp_path):
+    def counter():
+        count = 0
+
+        def on_epoch(event):
+            nonlocal count
+            count += 1
+            totals.append(count)
+
+        def restore(value):
+            nonlocal count
+            count = value["count"]
+
+        return nn.callbacks.Callback(
+            on_epoch=on_epoch, save=lambda: {"count": count}, restore=restore
+        )
+
+    totals = []
+    fitted(checkpoint=tmp_path, callbacks=[counter()], **(QUICK | {"epochs": 2}))
+    fitted(checkpoint=tmp_path, resume=True, callbacks=[counter()], **QUICK)
+    assert totals == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(ValueError, match="is of a run with 1 callbacks that remember something"):
+        fitted(checkpoint=tmp_path, resume=True, **QUICK)
+
+
+def test_a_run_is_not_overwritten(tmp_path):
+    fitted(checkpoint=tmp_path, **QUICK)
+    with pytest.raises(FileExistsError, match="expected resume=True"):
+        fitted(checkpoint=tmp_path, **QUICK)
+
+
+OTHERS = {
+    "batch size": ({"batch_size": 7}, "batch_size 8, expected 7"),
+    "key": ({"key": jax.random.key(2)}, r"the key \[0, 1\], expected \[0, 2\]"),
+    "order": ({"shuffle": False}, "shuffle True, expected False"),
+    "data": ({"data": (DATA[0][:9], DATA[1][:9])}, "steps in an epoch 3, expected 2"),
+    "model": ({"model": nn.dense(4)}, "kernel"),
+    "optimizer": ({"optimizer": nn.optimizers.sgd(0.1)}, "opt_state"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_another_run_is_refused(case, tmp_path):
+    fitted(checkpoint=tmp_path, **(QUICK | {"epochs": 1}))
+    changes, message = OTHERS[case]
+    with pytest.raises(ValueError, match=message):
+        fitted(checkpoint=tmp_path, resume=True, **(QUICK | changes))
+
+
+def test_a_checkpoint_that_is_damaged_or_none_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="resume is True and checkpoint is None"):
+        fitted(resume=True, **QUICK)
+    nn.save(tmp_path / "last.safetensors", {"w": jnp.ones(2)})
+    with pytest.raises(ValueError, match="is not of fit"):
+        fitted(checkpoint=tmp_path, resume=True, **QUICK)
+    (tmp_path / "last.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"last\.safetensors"):
+        fitted(checkpoint=tmp_path, resume=True, **QUICK)
+
+
+def test_ctrl_c_gives_what_was_learned(tmp_path, always):
+    def interrupt(event):
+        if event.step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    callback = nn.callbacks.Callback(on_step_chunk=interrupt)
+    result = fitted(callbacks=[callback], checkpoint=tmp_path, **QUICK)
+    assert result.reason == "interrupted"
+    assert len(result.history["loss"]) == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    whole = fitted(**QUICK)
+    again = fitted(checkpoint=tmp_path, resume=True, callbacks=[nn.callbacks.Callback()], **QUICK)
+    assert_equal((again.params, again.history), (whole.params, whole.history))
+
+
+def test_the_second_ctrl_c_is_the_usual_one(always):
+    def interrupt(event):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        fitted(callbacks=[nn.callbacks.Callback(on_step_chunk=interrupt)], **QUICK)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_threads_may_train():
+    results = []
+    thread = threading.Thread(target=lambda: results.append(fitted(**QUICK)))
+    thread.start()
+    thread.join()
+    assert_equal(results[0].params, fitted(**QUICK).params)
+
+
+def test_checkpoints_change_no_number(tmp_path):
+    for options in ({}, {"early_stopping": nn.early_stopping("loss", patience=1)}):
+        directory = tmp_path / str(len(options))
+        plain, saved = fitted(**QUICK, **options), fitted(checkpoint=directory, **QUICK, **options)
+        assert_equal(
+            (plain.params, plain.history, plain.opt_state),
+            (saved.params, saved.history, saved.opt_state),
+        )

@@ -1,0 +1,118 @@
+"""Stopping when nothing improves any more, and going back to the best."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxnn as nn
+from tests.training_cases import DATA, KEY, LINEAR, VALIDATION, assert_close, fitted, run, settings
+
+EPOCHS = 8
+# After nine steps the gradient is climbed: the best epoch is in the middle.
+ROUGH = {
+    "optimizer": nn.optimizers.sgd(lambda count: jnp.where(count < 9, 0.3, -0.1)),
+    "epochs": EPOCHS,
+    "batch_size": 8,
+}
+
+
+def by_hand(values, patience, min_delta=0.0):
+    """The best epoch, and the number of epochs that are trained."""
+    best, at, waited = np.inf, -1, 0
+    for epoch, value in enumerate(values):
+        if value < best - min_delta:
+            best, at, waited = value, epoch, 0
+        else:
+            waited += 1
+        if waited == patience:
+            return at, epoch + 1
+    return at, len(values)
+
+
+@pytest.fixture(scope="module")
+def untouched():
+    """A run without early stopping, and its params after each epoch."""
+    params = []
+    result = fitted(
+        LINEAR,
+        validation=VALIDATION,
+        callbacks=[lambda event: params.append(jax.tree.map(np.array, event.params))],
+        **ROUGH,
+    )
+    values = result.history["val_loss"]
+    assert 0 < np.argmin(values) < EPOCHS - 2  # else there is nothing to see
+    return result, params
+
+
+@pytest.mark.parametrize("train", ["fit", "training_run"])
+@pytest.mark.parametrize(("patience", "min_delta"), [(1, 0.0), (3, 0.0), (2, 0.05), (20, 0.0)])
+def test_it_ends_at_the_right_epoch_with_the_params_of_the_best(
+    train, patience, min_delta, untouched
+):
+    plain, params_of_epoch = untouched
+    best, epochs = by_hand(plain.history["val_loss"], patience, min_delta)
+    stopping = nn.early_stopping(patience=patience, min_delta=min_delta)
+    if train == "fit":
+        result = fitted(LINEAR, validation=VALIDATION, early_stopping=stopping, **ROUGH)
+        params, history = result.params, result.history
+        assert result.reason == ("early_stopping" if epochs < EPOCHS else "epochs")
+        assert len(history["loss"]) == epochs
+    else:
+        params, _, history = run(LINEAR, validation=VALIDATION, early_stopping=stopping, **ROUGH)
+        assert np.isnan(history["loss"][epochs:]).all()
+    assert_close(params, params_of_epoch[best])
+    for name, values in plain.history.items():
+        np.testing.assert_allclose(history[name][:epochs], values[:epochs], rtol=1e-5)
+
+
+def test_larger_may_be_better(untouched):
+    plain, params_of_epoch = untouched
+    worst = int(np.argmax(plain.history["val_loss"]))
+    stopping = nn.early_stopping("val_loss", mode="max", patience=EPOCHS)
+    result = fitted(LINEAR, validation=VALIDATION, early_stopping=stopping, **ROUGH)
+    assert_close(result.params, params_of_epoch[worst])
+
+
+def test_each_of_many_networks_stops_at_its_own_time():
+    rates = jnp.array([0.0, 1.0, 100.0])
+    options = settings(
+        optimizer=nn.optimizers.sgd, early_stopping=nn.early_stopping("loss", patience=2), epochs=6
+    )
+    train = nn.training_run(LINEAR, **options)
+    params, _, history = jax.jit(jax.vmap(train, in_axes=(None, None, 0)))(KEY, DATA, rates)
+    assert np.isfinite(history["loss"]).sum(axis=1).tolist()[:2] == [3, 6]
+    for i in range(3):
+        alone = jax.jit(train)(KEY, DATA, rates[i])
+        assert_close(jax.tree.map(lambda leaf, i=i: leaf[i], (params, history)), alone[::2])
+
+
+def test_nan_is_no_improvement():
+    bad = np.full_like(VALIDATION[0], np.nan)
+    result = fitted(
+        LINEAR, validation=(bad, VALIDATION[1]), early_stopping=nn.early_stopping(patience=2)
+    )
+    assert result.reason == "early_stopping"
+    assert len(result.history["loss"]) == 2
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.params))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"patience": 0}, ValueError, "patience is 0, expected at least 1"),
+        ({"patience": 1.5}, TypeError, "patience is 1.5, expected an integer"),
+        ({"min_delta": -1.0}, ValueError, "min_delta is -1.0, expected at least 0"),
+        ({"mode": "low"}, ValueError, "mode is 'low', expected 'min' or 'max'"),
+    ],
+)
+def test_bad_input(arguments, error, message):
+    with pytest.raises(error, match=f"early_stopping: {message}"):
+        nn.early_stopping(**arguments)
+
+
+def test_the_metrics_that_there_are_are_named():
+    with pytest.raises(ValueError, match=r"'val_accuracy', expected .*: \['loss', 'val_loss'\]"):
+        fitted(validation=VALIDATION, early_stopping=nn.early_stopping("val_accuracy"))
+    with pytest.raises(TypeError, match=r"early_stopping is 5, expected nn.early_stopping\(...\)"):
+        fitted(early_stopping=5)

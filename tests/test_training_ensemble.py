@@ -1,0 +1,133 @@
+"""An ensemble trains its members side by side, each as it would be alone."""
+
+import jax
+import numpy as np
+import pytest
+
+import jaxnn as nn
+from jaxnn.training import host
+from tests.training_cases import (
+    ACCURACY,
+    ADAM,
+    DATA,
+    KEY,
+    LINEAR,
+    NOISY,
+    VALIDATION,
+    X,
+    assert_close,
+    assert_equal,
+    fitted,
+    run,
+)
+
+MEMBERS = 3
+OPTIONS = {"batch_size": 8, "epochs": 4, "validation": VALIDATION, "metrics": {"right": ACCURACY}}
+
+
+def member(tree, i):
+    return jax.tree.map(lambda leaf: leaf[i], tree)
+
+
+@pytest.fixture(scope="module")
+def ensemble():
+    return fitted(nn.ensemble(NOISY, MEMBERS), **OPTIONS)
+
+
+@pytest.mark.parametrize("i", [0, 2])
+def test_a_member_is_what_it_would_be_alone(i, ensemble):
+    """Its own initial values, noise and order of the examples, from its own key."""
+    alone = fitted(NOISY, key=jax.random.fold_in(KEY, i), **OPTIONS)
+    assert_close(member((ensemble.params, ensemble.state), i), (alone.params, alone.state))
+    for name, values in alone.history.items():
+        np.testing.assert_allclose(ensemble.history[name][:, i], values, rtol=1e-5)
+
+
+def test_the_pure_run_does_the_same(ensemble):
+    params, state, history = run(nn.ensemble(NOISY, MEMBERS), **OPTIONS)
+    assert_close((params, state, history), (ensemble.params, ensemble.state, ensemble.history))
+
+
+def test_gradients_of_members_do_not_mix():
+    """A norm over all parameters would be one over all members."""
+    clipped = nn.optimizers.chain(nn.optimizers.clip_by_global_norm(0.1), ADAM)
+    together = fitted(nn.ensemble(LINEAR, MEMBERS), optimizer=clipped)
+    alone = fitted(LINEAR, optimizer=clipped, key=jax.random.fold_in(KEY, 1))
+    assert_close(member(together.params, 1), alone.params)
+
+
+def test_each_member_stops_early_by_itself(monkeypatch):
+    stopping = nn.early_stopping("loss", patience=1, min_delta=0.04)
+    options = {"epochs": 12, "batch_size": 8, "early_stopping": stopping}
+    results = []
+    for seconds in (0.0, 100.0):
+        monkeypatch.setattr(host, "SECONDS_PER_CHUNK", seconds)
+        results.append(fitted(nn.ensemble(NOISY, MEMBERS), **options))
+    assert_equal(results[0].params, results[1].params)
+    lengths = np.isfinite(results[0].history["loss"]).sum(axis=0)
+    assert len(set(lengths)) > 1
+    for i in range(MEMBERS):
+        alone = fitted(NOISY, key=jax.random.fold_in(KEY, i), **options)
+        assert len(alone.history["loss"]) == lengths[i]
+        assert_close(member((results[0].params, results[0].state), i), (alone.params, alone.state))
+
+
+def test_members_are_evaluated_one_by_one(ensemble):
+    model = nn.ensemble(NOISY, MEMBERS)
+    options = {"loss": nn.losses.softmax_cross_entropy, "metrics": {"right": ACCURACY}}
+    for batch_size in (None, 3):
+        values = nn.evaluate(
+            model, ensemble.params, ensemble.state, VALIDATION, batch_size=batch_size, **options
+        )
+        for name, value in values.items():
+            np.testing.assert_allclose(value, ensemble.history[f"val_{name}"][-1], rtol=1e-5)
+
+
+def test_predictions_of_all_members_and_their_mean_and_spread(ensemble):
+    model = nn.ensemble(NOISY, MEMBERS)
+    variables = ensemble.params, ensemble.state
+    whole, _ = model.apply(*variables, X)
+    for batch_size in (None, 5, 11):
+        got = nn.predict(model, *variables, X, batch_size=batch_size)
+        assert got.shape == (MEMBERS, 22, 3)
+        np.testing.assert_allclose(got, whole, rtol=1e-5, atol=1e-6)
+        mean, spread = nn.predict_with_spread(model, *variables, X, batch_size=batch_size)
+        np.testing.assert_allclose(mean, np.mean(whole, axis=0), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(spread, np.std(whole, axis=0), rtol=1e-4, atol=1e-6)
+        probabilities, _ = nn.predict_with_spread(
+            model, *variables, X, batch_size=batch_size, output=jax.nn.softmax
+        )
+        np.testing.assert_allclose(
+            probabilities, np.mean(jax.nn.softmax(whole), axis=0), rtol=1e-5, atol=1e-6
+        )
+
+
+def test_a_model_that_is_no_ensemble_has_no_spread():
+    with pytest.raises(ValueError, match=r"predict_with_spread: model is .*, expected nn.ensemble"):
+        nn.predict_with_spread(LINEAR, {}, {}, X)
+
+
+def test_an_ensemble_of_ensembles_is_refused_by_the_loss():
+    nested = nn.ensemble(nn.ensemble(LINEAR, 2), 2)
+    with pytest.raises(ValueError, match=r"logits \(2, 1, 3\)"):
+        fitted(nested)
+
+
+def test_given_params_are_those_of_all_members(ensemble):
+    frozen = nn.optimizers.sgd(0.0)
+    result = fitted(
+        nn.ensemble(NOISY, MEMBERS), params=ensemble.params, state=ensemble.state, optimizer=frozen
+    )
+    assert_equal(result.params, ensemble.params)
+
+
+def test_data_read_in_batches_are_the_same_for_all_members():
+    x, y = DATA
+
+    def batches(epoch):
+        for i in range(0, 22, 8):
+            yield x[i : i + 8], y[i : i + 8]
+
+    streamed = fitted(nn.ensemble(NOISY, 2), batches, validation=VALIDATION)
+    resident = fitted(nn.ensemble(NOISY, 2), shuffle=False, batch_size=8, validation=VALIDATION)
+    assert_close((streamed.params, streamed.history), (resident.params, resident.history))
