@@ -129,9 +129,9 @@ def test_what_a_batch_has_to_be_is_said():
         TypeError, match=r"fit: data is an array of shape \(1, 3\), expected \(x, y\)"
     ):
         fitted(data=lambda epoch: iter([X[:8]]))
+    first = nn.serial(nn.dense(1), lambda x: x[:, 0])
+    auc, loss = {"auc": nn.metrics.roc_auc()}, nn.losses.sigmoid_binary_cross_entropy
     with pytest.raises(ValueError, match="metrics has one that needs all examples at once"):
-        first = nn.serial(nn.dense(1), lambda x: x[:, 0])
-        auc, loss = {"auc": nn.metrics.roc_auc()}, nn.losses.sigmoid_binary_cross_entropy
         fitted(first, data=batches, loss=loss, metrics=auc)
 
 

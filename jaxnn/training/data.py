@@ -11,6 +11,7 @@ from jaxnn._arrays import PyTree, check_count
 from jaxnn.layer import abstract
 from jaxnn.paths import path_text
 from jaxnn.training.shuffle import shuffled_indices
+from jaxnn.training.transfer import copy_to_device
 
 
 def on_device(function: str, name: str, data: Any, supervised: bool = True) -> tuple[PyTree, int]:
@@ -33,7 +34,7 @@ def check_set(function: str, name: str, data: Any, supervised: bool) -> None:
 
 def device_array(leaf: Any) -> jax.Array:
     """An array that shares no memory with a NumPy array."""
-    return leaf if isinstance(leaf, jax.Array) else jnp.asarray(np.array(leaf, copy=True))
+    return leaf if isinstance(leaf, jax.Array) else copy_to_device(np.asarray(leaf))
 
 
 def count_examples(function: str, name: str, tree: PyTree) -> int:
