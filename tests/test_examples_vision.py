@@ -1,27 +1,13 @@
 """The examples with images: a few steps in this process, and the scripts as users run them."""
 
-import importlib.util
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 import jaxnn as nn
-from tests.compiling import fast_jit
-
-EXAMPLES = Path(__file__).parent.parent / "examples"
-
-
-def module_of(name):
-    """A script as a module."""
-    specification = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+from tests.scripts import losses_of_steps, module_of, printed
 
 
 @pytest.fixture(scope="module")
@@ -35,26 +21,6 @@ def residual_cnn():
 def unet():
     """The script."""
     return module_of("unet")
-
-
-def losses_of_steps(model, loss, batch, steps):
-    """Train on one batch, by one program; the losses on the way."""
-    optimizer = nn.optimizers.adam(1e-2)
-
-    def loss_fn(params, state, batch, key):
-        x, y = batch
-        predictions, state = model.apply(params, state, x, key=key, train=True)
-        return loss(predictions, y).mean(), (state, {})
-
-    params, state = model.init(jax.random.key(0), batch[0])
-    step = fast_jit(nn.train_step(loss_fn, optimizer))
-    now = nn.train_state(params, state, optimizer, jax.random.key(1))
-    losses = []
-    for _ in range(steps):
-        now, metrics = step(now, batch)
-        losses.append(float(metrics["loss"]))
-    assert step._cache_size() == 1
-    return losses
 
 
 def test_a_few_steps_of_the_residual_network_lower_the_loss(residual_cnn):
@@ -98,19 +64,6 @@ def test_intersection_over_union(unet):
 
 
 # The scripts whole
-
-
-def printed(name, *arguments):
-    """What the script prints."""
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / f"{name}.py"), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.mark.slow

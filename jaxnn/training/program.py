@@ -85,10 +85,11 @@ def run_until(
 
     def part_of_epoch(run: Run) -> Run:
         seeds = one_order(key, run.epoch)
-        if epoch.steps == 1:  # the sums do not outlive the step: keep them out of the loop
+        if epoch.steps == 1:  # what does not outlive the step is kept out of the loop
             fresh = run.carry._replace(sums=jax.tree.map(jnp.zeros_like, run.carry.sums))
             done = finish(task, run._replace(carry=take(fresh, seeds, 0, epoch.n)), validation)
-            return done._replace(carry=done.carry._replace(sums=run.carry.sums))
+            without_sums = done.carry._replace(sums=run.carry.sums)
+            return done._replace(carry=without_sums, position=run.position)
         target = jnp.minimum(stop - run.epoch * epoch.steps, epoch.full)
 
         def unfinished(running: tuple[jax.Array, engine.Carry]) -> jax.Array:
