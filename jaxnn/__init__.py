@@ -80,6 +80,7 @@ from jaxnn.mixture import mixture_of_experts
 from jaxnn.saving import load, save, saved_metadata
 from jaxnn.sequences import bidirectional, recurrent, stacked_cell
 from jaxnn.summaries import summary
+from jaxnn.sweeps import SweepResult, log_uniform, sweep
 from jaxnn.training import (
     FitResult,
     TrainState,
@@ -102,6 +103,7 @@ __all__ = [
     "FitResult",
     "Layer",
     "Positions",
+    "SweepResult",
     "TrainState",
     "adaptive_avg_pool",
     "adaptive_max_pool",
@@ -144,6 +146,7 @@ __all__ = [
     "learned_positions",
     "load",
     "local_response_norm",
+    "log_uniform",
     "lora",
     "losses",
     "lp_pool",
@@ -183,6 +186,7 @@ __all__ = [
     "stateless",
     "stochastic_depth",
     "summary",
+    "sweep",
     "train_state",
     "train_step",
     "training_run",

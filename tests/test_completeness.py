@@ -185,7 +185,7 @@ def with_poor_docstring(values):
 
 
 # Classes that are records of results, shown in the examples of what makes them.
-RECORDS = {"FitResult", "TrainState", "callbacks.Event"}
+RECORDS = {"FitResult", "SweepResult", "TrainState", "callbacks.Event"}
 
 
 # The tests

@@ -2,7 +2,8 @@
 
 import importlib.util
 import sys
-from typing import TextIO
+from collections.abc import Callable
+from typing import Any, TextIO
 
 from jaxnn.callbacks import Callback, Event
 
@@ -11,19 +12,60 @@ def progress_callback(
     progress: bool | str | None, steps_per_epoch: int | None, epochs: int
 ) -> Callback | None:
     """The callback for `fit`'s argument `progress`, in a run of so many epochs."""
+    form = _form("fit", progress)
+    if form is None:
+        return None
+    if form == "lines":
+        return lines()
+    return bar(None if steps_per_epoch is None else steps_per_epoch * epochs)
+
+
+def counter(
+    function: str, progress: bool | str | None, total: int, unit: str
+) -> Callable[[int | None], None]:
+    """What shows that so many of `total` are done; None ends it."""
+    form = _form(function, progress)
+    if form == "bar":
+        shown = _tqdm(function)(total=total, desc=function, unit=f" {unit}", dynamic_ncols=True)
+
+        def tell(done: int | None) -> None:
+            if done is None:
+                shown.close()
+            else:
+                shown.update(done - shown.n)
+
+        return tell
+
+    def print_line(done: int | None) -> None:
+        if form == "lines" and done is not None:
+            print(f"{function}: {done} of {total} {unit}", file=sys.stderr, flush=True)
+
+    return print_line
+
+
+def _form(function: str, progress: bool | str | None) -> str | None:
+    """A bar, lines or nothing."""
     if progress not in (None, True, False, "bar", "lines"):
         raise ValueError(
-            f"fit: progress is {progress!r}, expected True, False, None, 'bar' or 'lines'"
+            f"{function}: progress is {progress!r}, expected True, False, None, 'bar' or 'lines'"
         )
     terminal = sys.stderr.isatty()
     if progress is False or (progress is None and not terminal):
         return None
-    steps = None if steps_per_epoch is None else steps_per_epoch * epochs
-    if progress == "bar":
-        return bar(steps)
-    if progress == "lines" or not terminal or importlib.util.find_spec("tqdm") is None:
-        return lines()
-    return bar(steps)
+    if isinstance(progress, str):
+        return progress
+    return "bar" if terminal and importlib.util.find_spec("tqdm") is not None else "lines"
+
+
+def _tqdm(function: str) -> Any:
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError(
+            f"{function}: progress='bar' needs tqdm, which the extra brings: "
+            "pip install 'jaxnn[progress]'"
+        ) from error
+    return tqdm
 
 
 def _values(event: Event) -> list[str]:
@@ -37,16 +79,12 @@ def _values(event: Event) -> list[str]:
 
 def bar(steps: int | None, file: TextIO | None = None) -> Callback:
     """A progress bar by tqdm."""
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise ImportError(
-            "fit: progress='bar' needs tqdm, which the extra brings: pip install 'jaxnn[progress]'"
-        ) from error
     form = "{desc} |{bar:20}| {elapsed}<{remaining}{postfix}"
     if steps is None:
         form = "{desc} {n_fmt} steps {elapsed}{postfix}"
-    shown = tqdm(total=steps, desc="compiling", bar_format=form, file=file, dynamic_ncols=True)
+    shown = _tqdm("fit")(
+        total=steps, desc="compiling", bar_format=form, file=file, dynamic_ncols=True
+    )
 
     def on_step_chunk(event: Event) -> None:
         epoch = min(event.epoch + 1, event.epochs)
