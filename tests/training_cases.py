@@ -47,6 +47,11 @@ def assert_close(ours, theirs, rtol=2e-5):
 
 
 def assert_equal(ours, theirs):
-    """Two trees agree bit for bit."""
+    """Two trees agree bit for bit, keys included."""
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(*map(_numbers, (a, b)))
+
+
+def _numbers(leaf):
+    is_key = hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(leaf) if is_key else leaf
