@@ -7,7 +7,10 @@ import pytest
 
 # Tests compile much and run little: with these they take a third of the time. `make test-all` sets
 # the variable to nothing, and so tests what users run.
-QUICK_TO_COMPILE = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
+QUICK_TO_COMPILE = [
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_parallel_codegen_split_count=1",
+]
 if jax.__version_info__ < (0, 11):  # later ones do not know it
     QUICK_TO_COMPILE.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(QUICK_TO_COMPILE))
