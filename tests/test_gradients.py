@@ -5,8 +5,10 @@ or layer at one shape, for a random cotangent and a random direction.
 `pytest --collect-only -q tests/test_gradients.py` counts them.
 """
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from itertools import product
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +39,7 @@ def normal_like(tree, rng):
 
 def dot(a, b):
     """The inner product of two trees."""
-    return sum(np.sum(x * y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
+    return sum(np.vdot(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
 
 
 def has_gradient(argument):
@@ -46,30 +48,67 @@ def has_gradient(argument):
     return argument is not None and all(leaf.dtype.kind == "f" for leaf in leaves)
 
 
-def check(function, reference, arguments, rng):
-    """Compare value, `vjp` and `jvp` of a function with its reference."""
+class Case(NamedTuple):
+    """A function of arrays at a point, and what it and its derivatives have to be there."""
+
+    function: Callable
+    point: tuple
+    dy: Any
+    direction: tuple
+    y: Any
+    gradients: list
+
+
+def case_of(function, reference, arguments, rng):
+    """The function of those of the arguments that have a gradient, and what its reference says."""
     chosen = [i for i, argument in enumerate(arguments) if has_gradient(argument)]
-    point = [arguments[i] for i in chosen]
+    point = tuple(arguments[i] for i in chosen)
 
     def of_chosen(*values):
         filled = dict(zip(chosen, values, strict=True))
         return function(*(filled.get(i, argument) for i, argument in enumerate(arguments)))
 
+    y, backward = reference(*arguments)
+    dy, direction = normal_like(y, rng), normal_like(point, rng)
+    gradients = backward(dy)
+    assert len(gradients) == len(arguments)
+    return Case(of_chosen, point, dy, direction, y, [gradients[i] for i in chosen])
+
+
+def derived(cases):
+    """Value, `vjp` and `jvp` of each of some cases by name, computed by one program."""
+
     @fast_jit
-    def derived(point, dy, direction):
-        y, pullback = jax.vjp(of_chosen, *point)
-        return y, list(pullback(dy)), jax.jvp(of_chosen, point, direction)[1]
+    def run(given):
+        results = {}
+        for name, (point, dy, direction) in given.items():
+            function = cases[name].function
+            y, pullback = jax.vjp(function, *point)
+            results[name] = y, list(pullback(dy)), jax.jvp(function, point, direction)[1]
+        return results
 
-    expected_y, backward = reference(*arguments)
-    dy, direction = normal_like(expected_y, rng), normal_like(point, rng)
-    y, gradients, tangent = derived(tuple(point), dy, tuple(direction))
-    assert_close(y, expected_y)
+    return run({name: case[1:4] for name, case in cases.items()})
 
-    all_expected = backward(dy)
-    assert len(all_expected) == len(arguments)
-    expected = [all_expected[i] for i in chosen]
-    assert_close(gradients, expected)
-    np.testing.assert_allclose(dot(dy, tangent), dot(expected, direction), TOLERANCE, TOLERANCE)
+
+def check(case, result):
+    """Compare value, `vjp` and `jvp` with those of the reference."""
+    y, gradients, tangent = result
+    assert_close(y, case.y)
+    assert_close(gradients, case.gradients)
+    expected = dot(case.gradients, case.direction)
+    np.testing.assert_allclose(dot(case.dy, tangent), expected, TOLERANCE, TOLERANCE)
+
+
+@cache
+def all_cases(name):
+    """The cases of all rows of a function, and their results."""
+    cases = {}
+    for row in FUNCTIONS:
+        for shape in row.shapes if row.name == name else ():
+            rng = rng_for(row.case(shape))
+            functions = (partial(f, **row.options) for f in (row.function, row.reference))
+            cases[row.case(shape)] = case_of(*functions, row.draw(rng, shape), rng)
+    return cases, derived(cases)
 
 
 @pytest.mark.parametrize(
@@ -77,11 +116,8 @@ def check(function, reference, arguments, rng):
     [pytest.param(row, s, id=row.case(s)) for row in FUNCTIONS for s in row.shapes],
 )
 def test_function(row, shape):
-    rng = rng_for(row.case(shape))
-    arguments = row.draw(rng, shape)
-    check(
-        partial(row.function, **row.options), partial(row.reference, **row.options), arguments, rng
-    )
+    cases, results = all_cases(row.name)
+    check(cases[row.case(shape)], results[row.case(shape)])
 
 
 def layer_cases():
@@ -105,7 +141,8 @@ def test_layer(row, shape, train):
     def reference(params, x):
         return row.reference(params, state, x, key=jax.random.key(3), train=train)
 
-    check(function, reference, (params, x), rng_for(row.name))
+    case = case_of(function, reference, (params, x), rng_for(row.name))
+    check(case, derived({row.name: case})[row.name])
 
 
 @pytest.mark.parametrize(

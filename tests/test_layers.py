@@ -24,8 +24,22 @@ def cases(rows):
     return params
 
 
+def modes(params):
+    """Each case in evaluation and training; training that does the same is a slow case."""
+    for case in params:
+        for train, mode in ((False, "evaluation"), (True, "training")):
+            marks = [*case.marks]
+            if train and not case.values[0].differs_in_training:
+                marks.append(pytest.mark.slow)
+            yield pytest.param(*case.values, train, id=f"{case.id}-{mode}", marks=marks)
+
+
+VARIANTS = [pytest.param(row, id=row.name) for row in LAYERS]
+
 each_layer = pytest.mark.parametrize("row", cases(LAYERS))
-each_variant = pytest.mark.parametrize("row", LAYERS, ids=[row.name for row in LAYERS])
+each_layer_and_mode = pytest.mark.parametrize(("row", "train"), list(modes(cases(LAYERS))))
+each_variant = pytest.mark.parametrize("row", VARIANTS)
+each_variant_and_mode = pytest.mark.parametrize(("row", "train"), list(modes(VARIANTS)))
 each_floating_layer = pytest.mark.parametrize(
     "row", cases([row for row in LAYERS if row.vocabulary is None])
 )
@@ -33,6 +47,18 @@ each_mode = pytest.mark.parametrize("train", [False, True], ids=["evaluation", "
 each_dtype = pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 
 drawn = functools.cache(draw_layer)
+
+
+@functools.cache
+def training_pass(row):
+    """The compiled function of an input and a seed that gives `(y, state)`."""
+    layer, params, state, _ = drawn(row)
+
+    @fast_jit
+    def apply(x, seed):
+        return layer.apply(params, state, x, key=new_key(seed), train=True)
+
+    return apply
 
 
 def new_key(seed=1):
@@ -91,8 +117,7 @@ def test_init_looks_at_the_shape_of_x_alone(row):
     assert_equal(layer.init(new_key(), x), given_shape)
 
 
-@each_variant
-@each_mode
+@each_variant_and_mode
 @each_dtype
 def test_dtypes(row, dtype, train, x64):
     x, params, state, y, new_state = apply_abstractly(row, dtype, train)
@@ -106,18 +131,19 @@ def test_dtypes(row, dtype, train, x64):
 @each_floating_layer
 def test_bfloat16_agrees_with_float32(row):
     layer, params, state, x = drawn(row)
-    x = jnp.asarray(x, jnp.bfloat16)
+    x = x.astype(jnp.bfloat16)
     low, high = fast_jit(
         lambda x: [layer.apply(params, state, v)[0] for v in (x, x.astype(jnp.float32))]
     )(x)
-    assert_close(jax.tree.map(lambda y: y.astype(jnp.float32), low), high, row.bfloat16_tolerance)
+    low = jax.tree.map(lambda y: np.asarray(y, np.float32), low)
+    assert_close(low, high, row.bfloat16_tolerance)
 
 
 @each_floating_layer
 def test_integers_give_what_floats_give(row):
     layer, params, state, x = drawn(row)
-    x = jnp.round(3 * x)
-    y, _ = layer.apply(params, state, x.astype(jnp.int32))
+    x = np.round(3 * x)
+    y, _ = layer.apply(params, state, x.astype(np.int32))
     assert_close(y, layer.apply(params, state, x)[0])
 
 
@@ -161,24 +187,18 @@ def test_evaluation_leaves_the_state_and_needs_no_key(row):
 
 @each_layer
 def test_training_moves_all_of_the_state(row):
-    layer, params, state, x = drawn(row)
-    apply = functools.partial(layer.apply, key=new_key(), train=True)
-    _, new_state = fast_jit(apply)(params, state, x)
-    moved = jax.tree.map(lambda old, new: bool(np.any(old != new)), state, new_state)
+    _, _, state, x = drawn(row)
+    _, new_state = training_pass(row)(x, 1)
+    moved = jax.tree.map(lambda old, new: not np.array_equal(old, new), state, new_state)
     assert all(jax.tree.leaves(moved))
 
 
 @each_layer
 def test_randomness_follows_the_key(row):
-    layer, params, state, x = drawn(row)
-
-    @fast_jit
-    def run(seed):
-        return layer.apply(params, state, x, key=new_key(seed), train=True)
-
+    run = functools.partial(training_pass(row), drawn(row).x)
     assert_equal(run(1), run(1))
     one, other = jax.tree.leaves(run(1)[0]), jax.tree.leaves(run(2)[0])
-    differs = any(bool(np.any(a != b)) for a, b in zip(one, other, strict=True))
+    differs = not all(map(np.array_equal, one, other))
     assert differs == row.is_random
 
 
@@ -195,33 +215,23 @@ def test_training_asks_for_a_key_where_it_is_random(row):
 # Transformations
 
 
-@pytest.mark.parametrize(
-    ("row", "train"),
-    [
-        pytest.param(*case.values, train, id=f"{case.id}-{mode}", marks=case.marks)
-        for case in cases(LAYERS)
-        for train, mode in ((False, "evaluation"), (True, "training"))
-        if not train or case.values[0].differs_in_training
-    ],
-)
+@each_layer_and_mode
 def test_jit_agrees_with_eager(row, train):
     layer, params, state, x = drawn(row)
-    apply = functools.partial(layer.apply, train=train)
-    eager = apply(params, state, x, key=new_key())
-    assert_close(fast_jit(apply)(params, state, x, key=new_key()), eager)
+    eager = layer.apply(params, state, x, key=new_key(), train=train)
+    if train:
+        assert_close(training_pass(row)(x, 1), eager)
+    else:
+        assert_close(fast_jit(layer.apply)(params, state, x, key=new_key()), eager)
 
 
 @each_floating_layer
 def test_vmap_agrees_with_a_loop(row):
-    layer, params, state, x = drawn(row)
-
-    def train(x, seed):
-        return layer.apply(params, state, x, key=new_key(seed), train=True)
-
+    x = drawn(row).x
     xs, seeds = np.stack([x, 2 - x]), np.arange(2)
-    one, other = fast_jit(lambda xs, seeds: [train(xs[i], seeds[i]) for i in (0, 1)])(xs, seeds)
-    looped = jax.tree.map(lambda *ys: np.stack(ys), one, other)
-    assert_close(fast_jit(jax.vmap(train))(xs, seeds), looped)
+    looped = [training_pass(row)(x, seed) for x, seed in zip(xs, seeds, strict=True)]
+    stacked = jax.tree.map(lambda *ys: np.stack(ys), *looped)
+    assert_close(fast_jit(jax.vmap(training_pass(row).__wrapped__))(xs, seeds), stacked)
 
 
 def test_vmapped_init_agrees_with_a_loop():
