@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,23 +11,22 @@ import numpy as np
 
 from jaxnn._arrays import PyTree, check_count, check_key
 from jaxnn.layer import child_key
-from jaxnn.training.data import device_array
+from jaxnn.training.grids import Values, combinations
 from jaxnn.training.interrupts import interruptible
-from jaxnn.training.memory import available_bytes, needed_bytes
+from jaxnn.training.lanes import Block, largest_block, side_by_side
 from jaxnn.training.progress import counter
-
-MOST_OF_MEMORY = 0.5  # of what is free: the program's own estimate is no bound
+from jaxnn.training.transfer import batch_to_device
 
 Train = Callable[..., tuple[PyTree, PyTree, dict[str, Any]]]
-Values = Sequence[float] | np.ndarray | jax.Array | Callable[..., jax.Array]
 
 
 class SweepResult(NamedTuple):
     """What `sweep` returns. All arrays are NumPy's, and axis 0 is for the runs, in their order.
 
-    `table` has a column for each hyperparameter, the number of the "seed", and the last value of
-    each metric (before NaN, if a run was stopped); printing the result prints it. `keys` are those
-    the runs were made with: `train(keys[i], data, hyperparams, validation)` repeats one.
+    `table` has a column for each hyperparameter, the number of the "seed", and each metric in the
+    last epoch that was trained; metrics with several values are in `history` alone. Printing the
+    result prints the table. `keys` are those the runs were made with: `train(keys[i], data,
+    hyperparams, validation)` repeats one.
     """
 
     table: dict[str, np.ndarray]
@@ -36,19 +35,23 @@ class SweepResult(NamedTuple):
     history: dict[str, np.ndarray]
     keys: jax.Array
 
-    def best(self, metric: str | None = None, mode: str = "min") -> int:
-        """The row of the best run: by "val_loss", else "loss", unless said; NaN is never best."""
-        name = metric or ("val_loss" if "val_loss" in self.table else "loss")
-        if name not in self.table:
-            raise ValueError(
-                f"SweepResult.best: metric is {name!r}, expected one of {list(self.table)}"
-            )
-        if mode not in ("min", "max"):
-            raise ValueError(f"SweepResult.best: mode is {mode!r}, expected 'min' or 'max'")
-        values = self.table[name].astype(float)
+    def best(self, metric: str | None = None, mode: str = "min", *, epoch: str = "last") -> int:
+        """The row of the best run: by "val_loss", else "loss", unless said; NaN is never best.
+
+        Runs are compared as they are in the last epoch, or with `epoch="best"` each in the best of
+        its epochs, from which the params are after early stopping on that metric.
+        """
+        name = metric or _usual(self.table) or "val_loss"
+        _check_choice(self.table, "best", name, mode)
+        if epoch not in ("last", "best"):
+            raise ValueError(f"SweepResult.best: epoch is {epoch!r}, expected 'last' or 'best'")
+        sign = 1.0 if mode == "min" else -1.0
+        values = sign * self.table[name].astype(float)
+        if epoch == "best" and name in self.history:
+            values = np.fmin.reduce(np.atleast_2d(sign * self.history[name].astype(float).T))
         if np.isnan(values).all():
             raise ValueError(f"SweepResult.best: all values of {name!r} are NaN")
-        return int(np.nanargmin(values if mode == "min" else -values))
+        return int(np.nanargmin(values))
 
     def run(self, row: int) -> tuple[PyTree, PyTree, dict[str, np.ndarray]]:
         """The params, the state and the history of one run."""
@@ -56,15 +59,44 @@ class SweepResult(NamedTuple):
         one: tuple[PyTree, PyTree, dict[str, np.ndarray]] = jax.tree.map(lambda a: a[row], every)
         return one
 
-    def __str__(self) -> str:
-        """The table, a line for each run."""
-        columns = [[name, *(f"{v:.4g}" for v in values)] for name, values in self.table.items()]
+    def summary(self, metric: str | None = None, mode: str = "min", rows: int | None = None) -> str:
+        """The table as text, the best run first, as many rows as wanted; "run" is the row."""
+        runs = np.arange(len(self.table["seed"]))
+        name = metric or _usual(self.table)
+        if name is not None:
+            _check_choice(self.table, "summary", name, mode)
+            values = self.table[name].astype(float)
+            runs = np.argsort(values if mode == "min" else -values, kind="stable")
+        shown = {"run": runs} | {name: column[runs] for name, column in self.table.items()}
+        columns = [[name, *map(_text, values[:rows])] for name, values in shown.items()]
         widths = [max(map(len, column)) for column in columns]
         lines = (
             "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True))
             for row in zip(*columns, strict=True)
         )
         return "\n".join(lines)
+
+    def __str__(self) -> str:
+        """The table, a line for each run, the best first."""
+        return self.summary()
+
+
+def _usual(table: Mapping[str, Any]) -> str | None:
+    """The metric that runs are compared by unless another is named."""
+    return next((name for name in ("val_loss", "loss") if name in table), None)
+
+
+def _check_choice(table: Mapping[str, Any], method: str, metric: str, mode: str) -> None:
+    if metric not in table:
+        raise ValueError(
+            f"SweepResult.{method}: metric is {metric!r}, expected one of {list(table)}"
+        )
+    if mode not in ("min", "max"):
+        raise ValueError(f"SweepResult.{method}: mode is {mode!r}, expected 'min' or 'max'")
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if jnp.issubdtype(value.dtype, np.floating) else str(value)
 
 
 def log_uniform(low: float, high: float) -> Callable[..., jax.Array]:
@@ -110,8 +142,9 @@ def sweep(
 ) -> SweepResult:
     """Train for many hyperparameters and seeds side by side: a grid or a random search.
 
-    The runs are vmapped: while they are small, many cost about what one costs. How many go side
-    by side changes their numbers by rounding only.
+    The runs are vmapped: while they are small, many cost less than one by one. How many go side
+    by side changes their numbers by rounding only. A second sweep with the same `train` and as
+    many runs compiles nothing.
 
     Args:
         train: `train(key, data, hyperparams, validation) -> (params, state, history)`, what
@@ -120,11 +153,13 @@ def sweep(
             hyperparameters: the same initial values and order, so that they can be compared.
         grid: for each hyperparameter the numbers to try, in all combinations. With `samples`, each
             may also be a function `(key, shape) -> numbers`, as `log_uniform` or `jax.random`'s.
-        data: a data set for `train`.
-        validation: a validation set for `train`.
-        samples: the number of combinations to draw at random; None for all of the grid.
+        data: a data set for `train`, any pytree of arrays.
+        validation: a validation set for `train`, as `data`.
+        samples: the number of combinations to draw at random, each independently of the others;
+            None for all of the grid.
         seeds: how many times to run each combination.
-        lanes: how many runs to do at once; None for as many as half of the free memory allows.
+        lanes: how many runs to do at once, at most; None for as many as half of the free memory
+            allows. Progress is shown, and Ctrl-C is heard, between one group and the next.
         progress: as in `fit`.
 
     Returns:
@@ -132,8 +167,8 @@ def sweep(
 
     Raises:
         TypeError: an argument is of the wrong kind.
-        ValueError: `grid` has no names, or no numbers for one; `samples`, `seeds` or `lanes` is
-            less than 1.
+        ValueError: `grid` has no names, or no numbers for one, or a function and no `samples`, or
+            the name of a metric; `samples`, `seeds` or `lanes` is less than 1.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -148,106 +183,80 @@ def sweep(
         True
     """
     check_key("sweep", key)
+    if not callable(train):
+        raise TypeError(f"sweep: train is {train!r}, expected what training_run returns")
     for name, count in (("samples", samples), ("seeds", seeds), ("lanes", lanes)):
         if count is not None:
             check_count("sweep", name, count)
-    columns = _combinations(key, grid, samples)
-    combinations = len(next(iter(columns.values())))
-    which, seed = (a.ravel() for a in np.mgrid[:combinations, :seeds])
-    hyperparams = {name: values[which] for name, values in columns.items()}
+    columns = combinations(key, grid, samples)
+    n = len(next(iter(columns.values())))
+    data = batch_to_device("sweep: data", data)
+    validation = batch_to_device("sweep: validation", validation)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(child_key(key, "runs"), jnp.arange(seeds))
-    key_data, key_impl = np.asarray(jax.random.key_data(keys))[seed], jax.random.key_impl(keys)
 
-    def group(rows: np.ndarray) -> tuple[jax.Array, PyTree, dict[str, jax.Array], PyTree]:
-        own_keys = jax.random.wrap_key_data(key_data[rows], impl=key_impl)
-        own = {name: values[rows] for name, values in hyperparams.items()}
-        return own_keys, data, own, validation
+    def arguments(block: Block, first: int, first_seed: int) -> Any:
+        """Those of a block; what is beyond the last combination or seed repeats it."""
+        which = np.minimum(first + np.arange(block.combinations), n - 1)
+        seed = np.minimum(first_seed + np.arange(block.seeds), seeds - 1)
+        own = {name: column[which] for name, column in columns.items()}
+        return keys[seed], data, own, validation
 
-    data, validation = jax.tree.map(device_array, (data, validation))
+    def compiled(block: Block) -> Any:
+        return side_by_side.lower(train, *arguments(block, 0, 0)).compile()
 
-    side_by_side = jax.jit(jax.vmap(train, in_axes=(0, None, 0, None)))
-    program, size = _compiled(side_by_side, group, len(seed), lanes)
+    block, program = largest_block(compiled, n, seeds, lanes)
+    tell = counter("sweep", progress, n * seeds, "runs")
     done: list[Any] = []
-    tell = counter("sweep", progress, len(seed), "runs")
+    finished, best = 0, math.nan
     with interruptible() as interrupt:
-        for first in range(0, len(seed), size):
-            rows = np.minimum(np.arange(first, first + size), len(seed) - 1)
-            new = min(size, len(seed) - first)
-            done.append(jax.tree.map(lambda a, new=new: np.asarray(a)[:new], program(*group(rows))))
-            tell(first + new)
-            if interrupt.is_set():
-                break
-    tell(None)
-    params, state, history = jax.tree.map(lambda *parts: np.concatenate(parts), *done)
-    runs = len(next(iter(history.values())))
-    table = {name: np.asarray(values)[:runs] for name, values in hyperparams.items()}
-    last = {name: _last(values) for name, values in history.items() if values.ndim == 2}
-    run_keys, *_ = group(np.arange(runs))
-    return SweepResult(table | {"seed": seed[:runs]} | last, params, state, history, run_keys)
+        try:
+            for first, first_seed in itertools.product(
+                range(0, n, block.combinations), range(0, seeds, block.seeds)
+            ):
+                new = min(block.combinations, n - first), min(block.seeds, seeds - first_seed)
+                results = _on_host(program(*arguments(block, first, first_seed)), *new)
+                last = _last_values(results[0], results[2])
+                done.append((*results, last))
+                finished += new[0] * new[1]
+                metric = _usual(last)
+                if metric is not None:
+                    best = float(np.fmin.reduce(last[metric].astype(float), initial=best))
+                tell(finished, "" if metric is None else f"best {metric} {best:.4g}")
+                if interrupt.is_set():
+                    break
+        finally:
+            tell(None, "")
+    params, state, history, last = jax.tree.map(lambda *parts: np.concatenate(parts), *done)
+    which, seed = (indices.ravel()[:finished] for indices in np.mgrid[:n, :seeds])
+    table = {name: column[which] for name, column in columns.items()}
+    return SweepResult(table | {"seed": seed} | last, params, state, history, keys[seed])
 
 
-def _combinations(
-    key: jax.Array, grid: Mapping[str, Values], samples: int | None
-) -> dict[str, jax.Array]:
-    """A column for each hyperparameter, a row for each combination."""
-    if not isinstance(grid, Mapping):
-        raise TypeError(f"sweep: grid is {grid!r}, expected a dict of numbers by name")
-    if not grid:
-        raise ValueError("sweep: grid is empty, expected numbers for one name at least")
-    if samples is None:
-        given = {name: _numbers(name, values) for name, values in grid.items()}
-        product = list(itertools.product(*(range(len(values)) for values in given.values())))
-        rows = np.array(product).T
-        return {n: v[row] for (n, v), row in zip(given.items(), rows, strict=True)}
-    columns = {}
-    for name, values in grid.items():
-        own = child_key(key, f"grid/{name}")
-        if callable(values):
-            columns[name] = jnp.asarray(values(own, (samples,)))
-        else:
-            columns[name] = jax.random.choice(own, _numbers(name, values), (samples,))
-    return columns
+def _on_host(results: PyTree, combinations: int, seeds: int) -> PyTree:
+    """The first so many of a block, with one axis for the runs instead of two."""
+
+    def of_runs(leaf: jax.Array) -> np.ndarray:
+        wanted = np.asarray(leaf)[:combinations, :seeds]
+        return wanted.reshape(combinations * seeds, *leaf.shape[2:])
+
+    return jax.tree.map(of_runs, results)
 
 
-def _numbers(name: str, values: Any) -> jax.Array:
-    if callable(values):
-        raise ValueError(f"sweep: grid[{name!r}] is a function, which needs samples=")
-    array = values if hasattr(values, "dtype") else np.asarray(values)
-    if not (jnp.issubdtype(array.dtype, np.number) or array.dtype == bool):
-        raise TypeError(f"sweep: grid[{name!r}] is {values!r}, expected numbers")
-    if array.ndim != 1 or len(array) == 0:
-        raise ValueError(
-            f"sweep: grid[{name!r}] has shape {array.shape}, expected a sequence of numbers"
-        )
-    return jnp.asarray(array)
+def _last_values(params: PyTree, history: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The metrics of each run in the last epoch that was trained: a stopped run has NaN after it.
 
-
-def _compiled(
-    side_by_side: Any, group: Callable[[np.ndarray], Any], runs: int, lanes: int | None
-) -> tuple[Any, int]:
-    """The compiled program, and for how many runs at once: as few groups as memory allows."""
-    limit, groups = available_bytes(), 1 if lanes is None else math.ceil(runs / lanes)
-    while True:
-        size = math.ceil(runs / groups)
-        traced = side_by_side.trace(*group(np.arange(size)))
-        _check_names(*traced.args_info[0][2:3], *traced.out_info[2:])
-        program = traced.lower().compile()
-        needed = needed_bytes(program)
-        if lanes is not None or size == 1 or limit is None or needed <= MOST_OF_MEMORY * limit:
-            return program, size
-        groups = min(max(groups + 1, math.ceil(groups * needed / (MOST_OF_MEMORY * limit))), runs)
-
-
-def _check_names(hyperparams: Any, history: Any) -> None:
-    """Raise unless each column of the table has a name of its own."""
-    for name in ("seed", *history):
-        if name in hyperparams:
-            raise ValueError(f"sweep: grid has the name {name!r}, which the table needs itself")
-
-
-def _last(history: np.ndarray) -> np.ndarray:
-    """The last value in each row that is not NaN, or NaN."""
-    is_value = ~np.isnan(history)
-    last = history.shape[1] - 1 - np.argmax(is_value[:, ::-1], axis=1)
-    values: np.ndarray = history[np.arange(len(history)), last]
-    return values
+    A run with params that are not finite was not stopped but is lost, and its NaN are its own.
+    """
+    runs = len(next(iter(jax.tree.leaves((history, params))), ()))
+    lost = np.zeros(runs, bool)
+    for leaf in jax.tree.leaves(params):
+        lost |= ~np.isfinite(leaf).reshape(runs, -1).all(axis=1)
+    values = {name: column for name, column in history.items() if column.ndim == 1}
+    rows = {name: rows for name, rows in history.items() if rows.ndim == 2 and rows.size}
+    for name, metric in rows.items():
+        alike = (other for other in rows.values() if other.shape == metric.shape)
+        trained = np.logical_or.reduce([~np.isnan(other) for other in alike])
+        trained[lost | ~trained.any(axis=1)] = True
+        last = metric.shape[1] - 1 - np.argmax(trained[:, ::-1], axis=1)
+        values[name] = metric[np.arange(runs), last]
+    return {name: values[name] for name in history if name in values}

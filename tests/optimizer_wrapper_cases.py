@@ -341,6 +341,14 @@ CASES = [
         slow=True,
     ),
     Wrapper(
+        "dynamic_loss_scale",
+        lambda library, rate: library.dynamic_loss_scale(
+            library.sgd(rate, 0.8), 1.0, period=30, factor=1.25
+        ),
+        lambda rate: reference.dynamic_loss_scale(sgd(rate), 1.0, period=30, factor=1.25),
+        optax=None,
+    ),
+    Wrapper(
         "inject_hyperparams",
         lambda library, rate: library.inject_hyperparams(library.adam)(rate, b1=0.8),
         lambda rate: each(rules.adam(rate, 0.8)),
@@ -370,6 +378,7 @@ CASES = [
 # The names that have no row: questions, what needs another walk, what is random.
 NAMES_WITHOUT_ROW = {
     *("evaluation_params", "schedule_free_eval_params", "skip_not_finite", "unitwise_norm"),
+    "loss_scale",
     *("lbfgs", "scale_by_lbfgs", "scale_by_zoom_linesearch", "value_and_grad_from_state"),
     "add_noise",
 }

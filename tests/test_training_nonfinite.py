@@ -175,6 +175,17 @@ def test_the_scale_is_that_of_numpy():
     assert int(state.total_skipped) == 4
 
 
+def test_the_hyperparameters_of_the_scale_may_be_traced():
+    def two_steps(settings):
+        optimizer = nn.optimizers.dynamic_loss_scale(nn.optimizers.sgd(1.0), period=1, **settings)
+        state = optimizer.init(jnp.zeros(1))
+        _, state = optimizer.update(jnp.ones(1), state)
+        return optimizer.update(jnp.full(1, jnp.nan), state)[1].loss_scale
+
+    settings = {"initial": 4.0, "factor": 8.0, "minimum": 2.0}
+    assert float(jax.jit(two_steps)(settings)) == float(two_steps(settings)) == 4.0
+
+
 def test_line_searches_see_the_true_loss_and_gradient():
     plain = fitted(LINEAR, optimizer=nn.optimizers.lbfgs(), epochs=4)
     optimizer = nn.optimizers.dynamic_loss_scale(nn.optimizers.lbfgs())

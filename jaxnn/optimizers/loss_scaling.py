@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxnn._arrays import PyTree, check_count, check_range, hyperparameter, widen
+from jaxnn._arrays import PyTree, check_count, check_range, concrete, hyperparameter, widen
 from jaxnn.optimizers.base import (
     Optimizer,
     cast_like,
@@ -37,8 +37,8 @@ def dynamic_loss_scale(
     initial: ArrayLike = 2.0**15,
     *,
     period: int = 2000,
-    factor: float = 2.0,
-    minimum: float = 1.0,
+    factor: ArrayLike = 2.0,
+    minimum: ArrayLike = 1.0,
 ) -> Optimizer:
     """Train in float16 on a loss that is scaled up, so that small gradients do not become zero.
 
@@ -55,8 +55,8 @@ def dynamic_loss_scale(
         initial: the scale at the start, at least `minimum`; may be traced.
         period: the good steps after which the scale grows, at least 1.
         factor: what the scale is multiplied or divided by, more than 1: a power of two changes
-            no digit of a gradient.
-        minimum: the smallest scale, more than 0.
+            no digit of a gradient; may be traced.
+        minimum: the smallest scale, more than 0; may be traced.
 
     Returns:
         An `Optimizer` with state `LossScaleState(loss_scale, at_minimum, good_steps,
@@ -81,14 +81,16 @@ def dynamic_loss_scale(
     check_optimizer(inner, "dynamic_loss_scale: inner")
     check_count("dynamic_loss_scale", "period", period)
     for name, value, limit in (("factor", factor, 1), ("minimum", minimum, 0)):
-        if not value > limit:
+        known = concrete(value)
+        if known is not None and not known > limit:
             raise ValueError(f"dynamic_loss_scale: {name} is {value}, expected more than {limit}")
-    check_range("dynamic_loss_scale", "initial", initial, minimum)
+    known = concrete(minimum)
+    check_range("dynamic_loss_scale", "initial", initial, 0 if known is None else float(known))
     inner_update = extra_tolerant(inner)
 
     def init(params: PyTree) -> PyTree:
         scale = hyperparameter(initial, jnp.float32)
-        at_minimum = scale <= minimum
+        at_minimum = scale <= hyperparameter(minimum, scale.dtype)
         return LossScaleState(scale, at_minimum, zero_count(), zero_count(), inner.init(params))
 
     def update(
@@ -115,11 +117,12 @@ def dynamic_loss_scale(
         moves, inner_state = lax.cond(finite, use, ignore)
         good = jnp.where(finite, next_count(state.good_steps), 0)
         grows = good >= period
-        higher = jnp.where(grows, scale * factor, scale)
-        scale = jnp.where(finite, higher, jnp.maximum(scale / factor, minimum))
+        times, lowest = (hyperparameter(h, scale.dtype) for h in (factor, minimum))
+        higher = jnp.where(grows, scale * times, scale)
+        scale = jnp.where(finite, higher, jnp.maximum(scale / times, lowest))
         skipped = jnp.where(finite, state.total_skipped, next_count(state.total_skipped))
         good = jnp.where(grows, 0, good)
-        return moves, LossScaleState(scale, scale <= minimum, good, skipped, inner_state)
+        return moves, LossScaleState(scale, scale <= lowest, good, skipped, inner_state)
 
     return Optimizer(init, told_by(update, inner, "inner_state"))
 

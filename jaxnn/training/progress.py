@@ -22,23 +22,25 @@ def progress_callback(
 
 def counter(
     function: str, progress: bool | str | None, total: int, unit: str
-) -> Callable[[int | None], None]:
-    """What shows that so many of `total` are done; None ends it."""
+) -> Callable[[int | None, str], None]:
+    """What shows that so many of `total` are done, with a note; None ends it."""
     form = _form(function, progress)
     if form == "bar":
         shown = _tqdm(function)(total=total, desc=function, unit=f" {unit}", dynamic_ncols=True)
 
-        def tell(done: int | None) -> None:
+        def tell(done: int | None, note: str = "") -> None:
             if done is None:
                 shown.close()
             else:
+                shown.set_postfix_str(note, refresh=False)
                 shown.update(done - shown.n)
 
         return tell
 
-    def print_line(done: int | None) -> None:
+    def print_line(done: int | None, note: str = "") -> None:
         if form == "lines" and done is not None:
-            print(f"{function}: {done} of {total} {unit}", file=sys.stderr, flush=True)
+            line = f"{function}: {done} of {total} {unit}  {note}".rstrip()
+            print(line, file=sys.stderr, flush=True)
 
     return print_line
 
