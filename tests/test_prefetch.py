@@ -209,6 +209,11 @@ def interrupt_main():
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 
+def wait_until_main_is_in(name):
+    while sys._current_frames()[threading.main_thread().ident].f_code.co_name != name:
+        time.sleep(0.01)
+
+
 needs_signals = pytest.mark.skipif(
     not hasattr(signal, "pthread_kill"), reason="signals to a thread are POSIX's"
 )
@@ -242,7 +247,7 @@ def test_a_second_ctrl_c_leaves_a_source_that_blocks():
         yield 0
         interrupt_main()
         assert interrupted.wait(SECONDS)
-        time.sleep(0.2)  # by then the main thread waits for this one
+        wait_until_main_is_in("prefetched")  # for this thread
         interrupt_main()
         unblocked.wait(SECONDS)
         yield 1

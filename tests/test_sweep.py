@@ -197,7 +197,7 @@ def compilations():
 
 
 def test_a_sweep_is_one_program_and_a_second_one_compiles_nothing(compilations):
-    traced = []
+    traced, another_key = [], jax.random.key(7)
 
     def counted(*arguments):
         traced.append(arguments)
@@ -207,7 +207,7 @@ def test_a_sweep_is_one_program_and_a_second_one_compiles_nothing(compilations):
     assert compilations.count("jit(side_by_side)") == 1
     assert len(traced) == 1
     compilations.clear()
-    nn.sweep(counted, jax.random.key(7), {"rate": [0.4, 0.5, 0.6]}, DATA, seeds=2, lanes=2)
+    nn.sweep(counted, another_key, {"rate": [0.4, 0.5, 0.6]}, DATA, seeds=2, lanes=2)
     assert compilations == []
 
 
