@@ -11,6 +11,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._arrays import PyTree, check_key, check_range, check_shape, is_inexact, promoted
 from jaxnn.children import apply_child, child_params, init_side_by_side
+from jaxnn.functional._scans import padded, parts_of, scan_in_parts, where, zeros_like
 from jaxnn.layer import (
     Cell,
     Layer,
@@ -364,32 +365,23 @@ def _scan(
 ) -> tuple[PyTree, PyTree]:
     """The final carry and all outputs, time being the first axis."""
 
-    def step(carry: PyTree, inputs: tuple[jax.Array, PyTree]) -> tuple[PyTree, PyTree]:
-        t, x_t = inputs
-        step_key = None if key is None else jax.random.fold_in(key, t)
-        if lengths is None:
-            return cell.step(params, carry, x_t, key=step_key, train=train)
-        valid = t < lengths
-        # Padding that is not a number would reach the gradient through a mask on the result alone.
-        x_t = _where(valid, x_t, _zeros_like(x_t))
-        new_carry, y_t = cell.step(params, carry, x_t, key=step_key, train=train)
-        return _where(valid, new_carry, carry), _where(valid, y_t, _zeros_like(y_t))
-
     positions = jnp.arange(len(jax.tree.leaves(xs)[0]))
-    return lax.scan(step, carry, (positions, xs), reverse=reverse)
+    valid = None
+    if lengths is not None:
+        valid = jnp.expand_dims(positions, range(1, 1 + lengths.ndim)) < lengths[None]
+        # Padding that is not a number would reach the gradient through a mask on the result alone.
+        xs = where(valid, xs, zeros_like(xs))
+    parts = parts_of(cell.step)
+    if parts is not None:
+        return scan_in_parts(*parts, reverse, params, carry, xs, valid)
 
+    def step(carry: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
+        t, x_t, valid_t = inputs
+        step_key = None if key is None else jax.random.fold_in(key, t)
+        result = cell.step(params, carry, x_t, key=step_key, train=train)
+        return padded(valid_t, result, carry)
 
-def _where(valid: jax.Array, chosen: PyTree, other: PyTree) -> PyTree:
-    """Leaf by leaf, for each sequence of the batch."""
-
-    def one(chosen: jax.Array, other: jax.Array) -> jax.Array:
-        return jnp.where(jnp.expand_dims(valid, range(valid.ndim, chosen.ndim)), chosen, other)
-
-    return jax.tree.map(one, chosen, other)
-
-
-def _zeros_like(tree: PyTree) -> PyTree:
-    return jax.tree.map(jnp.zeros_like, tree)
+    return lax.scan(step, carry, (positions, xs, valid), reverse=reverse)
 
 
 def _last(ys: PyTree, lengths: jax.Array | None, time: int, reverse: bool) -> PyTree:

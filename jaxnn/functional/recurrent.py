@@ -5,6 +5,7 @@ float32 or wider, and what is carried comes back in the dtype in which it came.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,9 +54,8 @@ def rnn_step(
         >>> h
         Array([0.25], dtype=float32)
     """
-    x, h = _operands("rnn_step", 1, x, h, input_kernel, recurrent_kernel, bias)
-    z = linear(x, input_kernel, bias) + linear(h.astype(x.dtype), recurrent_kernel)
-    return activation(z.astype(_wide(z, h))).astype(h.dtype)
+    z = rnn_affine(x, h, input_kernel, recurrent_kernel, bias)
+    return rnn_rest(h, z, activation)
 
 
 def lstm_step(
@@ -104,11 +104,8 @@ def lstm_step(
         >>> c.round(2)
         Array([3.], dtype=float32)
     """
-    x, h = _operands("lstm_step", 4, x, h, input_kernel, recurrent_kernel, bias)
-    c = floating(c)
-    check_shape("lstm_step", "c", c, h.shape)
-    z = linear(x, input_kernel, bias) + linear(h.astype(x.dtype), recurrent_kernel)
-    return _through_gates(z, h, c)
+    z = lstm_affine(x, h, input_kernel, recurrent_kernel, bias)
+    return lstm_rest("lstm_step", h, c, z)
 
 
 def conv_lstm_step(
@@ -152,20 +149,8 @@ def conv_lstm_step(
         >>> c.ravel().round(2) + 0
         Array([0., 0., 0., 1., 0.], dtype=float32)
     """
-    spatial = max(jnp.ndim(recurrent_kernel) - 2, 1)
-    x, h = _operands("conv_lstm_step", 4, x, h, input_kernel, recurrent_kernel, bias, spatial)
-    c = floating(c)
-    check_shape("conv_lstm_step", "c", c, h.shape)
-    z = conv(x, input_kernel, bias) + conv(h.astype(x.dtype), recurrent_kernel)
-    return _through_gates(z, h, c)
-
-
-def _through_gates(z: jax.Array, h: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The next `(h, c)` of a long short-term memory, from what goes into its gates."""
-    wide = _wide(z, c)
-    i, f, g, o = jnp.split(z.astype(wide), 4, axis=-1)
-    memory = jax.nn.sigmoid(f) * c.astype(wide) + jax.nn.sigmoid(i) * jnp.tanh(g)
-    return (jax.nn.sigmoid(o) * jnp.tanh(memory)).astype(h.dtype), memory.astype(c.dtype)
+    z = conv_lstm_affine(x, h, input_kernel, recurrent_kernel, bias)
+    return lstm_rest("conv_lstm_step", h, c, z)
 
 
 def gru_step(
@@ -217,36 +202,131 @@ def gru_step(
         ...                        jnp.zeros((1, 3)), keep)
         Array([0.25], dtype=float32)
     """
-    x, h = _operands("gru_step", 3, x, h, input_kernel, recurrent_kernel, bias)
-    features = h.shape[-1]
-    if recurrent_bias is not None:
-        if not reset_after:
+    if not reset_after:
+        if recurrent_bias is not None:
             raise ValueError(
                 "gru_step: recurrent_bias is given, expected None with reset_after=False"
             )
+        return _gru_step_resetting_before(x, h, input_kernel, recurrent_kernel, bias)
+    z = gru_affine(x, h, input_kernel, recurrent_kernel, bias, recurrent_bias)
+    return gru_rest(h, z)
+
+
+# Steps in two parts: the products with parameters, which sequences differentiate by themselves,
+# and the rest
+
+
+def rnn_affine(
+    x: ArrayLike,
+    h: ArrayLike,
+    input_kernel: ArrayLike,
+    recurrent_kernel: ArrayLike,
+    bias: ArrayLike | None,
+) -> jax.Array:
+    """What goes into the activation of `rnn_step`."""
+    x, h = _operands("rnn_step", 1, x, h, input_kernel, recurrent_kernel, bias)
+    return linear(x, input_kernel, bias) + linear(h.astype(x.dtype), recurrent_kernel)
+
+
+def rnn_rest(h: ArrayLike, z: jax.Array, activation: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """The next `h` from what goes into the activation."""
+    h = floating(h)
+    return activation(z.astype(_wide(z, h))).astype(h.dtype)
+
+
+def lstm_affine(
+    x: ArrayLike,
+    h: ArrayLike,
+    input_kernel: ArrayLike,
+    recurrent_kernel: ArrayLike,
+    bias: ArrayLike | None,
+) -> jax.Array:
+    """What goes into the gates of `lstm_step`."""
+    x, h = _operands("lstm_step", 4, x, h, input_kernel, recurrent_kernel, bias)
+    return linear(x, input_kernel, bias) + linear(h.astype(x.dtype), recurrent_kernel)
+
+
+def conv_lstm_affine(
+    x: ArrayLike,
+    h: ArrayLike,
+    input_kernel: ArrayLike,
+    recurrent_kernel: ArrayLike,
+    bias: ArrayLike | None,
+) -> jax.Array:
+    """What goes into the gates of `conv_lstm_step`."""
+    spatial = max(jnp.ndim(recurrent_kernel) - 2, 1)
+    x, h = _operands("conv_lstm_step", 4, x, h, input_kernel, recurrent_kernel, bias, spatial)
+    return conv(x, input_kernel, bias) + conv(h.astype(x.dtype), recurrent_kernel)
+
+
+def lstm_rest(
+    function: str, h: ArrayLike, c: ArrayLike, z: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The next `(h, c)` of a long short-term memory, from what goes into its gates."""
+    h, c = floating(h), floating(c)
+    check_shape(function, "c", c, h.shape)
+    wide = _wide(z, c)
+    i, f, g, o = jnp.split(z.astype(wide), 4, axis=-1)
+    memory = jax.nn.sigmoid(f) * c.astype(wide) + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return (jax.nn.sigmoid(o) * jnp.tanh(memory)).astype(h.dtype), memory.astype(c.dtype)
+
+
+class GRUInputs(NamedTuple):
+    """What goes into the gates, r and z, and into the candidate, from x and from h."""
+
+    gates: jax.Array
+    x_candidate: jax.Array
+    h_candidate: jax.Array
+
+
+def gru_affine(
+    x: ArrayLike,
+    h: ArrayLike,
+    input_kernel: ArrayLike,
+    recurrent_kernel: ArrayLike,
+    bias: ArrayLike | None,
+    recurrent_bias: ArrayLike | None,
+) -> GRUInputs:
+    """The products of `gru_step` with `reset_after=True`."""
+    x, h = _operands("gru_step", 3, x, h, input_kernel, recurrent_kernel, bias)
+    features, wide = h.shape[-1], _wide(x, h)
+    if recurrent_bias is not None:
         check_shape("gru_step", "recurrent_bias", recurrent_bias, (features,))
-    wide = _wide(x, h)
+        recurrent_bias = jnp.pad(recurrent_bias, (2 * features, 0))
+    of_x = linear(x, input_kernel, bias)
+    of_h = linear(h.astype(x.dtype), recurrent_kernel, recurrent_bias)
+    x_gates, x_candidate = jnp.split(of_x, [2 * features], axis=-1)
+    h_gates, h_candidate = jnp.split(of_h, [2 * features], axis=-1)
+    return GRUInputs(x_gates.astype(wide) + h_gates.astype(wide), x_candidate, h_candidate)
+
+
+def gru_rest(h: ArrayLike, inputs: GRUInputs) -> jax.Array:
+    """The next `h` of a gated recurrent unit that resets after the product."""
+    h, wide = floating(h), inputs.gates.dtype
+    r, z = jnp.split(jax.nn.sigmoid(inputs.gates), 2, axis=-1)
+    n = jnp.tanh(inputs.x_candidate.astype(wide) + r * inputs.h_candidate.astype(wide))
+    return ((1 - z) * n + z * h.astype(wide)).astype(h.dtype)
+
+
+def _gru_step_resetting_before(
+    x: ArrayLike,
+    h: ArrayLike,
+    input_kernel: ArrayLike,
+    recurrent_kernel: ArrayLike,
+    bias: ArrayLike | None,
+) -> jax.Array:
+    """`gru_step` with `reset_after=False`, whose second product needs the result of the first."""
+    x, h = _operands("gru_step", 3, x, h, input_kernel, recurrent_kernel, bias)
+    features, wide = h.shape[-1], _wide(x, h)
     memory = h.astype(wide)
 
     def times(h: jax.Array, kernel: ArrayLike, bias: ArrayLike | None = None) -> jax.Array:
         return linear(h.astype(x.dtype), kernel, bias).astype(wide)
 
-    def gates_and_candidate(values: ArrayLike) -> list[jax.Array]:
-        return jnp.split(jnp.asarray(values), [2 * features], axis=-1)
-
-    x_gates, x_candidate = gates_and_candidate(times(x, input_kernel, bias))
-    if reset_after:
-        if recurrent_bias is not None:
-            recurrent_bias = jnp.pad(recurrent_bias, (2 * features, 0))
-        of_h = times(h, recurrent_kernel, recurrent_bias)
-        h_gates, h_candidate = gates_and_candidate(of_h)
-        r, z = jnp.split(jax.nn.sigmoid(x_gates + h_gates), 2, axis=-1)
-        recalled = r * h_candidate
-    else:
-        of_gates, of_candidate = gates_and_candidate(recurrent_kernel)
-        r, z = jnp.split(jax.nn.sigmoid(x_gates + times(h, of_gates)), 2, axis=-1)
-        recalled = times(r * memory, of_candidate)
-    n = jnp.tanh(x_candidate + recalled)
+    x_gates, x_candidate = jnp.split(times(x, input_kernel, bias), [2 * features], axis=-1)
+    of_gates, of_candidate = jnp.split(jnp.asarray(recurrent_kernel), [2 * features], axis=-1)
+    r, z = jnp.split(jax.nn.sigmoid(x_gates + times(h, of_gates)), 2, axis=-1)
+    n = jnp.tanh(x_candidate + times(r * memory, of_candidate))
     return ((1 - z) * n + z * memory).astype(h.dtype)
 
 

@@ -17,6 +17,8 @@ from jaxnn._arrays import (
     hyperparameter,
     is_inexact,
 )
+from jaxnn.functional import recurrent as functions
+from jaxnn.functional._scans import step_in_parts
 from jaxnn.functional._spatial import PerAxis, per_axis
 from jaxnn.layer import Cell, abstract, constructor, param_dtype
 
@@ -74,18 +76,14 @@ def rnn_cell(
     def initial_carry(params: PyTree, batch_shape: Sequence[int], dtype: DTypeLike) -> PyTree:
         return jnp.zeros((*batch_shape, features), _floating(dtype))
 
-    def step(
-        params: PyTree,
-        carry: PyTree,
-        x_t: PyTree,
-        *,
-        key: jax.Array | None = None,
-        train: bool = False,
-    ) -> tuple[PyTree, PyTree]:
-        h = functional.rnn_step(x_t, carry, *_kernels(params), activation=activation)
-        return h, _output(h, x_t, params)
+    def affine(params: PyTree, carry: PyTree, x_t: PyTree) -> PyTree:
+        return functions.rnn_affine(x_t, carry, *_kernels(params))
 
-    return Cell(init, initial_carry, step)
+    def rest(carry: PyTree, z: PyTree) -> tuple[PyTree, PyTree]:
+        h = functions.rnn_rest(carry, z, activation)
+        return h, h.astype(z.dtype)
+
+    return Cell(init, initial_carry, step_in_parts(affine, rest))
 
 
 @constructor
@@ -154,18 +152,14 @@ def lstm_cell(
     def initial_carry(params: PyTree, batch_shape: Sequence[int], dtype: DTypeLike) -> PyTree:
         return _zero_memory((*batch_shape, features), dtype)
 
-    def step(
-        params: PyTree,
-        carry: PyTree,
-        x_t: PyTree,
-        *,
-        key: jax.Array | None = None,
-        train: bool = False,
-    ) -> tuple[PyTree, PyTree]:
-        h, c = functional.lstm_step(x_t, carry[0], carry[1], *_kernels(params))
-        return (h, c), _output(h, x_t, params)
+    def affine(params: PyTree, carry: PyTree, x_t: PyTree) -> PyTree:
+        return functions.lstm_affine(x_t, carry[0], *_kernels(params))
 
-    return Cell(init, initial_carry, step)
+    def rest(carry: PyTree, z: PyTree) -> tuple[PyTree, PyTree]:
+        h, c = functions.lstm_rest("lstm_step", carry[0], carry[1], z)
+        return (h, c), h.astype(z.dtype)
+
+    return Cell(init, initial_carry, step_in_parts(affine, rest))
 
 
 @constructor
@@ -239,7 +233,14 @@ def gru_cell(
     def initial_carry(params: PyTree, batch_shape: Sequence[int], dtype: DTypeLike) -> PyTree:
         return jnp.zeros((*batch_shape, features), accumulator_dtype(dtype))
 
-    def step(
+    def affine(params: PyTree, carry: PyTree, x_t: PyTree) -> PyTree:
+        return functions.gru_affine(x_t, carry, *_kernels(params), params["recurrent"].get("bias"))
+
+    def rest(carry: PyTree, z: PyTree) -> tuple[PyTree, PyTree]:
+        h = functions.gru_rest(carry, z)
+        return h, h.astype(z.x_candidate.dtype)
+
+    def step_resetting_before(
         params: PyTree,
         carry: PyTree,
         x_t: PyTree,
@@ -247,11 +248,10 @@ def gru_cell(
         key: jax.Array | None = None,
         train: bool = False,
     ) -> tuple[PyTree, PyTree]:
-        biases = params["input"].get("bias"), params["recurrent"].get("bias")
-        kernels = params["input"]["kernel"], params["recurrent"]["kernel"]
-        h = functional.gru_step(x_t, carry, *kernels, *biases, reset_after=reset_after)
-        return h, _output(h, x_t, params)
+        h = functional.gru_step(x_t, carry, *_kernels(params), reset_after=False)
+        return h, h.astype(compute_dtype(jnp.asarray(x_t), params["input"]["kernel"]))
 
+    step = step_in_parts(affine, rest) if reset_after else step_resetting_before
     return Cell(init, initial_carry, step)
 
 
@@ -324,18 +324,14 @@ def conv_lstm_cell(
     def initial_carry(params: PyTree, batch_shape: Sequence[int], dtype: DTypeLike) -> PyTree:
         return _zero_memory((*batch_shape, *spatial, features), dtype)
 
-    def step(
-        params: PyTree,
-        carry: PyTree,
-        x_t: PyTree,
-        *,
-        key: jax.Array | None = None,
-        train: bool = False,
-    ) -> tuple[PyTree, PyTree]:
-        h, c = functional.conv_lstm_step(x_t, carry[0], carry[1], *_kernels(params))
-        return (h, c), _output(h, x_t, params)
+    def affine(params: PyTree, carry: PyTree, x_t: PyTree) -> PyTree:
+        return functions.conv_lstm_affine(x_t, carry[0], *_kernels(params))
 
-    return Cell(init, initial_carry, step)
+    def rest(carry: PyTree, z: PyTree) -> tuple[PyTree, PyTree]:
+        h, c = functions.lstm_rest("conv_lstm_step", carry[0], carry[1], z)
+        return (h, c), h.astype(z.dtype)
+
+    return Cell(init, initial_carry, step_in_parts(affine, rest))
 
 
 # What the cells share
@@ -399,8 +395,3 @@ def _zero_memory(shape: tuple[int, ...], dtype: DTypeLike) -> tuple[jax.Array, j
 
 def _kernels(params: PyTree) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     return params["input"]["kernel"], params["recurrent"]["kernel"], params["input"].get("bias")
-
-
-def _output(h: jax.Array, x_t: PyTree, params: PyTree) -> jax.Array:
-    """The hidden state in the dtype that a layer gives for `x_t`."""
-    return h.astype(compute_dtype(jnp.asarray(x_t), jnp.asarray(params["input"]["kernel"])))
