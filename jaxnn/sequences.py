@@ -364,7 +364,6 @@ def _scan(
     reverse: bool,
 ) -> tuple[PyTree, PyTree]:
     """The final carry and all outputs, time being the first axis."""
-
     positions = jnp.arange(len(jax.tree.leaves(xs)[0]))
     valid = None
     if lengths is not None:

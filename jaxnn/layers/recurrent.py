@@ -248,7 +248,8 @@ def gru_cell(
         key: jax.Array | None = None,
         train: bool = False,
     ) -> tuple[PyTree, PyTree]:
-        h = functional.gru_step(x_t, carry, *_kernels(params), reset_after=False)
+        recurrent_bias = params["recurrent"].get("bias")
+        h = functional.gru_step(x_t, carry, *_kernels(params), recurrent_bias, reset_after=False)
         return h, h.astype(compute_dtype(jnp.asarray(x_t), params["input"]["kernel"]))
 
     step = step_in_parts(affine, rest) if reset_after else step_resetting_before
