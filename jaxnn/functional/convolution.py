@@ -5,10 +5,15 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import ArrayLike
 
 from jaxnn._arrays import along, check_count, check_shape, compute_dtype, floating
+from jaxnn.functional._convolution import (
+    Convolution,
+    convolution,
+    swap_channels,
+    transposed_convolution,
+)
 from jaxnn.functional._spatial import (
     Padding,
     Pads,
@@ -85,7 +90,9 @@ def conv(
     pads = pads_of("conv", sizes, window, padding)
     dtype = compute_dtype(x, kernel)
     rows = x.astype(dtype).reshape(math.prod(batch), *x.shape[-1 - rank :])
-    y = _convolve(rows, kernel.astype(dtype), window, pads, groups)
+    rows = _padded_with_itself(rows, pads)
+    c = _convolution(rows, kernel, window, pads, groups)
+    y = convolution(c, rows, kernel.astype(dtype))
     return _add_bias("conv", y.reshape(*batch, *y.shape[1:]), bias)
 
 
@@ -161,51 +168,31 @@ def conv_transpose(
         )
     dtype = compute_dtype(x, kernel)
     rows = x.astype(dtype).reshape(math.prod(batch), *x.shape[-1 - rank :])
-    of_conv = _swap_channels(kernel.astype(dtype), groups)
-    example = jax.ShapeDtypeStruct((rows.shape[0], *wanted, kernel.shape[-1]), dtype)
-    forward = partial(_convolve, kernel=of_conv, window=window, pads=pads, groups=groups)
-    (y,) = jax.linear_transpose(forward, example)(rows)
+    of_conv = swap_channels(kernel.astype(dtype), groups)
+    example = jax.ShapeDtypeStruct((len(rows), *wanted, kernel.shape[-1]), dtype)
+    pad = partial(_padded_with_itself, pads=pads)
+    c = _convolution(jax.eval_shape(pad, example), of_conv, window, pads, groups)
+    (y,) = jax.linear_transpose(pad, example)(transposed_convolution(c, rows, of_conv))
     return _add_bias("conv_transpose", y.reshape(*batch, *y.shape[1:]), bias)
 
 
-def _convolve(
-    x: jax.Array, kernel: jax.Array, window: Window, pads: Pads, groups: int
-) -> jax.Array:
-    """The convolution itself, of arrays of one dtype with one batch axis.
-
-    Both public functions come here, so that this is the place to choose a lowering. It is linear
-    in `x`, in a form that `jax.linear_transpose` understands.
-    """
-    x, zeros = _padded(x, window, pads)
-    spatial = "DHW"[-len(zeros) :]
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window.strides,
-        zeros,
-        rhs_dilation=window.dilation,
-        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
-        feature_group_count=groups,
-    )
+def _padded_with_itself(x: jax.Array, pads: Pads) -> jax.Array:
+    """`x` with the padding that is not zeros."""
+    if pads.mode == "constant":
+        return x
+    return jnp.pad(x, [(0, 0), *pads.pairs, (0, 0)], mode=pads.mode)
 
 
-def _padded(
-    x: jax.Array, window: Window, pads: Pads
-) -> tuple[jax.Array, tuple[tuple[int, int], ...]]:
-    """`x` with what XLA is not to add, and the zeros that it is to add.
-
-    Zeros beyond the reach of the kernel are added here, as XLA's gradient on CPU is wrong with
-    them: https://github.com/openxla/xla/issues/48713.
-    """
-    zeros = tuple(
-        (min(low, extent - 1), min(high, extent - 1)) if pads.mode == "constant" else (0, 0)
-        for extent, (low, high) in zip(window.extents, pads.pairs, strict=True)
-    )
-    if zeros != pads.pairs:
-        both = zip(pads.pairs, zeros, strict=True)
-        first = [(low - a, high - b) for (low, high), (a, b) in both]
-        x = jnp.pad(x, [(0, 0), *first, (0, 0)], mode=pads.mode)
-    return x, zeros
+def _convolution(
+    x: jax.Array | jax.ShapeDtypeStruct,
+    kernel: jax.Array,
+    window: Window,
+    pads: Pads,
+    groups: int,
+) -> Convolution:
+    sizes, size = x.shape[1:-1], kernel.shape[:-2]
+    zeros = pads.pairs if pads.mode == "constant" else ((0, 0),) * len(sizes)
+    return Convolution(sizes, size, window.strides, window.dilation, zeros, groups)
 
 
 # Arguments
@@ -253,13 +240,6 @@ def _default_output_size(
             f"{least}, expected at least 1 along each axis"
         )
     return least
-
-
-def _swap_channels(kernel: jax.Array, groups: int) -> jax.Array:
-    """`(*spatial, in / groups, out)` as `(*spatial, out / groups, in)`, each group by itself."""
-    *spatial, a, b = kernel.shape
-    by_group = kernel.reshape(*spatial, a, groups, b // groups)
-    return jnp.swapaxes(by_group, -3, -1).reshape(*spatial, b // groups, groups * a)
 
 
 def _add_bias(function: str, y: jax.Array, bias: ArrayLike | None) -> jax.Array:
