@@ -1,0 +1,61 @@
+"""What a row of the benchmark is made of."""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, NamedTuple
+
+Run = Callable[[int], Any]
+"""`run(n)` does the work n times, one after the other, and returns once all is done: an array of
+numbers in which all contestants must agree, or None. The next call goes on where it ended."""
+
+
+class Contestant(NamedTuple):
+    """One way to do the work of a row."""
+
+    builder: str
+    """`module:function` in `benchmarks.contestants`; the function makes a `Run` of the data."""
+    goal: float | None = None
+    """How many times as long as ours this one should take, at least."""
+    environment: Mapping[str, str] = {}
+    """Variables for its process."""
+
+
+class Row(NamedTuple):
+    """The same work, done by several libraries; the first contestant is ours."""
+
+    title: str
+    data: Callable[[bool], Any]
+    """`data(tiny)`: weights and batches as NumPy arrays, small ones for a test."""
+    contestants: Mapping[str, Contestant]
+    tolerance: float = 1e-3
+    """The largest deviation of a result, relative to the largest result."""
+    cold: bool = False
+    """Whether each round is a fresh process, in which the first piece of work counts."""
+    work: float = 1.0
+    unit: str | None = None
+    """How much a piece of work is, for a column with the speed; None for no such column."""
+    roof: str | None = None
+    """The row that measures the speed that is the limit, in the same unit."""
+    gpu_only: bool = False
+
+
+OMP_PASSIVE = {"OMP_WAIT_POLICY": "passive"}
+TWO_DEVICES = {"JAX_NUM_CPU_DEVICES": "2"}
+
+
+def torches(function: str, goal: float | None = None) -> dict[str, Contestant]:
+    """torch alone with its usual threads, and as it must be to share a process with JAX."""
+    builder = f"with_torch:{function}"
+    return {
+        "torch": Contestant(builder, goal),
+        "torch, passive threads": Contestant(builder, None, OMP_PASSIVE),
+    }
+
+
+def load_builder(builder: str) -> Callable[[Any], Run]:
+    """The function that a contestant names; importing its module imports its library."""
+    module, _, function = builder.partition(":")
+    found: Callable[[Any], Run] = getattr(
+        import_module(f"benchmarks.contestants.{module}"), function
+    )
+    return found
