@@ -115,13 +115,9 @@ class Block(eqx.Module):
         width = len(weights["mlp_norm"]["bias"])
         self.attention_norm = eqx.nn.LayerNorm(width)
         self.mlp_norm = eqx.nn.LayerNorm(width)
-        biases = dict.fromkeys(("query", "key", "value", "output"), True)
-        made = eqx.nn.MultiheadAttention(
-            heads,
-            width,
-            key=jax.random.key(0),
-            **{f"use_{name}_bias": use for name, use in biases.items()},
-        )
+        biases = {f"use_{name}_bias": True for name in ("query", "key", "value", "output")}
+        key = jax.random.key(0)
+        made = eqx.nn.MultiheadAttention(heads, width, key=key, **biases)
         parts = [linear(weights["attention"][name]) for name in ("query", "key", "value", "out")]
         self.attention = eqx.tree_at(
             lambda a: (a.query_proj, a.key_proj, a.value_proj, a.output_proj), made, tuple(parts)
