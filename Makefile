@@ -1,13 +1,14 @@
 # Everything runs in $(VENV), which is made on first use and updated when pyproject.toml changes.
-# PYTHON= picks the interpreter, VENV= the directory, PYTEST_ARGS= what else pytest is told.
+# PYTHON= picks the interpreter, VENV= the directory, PYTEST_ARGS= what else pytest is told,
+# ROW= the rows of the benchmark.
 
 PYTHON ?= python3
-VENV ?= .venv
+VENV ?= .venv$(if $(filter bench,$(MAKECMDGOALS)),-bench)
 BIN := $(VENV)/bin
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-all pytest lint format docs clean
+.PHONY: help demo test test-all pytest lint format docs bench clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -37,6 +38,9 @@ format: $(VENV)/.test ## Format the code and repair what the linter can
 
 docs: $(VENV)/.docs ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict
+
+bench: $(VENV)/.bench ## Compare the speed with that of other libraries, in .venv-bench
+	$(BIN)/python -m benchmarks $(ROW)
 
 clean: ## Remove everything that make has made, the environments included
 	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site digits.png
