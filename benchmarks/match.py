@@ -127,7 +127,11 @@ def play(name: str, row: Row, *, rounds: int = ROUNDS, tiny: bool = False) -> Ou
             worker = Worker(name, contestant, row.contestants[contestant], tiny)
             times[contestant].append(worker.report["first"])
             worker.close()
-    results = {c: Result(times[c], r["first"], r["memory"]) for c, r in reports.items()}
+    results = {}
+    for contestant, report in reports.items():
+        share = row.contestants[contestant].share
+        whole = [share * seconds for seconds in times[contestant]]
+        results[contestant] = Result(whole, report["first"], report["memory"])
     return Outcome(results, missing, deviation)
 
 

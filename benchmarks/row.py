@@ -18,6 +18,8 @@ class Contestant(NamedTuple):
     """How many times as long as ours this one should take, at least."""
     environment: Mapping[str, str] = {}
     """Variables for its process."""
+    share: int = 1
+    """Of how many equal parts of the work it does one, for the slowest; its time is multiplied."""
 
 
 class Row(NamedTuple):

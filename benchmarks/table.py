@@ -49,7 +49,7 @@ def cells(row: Row, name: str, result: Result, ours: Result, roof: float | None)
     middle, low, high = ratios(result.times, ours.times)
     goal = row.contestants[name].goal
     line = [name, seconds(time), f"{middle:.3g}", f"{low:.3g}-{high:.3g}"]
-    line.append("" if goal is None else f"{goal:.3g}{'' if middle >= goal else ' missed'}")
+    line.append("" if goal is None else f"{goal:.3g}{'' if high >= goal else ' missed'}")
     if row.unit:
         line.append(three_digits(row.work / time))
     if roof is not None:

@@ -130,6 +130,17 @@ def test_a_table_of_fresh_processes_has_no_column_for_the_first():
     assert "| theirs | 100 ms | 1 | 1-1 |  | 20 MB |" in text
 
 
+def test_a_goal_is_missed_where_most_rounds_are_below_it():
+    row = row_of(contestants={"ours": Contestant("a:b"), "theirs": Contestant("c:d", goal=2.0)})
+
+    def line(*times):
+        results = {"ours": Result([1.0] * 3, 1.0, 1.0), "theirs": Result([*times], 1.0, 1.0)}
+        return table(row, Outcome(results, {}, 0.0)).splitlines()[-1]
+
+    assert "| 2 |" in line(1.9, 1.9, 2.2)
+    assert "| 2 missed |" in line(1.9, 1.9, 2.0)
+
+
 def test_rounds_go_in_turn():
     asked = []
 

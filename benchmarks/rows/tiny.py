@@ -45,7 +45,7 @@ ROWS = {
         contestants={
             "jaxnn `vmap(training_run)`": Contestant("with_jaxnn:tiny64"),
             "by hand, `vmap` of one `lax.scan`": Contestant("by_hand:tiny64", 1 / 1.2),
-            "torch, one by one": Contestant("with_torch:tiny64_one_by_one", 1000),
+            "torch, one by one (8 timed)": Contestant("with_torch:tiny_8", 1000, share=8),
             "torch, batched by hand": Contestant("with_torch:tiny64", 20),
         },
     ),
