@@ -36,7 +36,9 @@ it must use to share a process with JAX. A row of fresh processes has no "first"
 def main() -> None:
     """Run the rows that are asked for; after all of them, write the results down."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("rows", nargs="*", help=f"how names of rows begin: {', '.join(ROWS)}")
+    parser.add_argument(
+        "rows", nargs="*", help=f"names of rows, or how they begin: {', '.join(ROWS)}"
+    )
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--tiny", action="store_true", help="small sizes, to see that it works")
     parser.add_argument("--output", type=Path, help="where to write all that is printed")

@@ -160,7 +160,8 @@ def test_rounds_go_in_turn():
     assert asked == ["ours", "theirs"] * 2
 
 
-def test_rows_are_chosen_by_how_their_names_begin():
+def test_rows_are_chosen_by_their_names_or_how_these_begin():
+    assert chosen(["tiny"]) == ["tiny"]
     assert chosen(["adam"]) == ["adam10", "adam400"]
     assert chosen([]) == list(ROWS)
     with pytest.raises(SystemExit, match="no row is called 'missing'"):

@@ -37,8 +37,12 @@ ROWS: dict[str, Row] = {
 
 
 def chosen(names: list[str]) -> list[str]:
-    """The names of the rows that begin with one of `names`; all of them for none."""
+    """The rows with these names, or whose names begin with them; all rows for none."""
+
+    def matches(row: str, name: str) -> bool:
+        return row == name if name in ROWS else row.startswith(name)
+
     for name in names:
-        if not any(row.startswith(name) for row in ROWS):
+        if not any(matches(row, name) for row in ROWS):
             raise SystemExit(f"no row is called {name!r}; there are {', '.join(ROWS)}")
-    return [row for row in ROWS if not names or row.startswith(tuple(names))]
+    return [row for row in ROWS if not names or any(matches(row, name) for name in names)]
