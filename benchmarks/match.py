@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.row import Contestant, Row
 
-ROUNDS, SECONDS_OF_A_ROUND, REST = 9, 0.25, 0.05
+ROUNDS, SECONDS_OF_A_ROUND, REST = 7, 0.25, 0.05
 """torch's threads wait actively for some milliseconds after their work: others rest until then."""
 
 
