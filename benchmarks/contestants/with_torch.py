@@ -304,7 +304,7 @@ def stream(data: Any) -> Run:
         for _ in range(n):
             x.mul_(0.5)
         wait()
-        return x[0].cpu().numpy()
+        return x[0].cpu().numpy().copy()
 
     return run
 
