@@ -209,9 +209,8 @@ def interrupt_main():
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 
-def wait_until_main_is_in(name):
-    while sys._current_frames()[threading.main_thread().ident].f_code.co_name != name:
-        time.sleep(0.01)
+def main_is_in(function):
+    return sys._current_frames()[threading.main_thread().ident].f_code.co_name == function
 
 
 needs_signals = pytest.mark.skipif(
@@ -247,8 +246,11 @@ def test_a_second_ctrl_c_leaves_a_source_that_blocks():
         yield 0
         interrupt_main()
         assert interrupted.wait(SECONDS)
-        wait_until_main_is_in("prefetched")  # for this thread
-        interrupt_main()
+        while not main_is_in("prefetched"):  # where it waits for this thread
+            time.sleep(0.01)
+        while main_is_in("prefetched"):  # a signal just before a lock is seen after it only
+            interrupt_main()
+            time.sleep(0.5)
         unblocked.wait(SECONDS)
         yield 1
 
