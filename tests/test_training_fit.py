@@ -75,6 +75,31 @@ def test_the_length_of_the_chunks_changes_no_number(case, monkeypatch):
         chex.assert_trees_all_equal(results[0], other)
 
 
+@pytest.mark.parametrize("epochs", [64, 131, 150])
+def test_a_long_history_is_that_of_a_handwritten_scan(epochs, monkeypatch):
+    """Rows are written some at a time: as many as epochs, a prime of them, and in shifted parts."""
+    linear, y, start = nn.dense(1), X[:, :1] * X[:, 1:2], {"kernel": jnp.ones((3, 1)) / 3}
+    start["bias"] = jnp.zeros(1)
+    options = {"loss": nn.losses.squared_error, "optimizer": nn.optimizers.sgd(0.1)}
+    options |= {"epochs": epochs}
+
+    def step(params, _):
+        loss, grads = jax.value_and_grad(
+            lambda p: jnp.mean(jnp.square(jnp.asarray(X) @ p["kernel"] + p["bias"][None] - y))
+        )(params)
+        return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), loss
+
+    expected = jax.jit(lambda p: jax.lax.scan(step, p, length=epochs))(start)
+    train = jax.jit(nn.training_run(linear, **options))
+    params, _, history = train(jax.random.key(1), (X, y), params=start)
+    chex.assert_trees_all_close((params, history["loss"]), expected, rtol=1e-5)
+    for seconds in (0.0005, 100.0):
+        monkeypatch.setattr(host, "SECONDS_PER_CHUNK", seconds)
+        key = jax.random.key(1)
+        result = nn.fit(linear, (X, y), key=key, params=start, progress=False, **options)
+        chex.assert_trees_all_close((result.params, result.history["loss"]), expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("batch_size", [8, 11])
 def test_batches_are_exactly_those_of_a_handwritten_loop(batch_size):
     """The last, smaller batch is a batch of its own: batch norm sees its examples only."""

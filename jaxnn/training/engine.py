@@ -24,6 +24,10 @@ from jaxnn.training.task import Task, loss_and_sums, reported_by_loss
 
 Row = dict[str, Any]
 
+# XLA compiles a loop that touches less than about 1 KB as one function, twice as fast for the
+# smallest networks, so the innermost loop has only so many rows of the history at hand.
+ROWS_AT_HAND = 64
+
 
 class Epoch(NamedTuple):
     """How n examples make an epoch: `full` batches of `size`, then one of `rest`, if not 0."""

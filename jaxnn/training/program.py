@@ -83,11 +83,12 @@ def run_until(
         after: engine.Carry = task.beside(one, 0, None if seeds is None else 0)(carry, seeds)
         return after
 
-    def part_of_epoch(run: Run) -> Run:
+    def part_of_epoch(run: Run, first_row: Any) -> Run:
         seeds = one_order(key, run.epoch)
         if epoch.steps == 1:  # what does not outlive the step is kept out of the loop
             fresh = run.carry._replace(sums=jax.tree.map(jnp.zeros_like, run.carry.sums))
-            done = finish(task, run._replace(carry=take(fresh, seeds, 0, epoch.n)), validation)
+            taken = run._replace(carry=take(fresh, seeds, 0, epoch.n))
+            done = finish(task, taken, validation, first_row=first_row)
             without_sums = done.carry._replace(sums=run.carry.sums)
             return done._replace(carry=without_sums, position=run.position)
         target = jnp.minimum(stop - run.epoch * epoch.steps, epoch.full)
@@ -112,18 +113,44 @@ def run_until(
             )
         run = Run(carry, run.history, run.epoch, position, None)
         after: Run = lax.cond(
-            position == epoch.steps, lambda run: finish(task, run, validation), lambda run: run, run
+            position == epoch.steps,
+            lambda run: finish(task, run, validation, first_row=first_row),
+            lambda run: run,
+            run,
         )
         return after
 
     def is_on(run: Run) -> jax.Array:
         return (run.epoch * epoch.steps + run.position < stop) & ~_over(task, run.carry)
 
-    return with_loss(task, lax.while_loop(is_on, part_of_epoch, run._replace(loss=None)))
+    def some_epochs(run: Run) -> Run:
+        """As many as have a row at hand."""
+        rows = len(run.history["loss"])
+        at_hand = min(rows, engine.ROWS_AT_HAND)
+        first_row = jnp.minimum(run.epoch, rows - at_hand)
+        history = {
+            name: lax.dynamic_slice_in_dim(values, first_row, at_hand)
+            for name, values in run.history.items()
+        }
+        after = lax.while_loop(
+            lambda run: is_on(run) & (run.epoch < first_row + at_hand),
+            lambda run: part_of_epoch(run, first_row),
+            run._replace(history=history),
+        )
+        return after._replace(
+            history={
+                name: lax.dynamic_update_slice_in_dim(values, after.history[name], first_row, 0)
+                for name, values in run.history.items()
+            }
+        )
+
+    return with_loss(task, lax.while_loop(is_on, some_epochs, run._replace(loss=None)))
 
 
-def finish(task: Task, run: Run, validation: PyTree, measured: PyTree = None) -> Run:
-    """The run after the end of an epoch, with its row in the history.
+def finish(
+    task: Task, run: Run, validation: PyTree, measured: PyTree = None, first_row: Any = 0
+) -> Run:
+    """The run after the end of an epoch, with its row in the history, which has `first_row` first.
 
     `measured` are accumulators over the validation set, where that is not at hand. An epoch in
     which the run was stopped has no end.
@@ -136,7 +163,7 @@ def finish(task: Task, run: Run, validation: PyTree, measured: PyTree = None) ->
 
     carry, row = task.beside(one, 0, None if measured is None else 0)(run.carry, measured)
     history = {
-        name: lax.dynamic_update_index_in_dim(run.history[name], value, run.epoch, 0)
+        name: lax.dynamic_update_index_in_dim(run.history[name], value, run.epoch - first_row, 0)
         for name, value in row.items()
     }
     after = Run(carry, history, run.epoch + 1, jnp.zeros_like(run.position), None)

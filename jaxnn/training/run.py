@@ -211,6 +211,11 @@ def run_of_one(
         return (unless_stopped if engine.can_stop(task) else train_on)(carry, seeds)
 
     carry = engine.start(task, key, example_of(data), epoch.n, params, state)
-    carry, history = lax.scan(one_epoch, carry, jnp.arange(epochs))
+
+    def some_epochs(carry: engine.Carry, numbers: jax.Array) -> Done:
+        return lax.scan(one_epoch, carry, numbers)
+
+    at_hand = max(rows for rows in range(1, engine.ROWS_AT_HAND + 1) if epochs % rows == 0)
+    carry, history = lax.scan(some_epochs, carry, jnp.arange(epochs).reshape(-1, at_hand))
     params, state = engine.result(task, carry)
-    return params, state, history
+    return params, state, {name: lax.collapse(rows, 0, 2) for name, rows in history.items()}
