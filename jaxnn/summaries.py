@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun, jaxprs_in_params
 
 from jaxnn._arrays import PyTree
 from jaxnn.children import Call, recorded_calls, split_static
@@ -122,20 +121,21 @@ def _flops_of(call: Call, train: bool) -> float:
     return _flops(jax.make_jaxpr(run)(*abstract((call.params, call.state, call.x, arrays))))
 
 
-def _flops(program: ClosedJaxpr) -> float:
+def _flops(program: Any) -> float:
+    from jax.extend.core import jaxpr_as_fun, jaxprs_in_params  # brings all of Pallas
+
+    def of_further_steps(jaxpr: Any) -> float:
+        """What the loops run after their first step: XLA counts the body of a loop once."""
+        further = 0.0
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "scan":
+                further += (equation.params["length"] - 1) * _flops(equation.params["jaxpr"])
+            further += sum(of_further_steps(j) for j in jaxprs_in_params(equation.params))
+        return further
+
     lowered = jax.jit(jaxpr_as_fun(program)).lower(*program.in_avals)
     counted = lowered.cost_analysis() or {}
-    return float(counted.get("flops", 0.0)) + _flops_of_further_steps(program.jaxpr)
-
-
-def _flops_of_further_steps(jaxpr: Jaxpr) -> float:
-    """What the loops run after their first step: XLA counts the body of a loop once."""
-    further = 0.0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "scan":
-            further += (equation.params["length"] - 1) * _flops(equation.params["jaxpr"])
-        further += sum(_flops_of_further_steps(j) for j in jaxprs_in_params(equation.params))
-    return further
+    return float(counted.get("flops", 0.0)) + of_further_steps(program.jaxpr)
 
 
 # Trees

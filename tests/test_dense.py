@@ -84,6 +84,32 @@ def test_einsum_is_that_of_torch(torch):
     compare(torch, ours, theirs, normal(0, 2, 3, 4, 5), normal(1, 4, 5, 2), normal(2, 4, 2))
 
 
+PRODUCTS = "...d,dhk->...hk", "b...hk,hkd->bd...", "...hdk,kqh->q...d", "abc,cb->a", "...d,d->..."
+OTHERS = "...nd,ndf->n...f", "...d,d->...d", "abc,bd->ad", "aac,cd->ad", "a...,b->b...a"
+
+
+@pytest.mark.parametrize("equation", [*PRODUCTS, *OTHERS])
+def test_einsum_is_that_of_numpy(equation):
+    size = dict(zip("abcdfhknq", range(2, 11), strict=True))
+    operands, of_y = equation.split("->")
+    of_x, of_kernel = operands.split(",")
+    features = "".join(a for a in of_y if a in of_kernel)
+
+    def shape(letters):
+        before, dots, after = letters.partition("...")
+        return *(size[a] for a in before), *((4, 1, 3) if dots else ()), *(size[a] for a in after)
+
+    x, kernel, bias = (normal(i, *shape(a)) for i, a in enumerate((of_x, of_kernel, features)))
+    expected = np.einsum(equation, x, kernel)
+    everywhere = np.einsum(f"{of_y},{features}->{of_y}", np.ones_like(expected), bias)
+    np.testing.assert_allclose(f.einsum(equation, x, kernel), expected, 1e-4, 1e-5)
+    y = f.einsum(equation, x, kernel, bias)
+    np.testing.assert_allclose(y, expected + everywhere, 1e-4, 1e-5)
+    if equation in PRODUCTS:
+        program = str(jax.make_jaxpr(functools.partial(f.einsum, equation))(x, kernel))
+        assert "dimension_numbers=(([1], [0]), ([], []))" in program
+
+
 def test_maxout_is_that_of_torch(torch):
     def theirs(x, kernel, bias):
         return (torch.einsum("bi,ikf->bkf", x, kernel) + bias).amax(1)

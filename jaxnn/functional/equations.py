@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._arrays import along, check_shape, compute_dtype
+from jaxnn.functional.dense import linear_general
 
 
 def einsum(
@@ -46,13 +47,19 @@ def einsum(
             f"einsum: kernel has shape {kernel.shape} and x {x.shape}, expected shapes that fit "
             f"the equation '{equation}'"
         )
+    sizes |= dict(zip(terms.kernel, kernel.shape, strict=True))
+    if bias is not None:
+        check_shape("einsum", "bias", bias, tuple(sizes[letter] for letter in terms.features))
+    if terms.is_product:  # a flat one, which is twice as fast on CPU
+        matrix = jnp.einsum(f"{terms.kernel}->{terms.contracted}{terms.features}", kernel)
+        axes = [axis_of(letter, terms.x, x.ndim) for letter in terms.contracted]
+        y = linear_general(x, matrix, bias, axis=axes)
+        return jnp.einsum(f"{terms.rest}{terms.features}->{terms.y}", y)
     dtype = compute_dtype(x, kernel)
     y = jnp.einsum(equation, x.astype(dtype), kernel.astype(dtype))
     if bias is None:
         return y
-    sizes |= dict(zip(terms.kernel, kernel.shape, strict=True))
-    check_shape("einsum", "bias", bias, tuple(sizes[letter] for letter in terms.features))
-    axes = [terms.output_axis(letter, y.ndim) for letter in terms.features]
+    axes = [axis_of(letter, terms.y, y.ndim) for letter in terms.features]
     return y + along(jnp.asarray(bias).astype(dtype), axes, y.ndim)
 
 
@@ -68,6 +75,27 @@ class Equation(NamedTuple):
         """The letters of the kernel in the order of the output."""
         return "".join(letter for letter in self.y if letter in self.kernel)
 
+    @property
+    def contracted(self) -> str:
+        """The letters of the kernel that are summed over, in the order of `x`."""
+        return "".join(
+            letter for letter in self.x if letter in self.kernel and letter not in self.y
+        )
+
+    @property
+    def rest(self) -> str:
+        """The letters of `x` that are not summed over with the kernel."""
+        return "".join(letter for letter in self.x if letter not in self.contracted)
+
+    @property
+    def is_product(self) -> bool:
+        """Whether the kernel is a matrix from `contracted` to `features`, for each of `rest`."""
+        return (
+            bool(self.contracted)
+            and len(set(self.contracted)) == len(self.contracted)
+            and sorted(self.y) == sorted(self.rest + self.features)
+        )
+
     def sizes_in(self, shape: tuple[int, ...]) -> dict[str, int]:
         """The size of each letter of `x`."""
         before, dots, after = self.x.partition("...")
@@ -77,10 +105,11 @@ class Equation(NamedTuple):
         end = shape[len(shape) - len(after) :]
         return dict(zip(before + after, shape[: len(before)] + end, strict=True))
 
-    def output_axis(self, letter: str, ndim: int) -> int:
-        """The axis of a letter in an output of `ndim` axes."""
-        before, _, after = self.y.partition("...")
-        return before.index(letter) if letter in before else ndim - len(after) + after.index(letter)
+
+def axis_of(letter: str, letters: str, ndim: int) -> int:
+    """The axis of a letter in an array of `ndim` axes, `letters` having `...` for some of them."""
+    before, _, after = letters.partition("...")
+    return before.index(letter) if letter in before else ndim - len(after) + after.index(letter)
 
 
 def parse_equation(equation: str) -> Equation:
