@@ -69,25 +69,25 @@ def _pads(
     return lax.padtype_to_pads(shape, extents, strides, padding)
 
 
-UNROLLED = 32  # elements of a window
+UNROLLED = 9  # elements of a window
 
 
 def combine_windows(
-    x: jax.Array, windows: list[Window], fill: float, combine: Combine
+    x: jax.Array, windows: list[Window], fill: float, combine: Combine, in_turn: bool = False
 ) -> jax.Array:
     """All elements of each window, combined in row-major order.
 
-    Strided slices, one for each element of a window, are many times faster on CPU than
-    `lax.reduce_window` and its gradient.
+    Slices are many times faster on CPU than `lax.reduce_window` and its gradient: for a few
+    elements a strided one of each, for many, or `in_turn`, along one axis after the other.
     """
     config = [(0, 0, 0)] * x.ndim
     for w in windows:
         config[w.axis] = (*w.pads, 0)
     x = lax.pad(x, jnp.asarray(fill, x.dtype), config)
-    if math.prod(w.size for w in windows) <= UNROLLED:
+    if math.prod(w.size for w in windows) <= UNROLLED and not in_turn:
         elements = itertools.product(*(range(w.size) for w in windows))
         return functools.reduce(combine, (_element(x, windows, index) for index in elements))
-    # A large window one axis after the other, the last first, which keeps the order.
+    # The last axis first, which keeps the order.
     for w in reversed(windows):
         x = _neighbours(x, w, combine)
         x = lax.slice_in_dim(x, 0, x.shape[w.axis], w.stride, w.axis)

@@ -84,13 +84,12 @@ def sigmoid_focal_loss(
 
 
 def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    return _cross_term(labels, logits) + _cross_term(1 - labels, -logits)
-
-
-def _cross_term(probability: jax.Array, logits: jax.Array) -> jax.Array:
-    """`-probability log σ(logits)`, with `0 log 0 = 0`."""
-    impossible = (probability == 0) & jnp.isneginf(logits)
-    return -probability * jax.nn.log_sigmoid(jnp.where(impossible, 0, logits))
+    """With one exponential: `|x|` times the share of labels on the other side, and `log σ(|x|)`."""
+    is_positive = logits > 0
+    size = jnp.where(is_positive, logits, -logits)
+    missed = jnp.where(is_positive, 1 - labels, labels)
+    impossible = (missed == 0) & jnp.isinf(size)
+    return missed * jnp.where(impossible, 0, size) + jnp.log1p(jnp.exp(-size))
 
 
 def _power(base: jax.Array, exponent: jax.Array) -> jax.Array:

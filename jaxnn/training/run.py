@@ -208,7 +208,9 @@ def run_of_one(
 
     def one_epoch(carry: engine.Carry, number: jax.Array) -> Done:
         seeds = engine.order(task, epoch, key, number)
-        return (unless_stopped if engine.can_stop(task) else train_on)(carry, seeds)
+        fresh = carry._replace(sums=jax.tree.map(jnp.zeros_like, sums))
+        after, row = (unless_stopped if engine.can_stop(task) else train_on)(fresh, seeds)
+        return after._replace(sums={}), row
 
     carry = engine.start(task, key, example_of(data), epoch.n, params, state)
 
@@ -216,6 +218,7 @@ def run_of_one(
         return lax.scan(one_epoch, carry, numbers)
 
     at_hand = max(rows for rows in range(1, engine.ROWS_AT_HAND + 1) if epochs % rows == 0)
+    sums, carry = carry.sums, carry._replace(sums={})  # which do not outlive an epoch
     carry, history = lax.scan(some_epochs, carry, jnp.arange(epochs).reshape(-1, at_hand))
     params, state = engine.result(task, carry)
     return params, state, {name: lax.collapse(rows, 0, 2) for name, rows in history.items()}
