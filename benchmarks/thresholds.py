@@ -11,7 +11,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from types import ModuleType
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -30,7 +29,7 @@ Work = Callable[[], Any]
 class Threshold(NamedTuple):
     """A constant of a module, the values to try, and the work for which they matter."""
 
-    module: ModuleType
+    module: Any
     name: str
     values: dict[str, int]  # by what they bring about
     works: dict[str, Callable[[], Work]]  # the work anew, to be compiled with each value
@@ -141,16 +140,18 @@ def lines_of(threshold: Threshold, rounds: int) -> Iterator[str]:
 
 def main() -> None:
     """Print a table for each threshold, or for those that are named."""
-    names = [threshold.name for threshold in THRESHOLDS]
+    by_name = {threshold.name: threshold for threshold in THRESHOLDS}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", choices=[[], *names], help="which; all by default")
+    parser.add_argument("names", nargs="*", default=by_name, help=", ".join(by_name))
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
+    unknown = set(options.names) - set(by_name)
+    if unknown:
+        parser.error(f"{', '.join(unknown)}: expected any of {', '.join(by_name)}")
     print(machine.description())
-    for threshold in THRESHOLDS:
-        if not options.names or threshold.name in options.names:
-            for line in lines_of(threshold, options.rounds):
-                print(line, flush=True)
+    for name in options.names:
+        for line in lines_of(by_name[name], options.rounds):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

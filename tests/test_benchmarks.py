@@ -4,12 +4,14 @@ import contextlib
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from benchmarks import thresholds
 from benchmarks.match import Disagreement, Outcome, Result, disagreement, timed
 from benchmarks.row import Contestant, Row, load_builder
 from benchmarks.rows import ROWS, chosen
@@ -158,6 +160,23 @@ def test_rounds_go_in_turn():
     times = timed({"ours": Worker("ours", 1.0), "theirs": Worker("theirs", 3.0)}, 2)
     assert times == {"ours": [1.0, 1.0], "theirs": [3.0, 3.0]}
     assert asked == ["ours", "theirs"] * 2
+
+
+def test_a_threshold_is_tried_with_each_value_and_stays():
+    module, seen = types.SimpleNamespace(LIMIT=3), []
+
+    def make():
+        seen.append(module.LIMIT)
+        return lambda: None
+
+    tried = thresholds.Threshold(module, "LIMIT", {"low": 0, "high": 9}, {"work": make})
+    title, heading, _, row, _ = thresholds.lines_of(tried, rounds=2)
+    assert (title, heading) == ("## LIMIT = 3\n", "| ms | low | high |")
+    assert row.startswith("| work | ")
+    assert "**" in row
+    assert (seen, module.LIMIT) == ([0, 9], 3)
+    for threshold in thresholds.THRESHOLDS:
+        assert isinstance(getattr(threshold.module, threshold.name), int)
 
 
 def test_rows_are_chosen_by_their_names_or_how_these_begin():
