@@ -231,7 +231,7 @@ def test_vmap_agrees_with_a_loop(row):
     xs, seeds = np.stack([x, 2 - x]), np.arange(2)
     looped = [training_pass(row)(x, seed) for x, seed in zip(xs, seeds, strict=True)]
     stacked = jax.tree.map(lambda *ys: np.stack(ys), *looped)
-    assert_close(fast_jit(jax.vmap(training_pass(row).__wrapped__))(xs, seeds), stacked)
+    assert_close(fast_jit(jax.vmap(training_pass(row).__wrapped__))(xs, seeds), stacked, 5e-6)
 
 
 def test_vmapped_init_agrees_with_a_loop():

@@ -472,6 +472,9 @@ def test_the_loader_of_torch_with_processes(torch):
     same(drawn(source, 0), expected)
     with source.batches(1) as batches:
         same(next(batches), expected[0])
+    for thread in threading.enumerate():
+        if thread.name == "QueueFeederThread":  # torch's own, which it does not wait for
+            thread.join()
 
 
 # Batches that differ

@@ -154,7 +154,7 @@ def adafactor(
     multiply_by_parameter_scale: bool = True,
     clipping_threshold: ArrayLike | None = 1.0,
     momentum: ArrayLike | None = None,
-    dtype_momentum: Any = jnp.float32,
+    dtype_momentum: Any = None,
     weight_decay_rate: ScalarOrSchedule | None = None,
     eps: ArrayLike = 1e-30,
     factored: bool = True,
@@ -183,7 +183,7 @@ def adafactor(
         multiply_by_parameter_scale: whether steps are in proportion to the size of the weights.
         clipping_threshold: the largest root mean square of u, or None.
         momentum: the weight of the old mean of the steps, in [0, 1], or None; may be traced.
-        dtype_momentum: the dtype of that mean.
+        dtype_momentum: the dtype of that mean; None for float32 or wider.
         weight_decay_rate: the factor of the weights (may be traced), a schedule, or None. It is
             not multiplied by the learning rate.
         eps: added to the squares of the gradients.

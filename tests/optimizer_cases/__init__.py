@@ -34,7 +34,7 @@ def as_parameters(cases):
 every_case = pytest.mark.parametrize("case", as_parameters(CASES))
 
 # Those that differ in more than numbers and masks, for what takes a compilation each.
-_ALIKE = ("mask", "numbers", "outside", "scale_by")
+_ALIKE = ("mask", "numbers", "no-rate", "outside", "scale_by")
 DISTINCT_CASES = [case for case in CASES if not any(word in case.name for word in _ALIKE)]
 every_distinct_case = pytest.mark.parametrize("case", as_parameters(DISTINCT_CASES))
 
