@@ -193,6 +193,51 @@ def test_remat_keeps_the_input_alone(key):
     assert residuals(nn.remat(layer, policy=everything)) > 0
 
 
+def kept_shapes(layer, x, **keywords):
+    """The shapes of what a backward pass needs besides the parameters."""
+    params, state = layer.init(jax.random.key(0), x)
+    _, pullback = jax.vjp(lambda x: layer.apply(params, state, x, **keywords)[0], x)
+    shapes = [leaf.shape for leaf in jax.tree.leaves(pullback)]
+    return [shape for shape in shapes if shape not in {p.shape for p in jax.tree.leaves(params)}]
+
+
+def test_a_stack_keeps_what_takes_long_to_compute():
+    x = jnp.zeros((2, 6, 160))
+    mlp = nn.serial(nn.layer_norm(), nn.dense(200), nn.gelu, nn.dense(160))
+    block = nn.serial(nn.residual(nn.attention(2, head_dim=8)), nn.residual(mlp))
+    kept = kept_shapes(nn.stack(block, 3), x)
+    wide = [shape for shape in kept if 200 in shape]
+    assert wide == [(3, 12, 200)]  # neither what gelu needs nor what it gives
+    assert not any(shape[-2:] == (6, 6) for shape in kept)  # no logits or weights of attention
+
+
+def test_a_stack_keeps_random_numbers():
+    def noisy(x, *, key=None, train=False):
+        return x + jax.nn.sigmoid(x) * jax.random.normal(key, x.shape)
+
+    layer = nn.Layer(
+        lambda key, x: ({}, {}),
+        lambda params, state, x, *, key=None, train=False: (noisy(x, key=key), state),
+    )
+    text = str(
+        jax.make_jaxpr(
+            jax.grad(lambda x: nn.stack(layer, 2).apply({}, {}, x, key=jax.random.key(0))[0].sum())
+        )(jnp.ones(4))
+    )
+    assert text.count("random_bits[") == 1
+
+
+@pytest.mark.parametrize("wrap", [lambda layer: layer, nn.residual])
+def test_a_stack_leaves_the_choice_to_remat(wrap):
+    x = jnp.zeros((5, 160))
+    layer = nn.serial(nn.dense(200), nn.tanh, nn.dense(160))
+    assert (3, 5, 200) in kept_shapes(nn.stack(layer, 3), x)
+    kept = kept_shapes(nn.stack(wrap(nn.remat(layer)), 3), x)
+    assert not any(200 in shape for shape in kept)
+    everything = nn.remat(layer, policy=jax.checkpoint_policies.everything_saveable)
+    assert kept_shapes(nn.stack(wrap(everything), 3), x).count((3, 5, 200)) > 1
+
+
 def test_remat_in_a_stack_has_the_gradient_of_the_stack(key):
     block = nn.residual(nn.serial(nn.layer_norm(), nn.dense(4), nn.dropout(0.2), nn.tanh))
     params, state = nn.stack(block, 3).init(key, X)

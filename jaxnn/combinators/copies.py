@@ -1,5 +1,6 @@
 """Many layers of one kind: on top of one another, or side by side as an ensemble."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxnn._arrays import PyTree, check_count, check_key, floating
 from jaxnn.children import accepted, split_static, wrap
+from jaxnn.combinators.residuals import chooses, is_kept
 from jaxnn.layer import Layer, abstract, as_layer, constructor
 from jaxnn.paths import leaf_paths
 
@@ -79,11 +81,20 @@ def stack(layer: Any, depth: int) -> Layer:
             y, state = layer.apply(params, state, x, key=key, train=train, **extra)
             return y, state
 
-        layers = params, state, copy_keys("stack", key, depth)
-        y, new_state = jax.lax.scan(step, _floating(x), layers, depth)
+        x, layers = _floating(x), (params, state, copy_keys("stack", key, depth))
+        y, new_state = jax.lax.scan(_thrifty(step, x, layers), x, layers, depth)
         return y, new_state
 
     return wrap(layer, apply, init)
+
+
+def _thrifty(step: Callable[..., Any], x: PyTree, layers: PyTree) -> Callable[..., Any]:
+    """`step` of a scan, computing again in the backward pass what is quick to compute."""
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), layers)
+    step = jax.jit(step)  # traced here, and not again by the scan
+    if chooses(step.trace(x, one).jaxpr.jaxpr):
+        return step
+    return jax.checkpoint(step, policy=is_kept, prevent_cse=False)
 
 
 @constructor

@@ -1,0 +1,53 @@
+"""What the layers of a stack keep for the backward pass, and what they compute again."""
+
+import math
+from typing import Any
+
+# A stack keeps what it keeps of all layers in arrays that are written and read again: per number
+# about what 100 multiplications cost.
+LONG_CONTRACTION = 128
+
+# fmt: off
+QUICK = frozenset([
+    "abs", "add", "add_any", "cbrt", "ceil", "clamp", "complex", "conj", "cos", "div", "erf",
+    "erfc", "exp", "exp2", "expm1", "floor", "imag", "integer_pow", "log", "log1p", "logistic",
+    "max", "min", "mul", "neg", "pow", "real", "rem", "round", "rsqrt", "sign", "sin", "sqrt",
+    "square", "sub", "tan", "tanh",
+    "and", "eq", "ge", "gt", "is_finite", "le", "lt", "ne", "not", "or", "select_n", "shift_left",
+    "shift_right_logical", "xor",
+    "bitcast_convert_type", "convert_element_type", "reduce_precision",
+    "broadcast_in_dim", "copy", "expand_dims", "iota", "reshape", "squeeze", "transpose",
+    "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_sum",
+])
+"""The primitives that are computed again."""
+# fmt: on
+
+
+def is_kept(primitive: Any, *operands: Any, **params: Any) -> bool:
+    """The policy for `jax.checkpoint`: results of long products, and of all that is not quick.
+
+    The logits of attention are products as short as a head is wide: the largest arrays of a
+    transformer are not kept (Dao et al., FlashAttention, https://arxiv.org/abs/2205.14135).
+    """
+    if str(primitive) == "dot_general":
+        (axes, _), _ = params["dimension_numbers"]
+        length: int = math.prod(operands[0].shape[axis] for axis in axes)
+        return length > LONG_CONTRACTION
+    return str(primitive) not in QUICK
+
+
+def chooses(jaxpr: Any) -> bool:
+    """Whether a program says itself, by `jax.checkpoint`, what is kept of it or of a part."""
+    return any(
+        "prevent_cse" in equation.params or any(map(chooses, _inside(equation.params.values())))
+        for equation in jaxpr.eqns
+    )
+
+
+def _inside(values: Any) -> Any:
+    """The programs among the parameters of an equation."""
+    for value in values:
+        if isinstance(value, (tuple, list)):
+            yield from _inside(value)
+        elif hasattr(value, "eqns"):
+            yield value
