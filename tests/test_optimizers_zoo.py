@@ -22,6 +22,7 @@ STATED = {
     "nadamw": {"weight_decay", "mask", "nesterov"},
     "lars": {"weight_decay_mask"},
     "scale_by_learning_rate": {"learning_rate"},
+    "adafactor": {"dtype_momentum"},
     # The same by another name, or made when it is needed.
     "adopt": {"clip_value_fn"},
     "scale_by_adopt": {"clip_value_fn"},

@@ -166,9 +166,10 @@ def adafactor(
     shrunk to a root mean square of at most `clipping_threshold`, leaf by leaf. v and its factors
     are those of `scale_by_factored_rms`: a matrix of n by m needs n + m numbers.
 
-    optax computes b in float32 always, here it is in JAX's default float dtype. The decay leaves
-    out biases and scales. torch's Adafactor factors every matrix, over its last two axes, divides
-    the rate by √t once that is less, and decays by `learning_rate weight_decay w`.
+    optax computes b and keeps the momentum in float32 always, here b is in JAX's default float
+    dtype and the momentum in float32 or wider. The decay leaves out biases and scales. torch's
+    Adafactor factors every matrix, over its last two axes, divides the rate by √t once that is
+    less, and decays by `learning_rate weight_decay w`.
 
     Paper: Shazeer and Stern, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost,
     https://arxiv.org/abs/1804.04235
