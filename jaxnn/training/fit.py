@@ -5,7 +5,6 @@ from os import PathLike
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxnn._arrays import PyTree, check_count, check_key
@@ -165,8 +164,8 @@ def fit(
     hooks = [_as_callback(callback) for callback in callbacks]
     keys = key if task.members is None else copy_keys("fit", key, task.members)
     feed = _feed(task, epochs, keys, data, validation)
-    if params is not None:
-        params, state = _copy(params), _copy({} if state is None else state)
+    if params is not None and state is None:
+        state = {}
     bar = progress_callback(progress, feed.steps_per_epoch, epochs)
     host = Host(task, feed, feed.start(keys, params, state), epochs, hooks, bar)
     keeper = None if checkpoint is None else Checkpoints(checkpoint, host, key, resume)
@@ -191,8 +190,8 @@ def fit(
 def _feed(task: Task, epochs: int, key: jax.Array, data: Any, validation: Any) -> Feed:
     """What brings the data: from the device's memory, unless some are streamed."""
     supervised = task.model is not None
-    order_key = child_key(key, "shuffle") if task.shuffle and task.members is None else None
     if is_streamed(data) or is_streamed(validation):
+        order_key = child_key(key, "shuffle") if task.shuffle and task.members is None else None
         source = as_source("fit", "data", data, batch_size=task.batch_size, shuffle_key=order_key)
         check_set("fit", "data", source.example, supervised)
         if is_streamed(validation):
@@ -219,8 +218,3 @@ def _as_callback(callback: Any) -> Callback:
     raise TypeError(
         f"fit: callbacks has {callback!r}, expected a Callback or a function of an Event"
     )
-
-
-def _copy(tree: PyTree) -> PyTree:
-    """Arrays of our own, since the run gives their memory to its results."""
-    return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), tree)

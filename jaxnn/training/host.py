@@ -33,7 +33,7 @@ class Host:
         self.stopped_by_callback = False
         self.whole_epochs = any(callback.on_epoch for callback in hooks)
         self._began = time.perf_counter()
-        self._chunks: list[tuple[int, float]] = []
+        self._seconds_per_step = float("inf")
 
     @property
     def epoch(self) -> int:
@@ -69,18 +69,15 @@ class Host:
     def advance(self) -> None:
         """Train for a chunk of steps, then call the callbacks.
 
-        The first two chunks are single steps, one to compile and one to measure; then each has as
-        many as fill the time of a chunk.
+        The first chunk is a single step, and so is the second if the first had to compile; then
+        each has as many as fill the time of a chunk.
         """
-        length = 1
-        if len(self._chunks) > 1:
-            steps, seconds = self._chunks[-1]
-            length = max(1, int(steps * SECONDS_PER_CHUNK / max(seconds, 1e-9)))
+        length = max(1, int(SECONDS_PER_CHUNK / self._seconds_per_step))
         epoch, asked = self.epoch, time.perf_counter()
         self.run, taken = self.feed.advance(self.run, length, self.whole_epochs)
         self.run.loss.block_until_ready()
         self.step += taken
-        self._chunks = [*self._chunks[-1:], (max(taken, 1), time.perf_counter() - asked)]
+        self._seconds_per_step = max(time.perf_counter() - asked, 1e-9) / max(taken, 1)
         if not self.callbacks:
             return
         event = self._event()

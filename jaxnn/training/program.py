@@ -49,6 +49,8 @@ def start(
     an epoch, None if that is not known.
     """
     example = example_of(data)
+    # Arrays of our own, since the run gives their memory to its results.
+    params, state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), (params, state))
     own = task.beside(
         lambda key, params, state: engine.start(task, key, example, rows, params, state), 0, 0, 0
     )
