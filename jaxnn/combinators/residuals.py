@@ -9,14 +9,16 @@ LONG_CONTRACTION = 128
 
 # fmt: off
 QUICK = frozenset([
-    "abs", "add", "add_any", "cbrt", "ceil", "clamp", "complex", "conj", "cos", "div", "erf",
-    "erfc", "exp", "exp2", "expm1", "floor", "imag", "integer_pow", "log", "log1p", "logistic",
-    "max", "min", "mul", "neg", "pow", "real", "rem", "round", "rsqrt", "sign", "sin", "sqrt",
-    "square", "sub", "tan", "tanh",
-    "and", "eq", "ge", "gt", "is_finite", "le", "lt", "ne", "not", "or", "select_n", "shift_left",
-    "shift_right_logical", "xor",
+    "abs", "add", "add_any", "cbrt", "ceil", "clamp", "complex", "conj", "cos", "cosh", "div",
+    "erf", "erfc", "exp", "exp2", "expm1", "floor", "imag", "integer_pow", "log", "log1p",
+    "log2", "logistic", "max", "min", "mul", "neg", "one_minus_square", "polynomial", "pow",
+    "real", "rem", "round", "rsqrt", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient",
+    "sub", "tan", "tanh",
+    "and", "eq", "ge", "gt", "is_finite", "le", "lt", "ne", "not", "or", "select_n",
+    "shift_left", "shift_right_logical", "xor",
     "bitcast_convert_type", "convert_element_type", "reduce_precision",
-    "broadcast_in_dim", "copy", "expand_dims", "iota", "reshape", "squeeze", "transpose",
+    "broadcast_in_dim", "concatenate", "copy", "iota", "pad", "reshape", "rev", "slice",
+    "split", "squeeze", "transpose",
     "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_sum",
 ])
 """The primitives that are computed again."""
