@@ -1,6 +1,7 @@
 """The forms that convolutions take on CPU: the right numbers, whatever the arguments."""
 
 import re
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,9 @@ import jaxnn as nn
 from jaxnn.functional import _convolution as forms
 from tests.compiling import fast_jit
 from tests.numpy_reference import convolution as reference
+
+SMALL_CHUNKS = {"CHUNK_BYTES": 1, "CHUNK_IMAGES": 1, "SLAB_BYTES": 1}  # as large images have them
+CHUNKS = [{name: getattr(forms, name) for name in SMALL_CHUNKS}, SMALL_CHUNKS]
 
 
 @st.composite
@@ -32,7 +36,7 @@ def convolutions(draw):
     channels = draw(st.integers(1, 3)), groups * draw(st.integers(1, 2))
     dtype = draw(st.sampled_from(["bfloat16", "float16", "float32", "float64"]))
     c = forms.Convolution(sizes, window, strides, dilation, pads, groups)
-    return c, draw(st.integers(1, 3)), channels, dtype
+    return c, draw(st.integers(0, 4)), channels, dtype, draw(st.sampled_from(CHUNKS))
 
 
 def operands(c, batch, channels, dtype):
@@ -46,8 +50,8 @@ def operands(c, batch, channels, dtype):
     return [jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes]
 
 
-def assert_forms_agree(c, batch, channels, dtype):
-    with jax.enable_x64(True):
+def assert_forms_agree(c, batch, channels, dtype, chunks):
+    with jax.enable_x64(True), mock.patch.multiple(forms, **chunks):
         x, kernel, y = operands(c, batch, channels, dtype)
         ours = fast_jit(
             lambda: (
@@ -88,6 +92,7 @@ def test_the_forms_agree_with_numpy_for_many_arguments(case):
 
 KINDS = {
     "plain": {"kernel": (3, 3, 2, 3)},
+    "one channel": {"kernel": (2, 2, 1, 6)},
     "strided": {"kernel": (4, 4, 2, 3), "strides": 2},
     "pointwise": {"kernel": (1, 1, 2, 3)},
     "volumes": {"kernel": (2, 3, 3, 2, 3)},
@@ -108,7 +113,9 @@ def kind_of(name, function):
 @pytest.mark.parametrize("function", ["conv", "conv_transpose"])
 @pytest.mark.parametrize("name", KINDS)
 def test_all_derivatives_are_those_of_xla(function, name, monkeypatch, x64):
-    """The same program with the forms of each platform."""
+    """The same program with the forms of each platform, those for CPU as large images have them."""
+    for constant, value in SMALL_CHUNKS.items():
+        monkeypatch.setattr(forms, constant, value)
 
     def derivatives(x, kernel):
         f, *_ = kind_of(name, getattr(nn.functional, function))

@@ -124,24 +124,62 @@ def input_gradient(c: Convolution, y: jax.Array, kernel: jax.Array) -> jax.Array
 def kernel_gradient(c: Convolution, x: jax.Array, y: jax.Array) -> jax.Array:
     """The gradient with respect to the kernel, `y` being that with respect to y."""
     if c.groups > UNROLLED_GROUPS:
-        return _products_of_taps(c, x, y)
+        padded = _padded(x, c.pads)
+        c = c._replace(sizes=padded.shape[1:-1], pads=((0, 0),) * len(c.sizes))
+        return _sum_of_chunks(_products_of_taps, c, padded, y, len(x))
     if c.groups > 1:
         return _group_by_group(kernel_gradient, c, x, y)
-    if math.prod(c.window) == 1:
-        gradient = _rows(next(_taps(c, x))).T @ _rows(y)
-        return gradient.reshape(*c.window, *gradient.shape)
+    channels = x.shape[-1], y.shape[-1]
+    patches = math.prod((*c.window, *c.outputs, channels[0]))
+    if patches <= math.prod(x.shape[1:]) + math.prod(y.shape[1:]):  # what is transposed below
+        seen = jnp.concatenate(list(_taps(c, x)), -1)
+        return (_rows(seen).T @ _rows(y)).reshape(*c.window, *channels)
     if len(c.sizes) == 3:
         of_planes, planes = _planes(c, x)
         gradient = kernel_gradient(of_planes, planes, y.reshape(len(planes), *y.shape[2:]))
-        split = gradient.reshape(*c.window[1:], c.window[0], x.shape[-1], y.shape[-1])
+        split = gradient.reshape(*c.window[1:], c.window[0], *channels)
         return jnp.moveaxis(split, 2, 0)
-    # A convolution in which images are channels and y is the kernel: strides become dilation.
+    return _sum_of_chunks(_exchanged, c, x, y, _chunks(x, y) if len(c.sizes) == 2 else 1)
+
+
+def _exchanged(c: Convolution, x: jax.Array, y: jax.Array) -> jax.Array:
+    """The same as a convolution in which images are channels and y is the kernel."""
+    # Strides become dilation.
     seen = [r + s * (n - 1) + 1 for r, s, n in zip(c.reach, c.strides, c.outputs, strict=True)]
     pads = tuple((a, e - n - a) for (a, _), e, n in zip(c.pads, seen, c.sizes, strict=True))
-    swapped = Convolution(c.sizes, c.outputs, c.dilation, c.strides, pads)
+    exchanged = Convolution(c.sizes, c.outputs, c.dilation, c.strides, pads)
     axes = tuple(range(1, x.ndim - 1))
     x, y = x.transpose(-1, *axes, 0), y.transpose(*axes, 0, -1)
-    return xla_output(swapped, x, y).transpose(*axes, 0, -1)
+    return xla_output(exchanged, x, y).transpose(*axes, 0, -1)
+
+
+CHUNK_BYTES = 4_000_000  # of x and y, so that they stay in the cache
+CHUNK_IMAGES = 16  # at least, as it is they that are added, in vectors of as many
+
+
+def _chunks(x: jax.Array, y: jax.Array) -> int:
+    """Into how many equal chunks the batch is divided."""
+    excess = (x.nbytes + y.nbytes) / CHUNK_BYTES
+    counts = [n for n in range(1, len(x) // CHUNK_IMAGES + 1) if len(x) % n == 0] or [1]
+    return next((n for n in counts if n >= excess), counts[-1])
+
+
+def _sum_of_chunks(
+    gradient: Map, c: Convolution, x: jax.Array, y: jax.Array, chunks: int
+) -> jax.Array:
+    """The gradients of chunks of the batch, one after the other, added in float32 or wider."""
+    if chunks == 1:
+        return gradient(c, x, y).astype(x.dtype)
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def add(total: jax.Array, chunk: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
+        return total + gradient(c, *chunk).astype(total.dtype), None
+
+    shape = (*c.window, x.shape[-1] // c.groups, y.shape[-1])
+    zero = jnp.zeros(shape, accumulator_dtype(x.dtype))
+    images = len(x) // chunks if chunks else 1
+    split = tuple(z.reshape(chunks, images, *z.shape[1:]) for z in (x, y))
+    return lax.scan(add, zero, split)[0].astype(x.dtype)
 
 
 def _group_by_group(function: Map, c: Convolution, a: jax.Array, b: jax.Array) -> jax.Array:
@@ -229,21 +267,31 @@ def _product_of_groups(c: Convolution, x: jax.Array, matrices: jax.Array) -> jax
     return y.reshape(*x.shape[:-1], b)
 
 
+SLAB_BYTES = 500_000  # of y
+
+
 def _products_of_taps(c: Convolution, x: jax.Array, y: jax.Array) -> jax.Array:
-    """The gradient with respect to the kernel, added image by image while it is in the cache."""
+    """The gradient with respect to the kernel in float32 or wider, from one image without padding.
+
+    The image is divided along its first axis into slabs that stay in the cache for all taps.
+    """
     wide = accumulator_dtype(x.dtype)
-    matrix = (x.shape[-1] // c.groups, y.shape[-1])
-    x = _padded(x, c.pads)
-    c = c._replace(sizes=x.shape[1:-1], pads=((0, 0),) * len(c.sizes))
+    length = c.outputs[0]
+    sizes = [n for n in range(1, length + 1) if length % n == 0]
+    size = max([n for n in sizes if n * y.nbytes <= length * SLAB_BYTES], default=1)
+    of_slab = c._replace(sizes=(c.reach[0] + c.strides[0] * (size - 1) + 1, *c.sizes[1:]))
+    starts = c.strides[0] * size * jnp.arange(length // size)
+    slabs = y.reshape(length // size, 1, size, *y.shape[2:])
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
-    def add(total: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        x, y = (image[None].astype(wide) for image in pair)
-        gradients = [_outer_product_of_groups(c, tap, y) for tap in _taps(c, x)]
+    def add(total: jax.Array, slab: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        start, y = slab
+        seen = lax.dynamic_slice_in_dim(x, start, of_slab.sizes[0], 1).astype(wide)
+        gradients = [_outer_product_of_groups(c, t, y.astype(wide)) for t in _taps(of_slab, seen)]
         return total + jnp.stack(gradients).reshape(total.shape), None
 
-    total, _ = lax.scan(add, jnp.zeros((*c.window, *matrix), wide), (x, y))
-    return total.astype(x.dtype)
+    zero = jnp.zeros((*c.window, x.shape[-1] // c.groups, y.shape[-1]), wide)
+    return lax.scan(add, zero, (starts, slabs))[0]
 
 
 def _outer_product_of_groups(c: Convolution, x: jax.Array, y: jax.Array) -> jax.Array:
