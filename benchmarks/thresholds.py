@@ -66,12 +66,6 @@ def convolution(side: int, channels: int, outputs: int) -> Work:
     )
 
 
-def depthwise_convolution(side: int, channels: int) -> Work:
-    """Windows of 3 by 3 on 16 images."""
-    convolve = functools.partial(nn.functional.conv, groups=channels)
-    return steps_of(convolve, normal(16, side, side, channels), normal(3, 3, 1, channels))
-
-
 def pooling(pool: Callable[..., jax.Array], window: int, stride: int) -> Work:
     """Square windows on 16 images of about 56 by 56 and 32 channels."""
     side = 56 // window * window
@@ -107,17 +101,6 @@ THRESHOLDS = (
         {
             f"{side} by {side}, {a} to {b} channels": functools.partial(convolution, side, a, b)
             for side, a, b in ((56, 16, 16), (28, 32, 64), (14, 64, 64), (14, 128, 128))
-        },
-    ),
-    Threshold(
-        _convolution,
-        "SLAB_BYTES",
-        {"whole": 10**9, "2 MB": 2 * 10**6, "500 kB": 500_000, "100 kB": 100_000},
-        {
-            f"depthwise, {side} by {side}, {a} channels": functools.partial(
-                depthwise_convolution, side, a
-            )
-            for side, a in ((112, 32), (56, 128), (64, 256), (14, 256))
         },
     ),
     Threshold(

@@ -15,7 +15,7 @@ from jaxnn.functional import _convolution as forms
 from tests.compiling import fast_jit
 from tests.numpy_reference import convolution as reference
 
-SMALL_CHUNKS = {"CHUNK_BYTES": 1, "CHUNK_IMAGES": 1, "SLAB_BYTES": 1}  # as large images have them
+SMALL_CHUNKS = {"CHUNK_BYTES": 1, "CHUNK_IMAGES": 1}  # as large images have them
 CHUNKS = [{name: getattr(forms, name) for name in SMALL_CHUNKS}, SMALL_CHUNKS]
 
 

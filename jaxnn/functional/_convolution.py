@@ -267,31 +267,13 @@ def _product_of_groups(c: Convolution, x: jax.Array, matrices: jax.Array) -> jax
     return y.reshape(*x.shape[:-1], b)
 
 
-SLAB_BYTES = 500_000  # of y
-
-
 def _products_of_taps(c: Convolution, x: jax.Array, y: jax.Array) -> jax.Array:
-    """The gradient with respect to the kernel in float32 or wider, from one image without padding.
-
-    The image is divided along its first axis into slabs that stay in the cache for all taps.
-    """
+    """The gradient with respect to the kernel in float32 or wider."""
     wide = accumulator_dtype(x.dtype)
-    length = c.outputs[0]
-    sizes = [n for n in range(1, length + 1) if length % n == 0]
-    size = max([n for n in sizes if n * y.nbytes <= length * SLAB_BYTES], default=1)
-    of_slab = c._replace(sizes=(c.reach[0] + c.strides[0] * (size - 1) + 1, *c.sizes[1:]))
-    starts = c.strides[0] * size * jnp.arange(length // size)
-    slabs = y.reshape(length // size, 1, size, *y.shape[2:])
-
-    @functools.partial(jax.checkpoint, prevent_cse=False)
-    def add(total: jax.Array, slab: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        start, y = slab
-        seen = lax.dynamic_slice_in_dim(x, start, of_slab.sizes[0], 1).astype(wide)
-        gradients = [_outer_product_of_groups(c, t, y.astype(wide)) for t in _taps(of_slab, seen)]
-        return total + jnp.stack(gradients).reshape(total.shape), None
-
-    zero = jnp.zeros((*c.window, x.shape[-1] // c.groups, y.shape[-1]), wide)
-    return lax.scan(add, zero, (starts, slabs))[0]
+    gradients = [
+        _outer_product_of_groups(c, tap, y.astype(wide)) for tap in _taps(c, x.astype(wide))
+    ]
+    return jnp.stack(gradients).reshape(*c.window, x.shape[-1] // c.groups, y.shape[-1])
 
 
 def _outer_product_of_groups(c: Convolution, x: jax.Array, y: jax.Array) -> jax.Array:
