@@ -21,15 +21,16 @@ HOW = f"""\
 
 Written by `make bench`. Each contestant is alone in a process of its own, with its library's usual
 threads, and sleeps while others work; all begin with the same weights and data and must agree in
-what they compute, or the row fails. They work in turn, {ROUNDS} rounds of a quarter of a second;
-"time" is the median for one piece of work, "÷ ours" the median of the ratios to the first line,
-round by round: above 1, the first line is faster. "quartiles" are those of the ratios; a goal is
-missed if three quarters of the rounds are below it. Timings on shared machines vary by a fifth:
-below 1.2 is a tie. "first" is the time to the first result, compilation included and imports not;
-"memory" is the peak until then above what the imports need.
+what they compute, or the row fails. They work in turn, {ROUNDS} rounds of a quarter of a second,
+every second one backwards; "time" is the median for one piece of work, "÷ ours" the median of the
+ratios to the first line, round by round: above 1, the first line is faster. "quartiles" are those
+of the ratios; a goal is missed if three quarters of the rounds are below it. Timings on shared
+machines vary by a fifth: below 1.2 is a tie. "first" is the time to the first result, compilation
+included and imports not; "memory" is the peak until then above what the imports need.
 JAX steps are compiled with donated buffers; torch is eager, in channels-last and with fused
 optimizers where that is faster (`torch.compile` needs a C++ compiler), "passive threads" being what
-it must use to share a process with JAX. A row of fresh processes has no "first": that is its time.
+it must use to share a process with JAX; "huge pages" have GLIBC_TUNABLES=glibc.malloc.hugetlb=1. A
+row of fresh processes has no "first": that is its time.
 """
 
 

@@ -136,11 +136,13 @@ def play(name: str, row: Row, *, rounds: int = ROUNDS, tiny: bool = False) -> Ou
 
 
 def timed(workers: Mapping[str, Worker], rounds: int) -> dict[str, list[float]]:
-    """The seconds for a piece of work, round by round."""
+    """The seconds for a piece of work, round by round, forwards and backwards in turn."""
     pieces = {name: worker.pieces(SECONDS_OF_A_ROUND) for name, worker in workers.items()}
     times: dict[str, list[float]] = {name: [] for name in workers}
+    order = list(workers)
     for _ in range(rounds):
-        for name, worker in workers.items():
+        for name in order:
             time.sleep(REST)
-            times[name].append(worker.seconds(pieces[name]) / pieces[name])
+            times[name].append(workers[name].seconds(pieces[name]) / pieces[name])
+        order.reverse()
     return times

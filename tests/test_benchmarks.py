@@ -143,7 +143,7 @@ def test_a_goal_is_missed_where_most_rounds_are_below_it():
     assert "| 2 missed |" in line(1.9, 1.9, 2.0)
 
 
-def test_rounds_go_in_turn():
+def test_rounds_go_forwards_and_backwards():
     asked = []
 
     class Worker:
@@ -159,7 +159,7 @@ def test_rounds_go_in_turn():
 
     times = timed({"ours": Worker("ours", 1.0), "theirs": Worker("theirs", 3.0)}, 2)
     assert times == {"ours": [1.0, 1.0], "theirs": [3.0, 3.0]}
-    assert asked == ["ours", "theirs"] * 2
+    assert asked == ["ours", "theirs", "theirs", "ours"]
 
 
 def test_a_threshold_is_tried_with_each_value_and_stays():

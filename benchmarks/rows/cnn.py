@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.row import TWO_DEVICES, Contestant, Row, torches
+from benchmarks.row import TWO_DEVICES, Contestant, Row, on_huge_pages, torches
 from benchmarks.rows.weights import dense, labels, normal
 
 BATCH = 128
@@ -38,6 +38,7 @@ ROWS = {
             "flax linen + optax": Contestant("with_linen:cnn", 3),
             "equinox + optax": Contestant("with_equinox:cnn", 3),
             **torches("cnn", 1),
+            **on_huge_pages("cnn"),
         },
         work=BATCH,
         unit="images/s",

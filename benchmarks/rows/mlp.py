@@ -36,6 +36,7 @@ ROWS = {
             "flax nnx + optax": Contestant("with_nnx:mlp", 1.4),
             "equinox + optax": Contestant("with_equinox:mlp", 1.4),
             **torches("mlp", 2.5),
+            "XLA, the matrix products alone": Contestant("products:mlp"),
         },
         work=GFLOP,
         unit="GFLOP/s",

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.row import Contestant, Row, torches
+from benchmarks.row import Contestant, Row, on_huge_pages, torches
 from benchmarks.rows.weights import dense, normal
 
 BATCH, TIME, IN, OUT = 32, 128, 128, 256
@@ -37,6 +37,7 @@ ROWS = {
             "flax linen + optax": Contestant("with_linen:lstm", 1.1),
             "equinox + optax": Contestant("with_equinox:lstm", 1.1),
             **torches("lstm", 0.75),
+            **on_huge_pages("lstm"),
         },
     ),
     "gru": Row(
@@ -47,6 +48,7 @@ ROWS = {
             "flax linen + optax": Contestant("with_linen:gru", 1),
             "equinox + optax": Contestant("with_equinox:gru", 1),
             **torches("gru", 1.2),
+            **on_huge_pages("gru"),
         },
     ),
 }

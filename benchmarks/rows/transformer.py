@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.row import Contestant, Row, torches
+from benchmarks.row import Contestant, Row, on_huge_pages, torches
 from benchmarks.rows.weights import dense, labels, norm, normal
 
 
@@ -59,6 +59,8 @@ ROWS = {
             "flax linen + optax": Contestant("with_linen:transformer", 1.1),
             "equinox + optax": Contestant("with_equinox:transformer", 1.1),
             **torches("transformer", 1.1),
+            **on_huge_pages("transformer"),
+            "XLA, the matrix products of the blocks alone": Contestant("products:transformer"),
         },
         work=8 * 256,
         unit="tokens/s",
