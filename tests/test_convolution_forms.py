@@ -162,6 +162,14 @@ def test_no_convolution_in_a_loop_is_in_an_order_that_is_slow(name):
     assert orders == {"b01f_01io->b01f"}
 
 
+def test_the_gradient_of_a_kernel_copies_a_part_of_the_batch_at_a_time():
+    c = forms.Convolution((14, 14), (3, 3), (1, 1), (1, 1), ((1, 1), (1, 1)))
+    x, y = (jax.ShapeDtypeStruct((128, 14, 14, n), jnp.float32) for n in (32, 64))
+    gradient = jax.jit(lambda x, y: forms.kernel_gradient(c, x, y))
+    needed = gradient.lower(x, y).compile().memory_analysis().temp_size_in_bytes
+    assert needed < (x.size + y.size) * 4 / 3
+
+
 def test_a_program_for_several_platforms_has_the_forms_of_each():
     f, x, kernel = kind_of("strided", nn.functional.conv)
     arrays = jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32)
