@@ -143,8 +143,7 @@ def kernel_gradient(c: Convolution, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _exchanged(c: Convolution, x: jax.Array, y: jax.Array) -> jax.Array:
-    """The same as a convolution in which images are channels and y is the kernel."""
-    # Strides become dilation.
+    """The same as a convolution: images are channels, y is the kernel, strides become dilation."""
     seen = [r + s * (n - 1) + 1 for r, s, n in zip(c.reach, c.strides, c.outputs, strict=True)]
     pads = tuple((a, e - n - a) for (a, _), e, n in zip(c.pads, seen, c.sizes, strict=True))
     exchanged = Convolution(c.sizes, c.outputs, c.dilation, c.strides, pads)
@@ -270,9 +269,8 @@ def _product_of_groups(c: Convolution, x: jax.Array, matrices: jax.Array) -> jax
 def _products_of_taps(c: Convolution, x: jax.Array, y: jax.Array) -> jax.Array:
     """The gradient with respect to the kernel in float32 or wider."""
     wide = accumulator_dtype(x.dtype)
-    gradients = [
-        _outer_product_of_groups(c, tap, y.astype(wide)) for tap in _taps(c, x.astype(wide))
-    ]
+    x, y = x.astype(wide), y.astype(wide)
+    gradients = [_outer_product_of_groups(c, tap, y) for tap in _taps(c, x)]
     return jnp.stack(gradients).reshape(*c.window, x.shape[-1] // c.groups, y.shape[-1])
 
 
