@@ -20,8 +20,9 @@ import numpy as np
 
 import jaxnn as nn
 from benchmarks import machine
-from jaxnn.functional import _convolution, _windows
-from jaxnn.training import engine
+from jaxnn._training import engine
+from jaxnn.functional import _convolution_forms as _convolution
+from jaxnn.functional import _windows
 
 Work = Callable[[], Any]
 

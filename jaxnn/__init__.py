@@ -1,7 +1,7 @@
 """jaxnn: neural networks as pure functions in JAX."""
 
 from jaxnn import (
-    activations,
+    _activations,
     callbacks,
     functional,
     initializers,
@@ -11,94 +11,75 @@ from jaxnn import (
     regularizers,
     schedules,
 )
-from jaxnn.activations import *  # noqa: F403
-from jaxnn.blocks import feed_forward, mlp
-from jaxnn.combinators import (
-    compose,
-    ensemble,
-    mixed_precision,
-    parallel,
-    remat,
-    residual,
-    serial,
-    spectral_norm,
-    stack,
-    weight_norm,
-)
-from jaxnn.generation import autoregressive, generate
-from jaxnn.layer import Cell, Layer, elementwise, stateless
-from jaxnn.layers import (
-    Positions,
-    adaptive_avg_pool,
-    adaptive_max_pool,
-    alibi,
+from jaxnn._activations import *  # noqa: F403
+from jaxnn._combinators.chains import parallel, residual, serial
+from jaxnn._combinators.composition import compose
+from jaxnn._combinators.copies import ensemble, stack
+from jaxnn._combinators.reparametrization import spectral_norm, weight_norm
+from jaxnn._combinators.wrappers import mixed_precision, remat
+from jaxnn._core.layer import Cell, Layer, elementwise, stateless
+from jaxnn._core.summary import summary
+from jaxnn._files.saving import load, save, saved_metadata
+from jaxnn._layers.activations import prelu
+from jaxnn._layers.attention import attention
+from jaxnn._layers.batch_normalization import batch_norm
+from jaxnn._layers.convolution import conv, conv_transpose
+from jaxnn._layers.dense import dense, dense_general, flatten, maxout, reshape
+from jaxnn._layers.depthwise_convolution import depthwise_conv, separable_conv
+from jaxnn._layers.dropout import (
     alpha_dropout,
-    attention,
-    avg_pool,
-    batch_norm,
-    conv,
-    conv_lstm_cell,
-    conv_transpose,
-    dense,
-    dense_general,
-    depthwise_conv,
     dropout,
-    einsum,
-    embedding,
-    flatten,
     gaussian_dropout,
     gaussian_noise,
-    global_avg_pool,
-    global_max_pool,
-    group_norm,
-    gru_cell,
-    instance_norm,
-    layer_norm,
-    learned_positions,
-    local_response_norm,
-    lp_pool,
-    lstm_cell,
-    max_pool,
-    maxout,
-    pixel_shuffle,
-    pixel_unshuffle,
-    prelu,
-    reshape,
-    rms_norm,
-    rnn_cell,
-    rotary,
-    separable_conv,
-    sinusoidal_positions,
     spatial_dropout,
     stochastic_depth,
+)
+from jaxnn._layers.embeddings import embedding
+from jaxnn._layers.equations import einsum
+from jaxnn._layers.normalization import (
+    group_norm,
+    instance_norm,
+    layer_norm,
+    local_response_norm,
+    rms_norm,
     unit_norm,
-    upsample,
-    vector_quantizer,
 )
-from jaxnn.low_rank import lora, merge_lora
-from jaxnn.mixture import mixture_of_experts
-from jaxnn.saving import load, save, saved_metadata
-from jaxnn.sequences import bidirectional, recurrent, stacked_cell
-from jaxnn.summaries import summary
-from jaxnn.sweeps import SweepResult, log_uniform, sweep
-from jaxnn.training import (
-    FitResult,
-    TrainState,
-    early_stopping,
-    evaluate,
-    fit,
-    predict,
-    predict_with_spread,
-    train_state,
-    train_step,
-    training_run,
+from jaxnn._layers.pooling import (
+    adaptive_avg_pool,
+    adaptive_max_pool,
+    avg_pool,
+    global_avg_pool,
+    global_max_pool,
+    lp_pool,
+    max_pool,
 )
-from jaxnn.transformer import transformer_block
+from jaxnn._layers.positions import (
+    Positions,
+    alibi,
+    learned_positions,
+    rotary,
+    sinusoidal_positions,
+)
+from jaxnn._layers.quantization import vector_quantizer
+from jaxnn._layers.recurrent import conv_lstm_cell, gru_cell, lstm_cell, rnn_cell
+from jaxnn._layers.resampling import pixel_shuffle, pixel_unshuffle, upsample
+from jaxnn._networks.generation import autoregressive, generate
+from jaxnn._networks.lora import lora, merge_lora
+from jaxnn._networks.mixture import mixture_of_experts
+from jaxnn._networks.mlp import feed_forward, mlp
+from jaxnn._networks.recurrent import bidirectional, recurrent, stacked_cell
+from jaxnn._networks.transformer import transformer_block
+from jaxnn._training.best import early_stopping
+from jaxnn._training.evaluation import evaluate, predict, predict_with_spread
+from jaxnn._training.fit import FitResult, fit
+from jaxnn._training.run import training_run
+from jaxnn._training.step import TrainState, train_state, train_step
+from jaxnn._training.sweeps.sweep import SweepResult, log_uniform, sweep
 
 __version__ = "0.1.0"
 
 __all__ = [
-    *activations.__all__,
+    *_activations.__all__,
     "Cell",
     "FitResult",
     "Layer",

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 import jaxnn as nn
-from jaxnn.layer import child_key
+from jaxnn._core.layer import child_key
 from tests.numpy_reference import activations, dense, dropout, normalization
 
 

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 import jaxnn as nn
-from jaxnn.training import checkpoints, host
+from jaxnn._training.host import checkpoints
+from jaxnn._training.host import loop as host
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(22, 3)).astype(np.float32)

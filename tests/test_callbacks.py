@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import jaxnn as nn
-from jaxnn.training import host, progress
+from jaxnn._training.host import loop as host
+from jaxnn._training.host import progress
 
 X = np.linspace(-1, 1, 10, dtype=np.float32)[:, None]
 DATA = (X, X**2)

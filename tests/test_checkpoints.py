@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import jaxnn as nn
-from jaxnn.training import checkpoints, host
+from jaxnn._training.host import checkpoints
+from jaxnn._training.host import loop as host
 from tests import killed_run
 from tests.training_cases import DATA, LINEAR, VALIDATION, assert_equal, fitted
 

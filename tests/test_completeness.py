@@ -15,11 +15,11 @@ import types
 import pytest
 
 import jaxnn as nn
+from jaxnn import _activations
 from tests import numpy_reference
 from tests.table import FUNCTIONS, LAYERS
 
-# jaxnn's activations are public at the top, and are told from its layers by their module here.
-MODULES = {"activations": nn.activations} | {
+MODULES = {
     name: module for name in nn.__all__ if isinstance(module := getattr(nn, name), types.ModuleType)
 }
 
@@ -31,7 +31,9 @@ def public_names():
         for name, module in MODULES.items()
         for public in module.__all__
     }
-    elsewhere = MODULES.keys() | set(nn.activations.__all__)
+    # Activations are public at the top, and are told from layers by a prefix.
+    of_modules |= {f"activations.{name}": getattr(nn, name) for name in _activations.__all__}
+    elsewhere = MODULES.keys() | set(_activations.__all__)
     return of_modules | {name: getattr(nn, name) for name in nn.__all__ if name not in elsewhere}
 
 

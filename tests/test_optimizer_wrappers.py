@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxnn as nn
-from jaxnn.paths import leaf_paths
+from jaxnn._core.paths import leaf_paths
 from tests import optimizer_wrapper_cases as cases
 from tests.compiling import fast_jit
 from tests.numpy_reference import optimizer_wrappers as reference

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import jaxnn as nn
-from jaxnn.optimizers.by_path import MaskedNode
-from jaxnn.paths import leaf_paths
+from jaxnn._core.paths import leaf_paths
+from jaxnn.optimizers._by_path import MaskedNode
 from tests.compiling import fast_jit
 from tests.optimizer_wrapper_cases import assert_trees_close, signature, usual_promotion
 

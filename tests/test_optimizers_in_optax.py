@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxnn as nn
-from jaxnn.paths import leaf_paths
+from jaxnn._core.paths import leaf_paths
 from tests.optimizer_cases import (
     CASES,
     as_parameters,

@@ -1,8 +1,13 @@
 """The package as a whole: what importing it brings, and what it says of itself."""
 
+import importlib
+import pkgutil
 import subprocess
 import sys
 from importlib.metadata import requires, version
+from types import ModuleType
+
+import pytest
 
 import jaxnn as nn
 
@@ -26,6 +31,19 @@ def test_the_version_is_that_of_the_distribution():
     assert version("jaxnn") == nn.__version__
 
 
-def test_every_public_name_is_there():
-    for name in nn.__all__:
-        assert hasattr(nn, name)
+def public_modules():
+    """The package, and every module among its public names."""
+    values = {f"jaxnn.{name}": getattr(nn, name) for name in nn.__all__}
+    modules = {name: value for name, value in values.items() if isinstance(value, ModuleType)}
+    return {"jaxnn": nn} | modules
+
+
+@pytest.mark.parametrize("name", public_modules())
+def test_what_one_sees_is_what_is_public(name):
+    module = importlib.import_module(name)
+    assert [seen for seen in dir(module) if not seen.startswith("_")] == sorted(module.__all__)
+
+
+def test_every_file_is_private_unless_its_module_is_public():
+    found = [info.name for info in pkgutil.walk_packages(nn.__path__, "jaxnn.")]
+    assert {name for name in found if "._" not in name} == public_modules().keys() - {"jaxnn"}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxnn as nn
-from jaxnn.paths import leaf_paths, same_structure, select, selected_leaves
+from jaxnn._core.paths import leaf_paths, same_structure, select, selected_leaves
 
 
 class Pair(NamedTuple):

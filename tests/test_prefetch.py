@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxnn.training.prefetch import prefetched
+from jaxnn._training.data.prefetch import prefetched
 
 SECONDS = 20  # what no wait of these tests comes near
 
@@ -274,7 +274,7 @@ def test_a_second_ctrl_c_leaves_a_source_that_blocks():
 def test_a_source_that_blocks_for_ever_does_not_keep_the_process():
     program = """
 import signal, threading, time
-from jaxnn.training.prefetch import prefetched
+from jaxnn._training.data.prefetch import prefetched
 def source():
     yield 0
     for _ in range(2):

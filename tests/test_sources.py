@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn.training import sources
-from jaxnn.training.data import take_batch
-from jaxnn.training.shuffle import epoch_seeds, shuffled_indices
-from jaxnn.training.sources import as_source, is_streamed
+from jaxnn._training.data import sources
+from jaxnn._training.data.arrays import take_batch
+from jaxnn._training.data.shuffle import epoch_seeds, shuffled_indices
+from jaxnn._training.data.sources import as_source, is_streamed
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(23, 3, 2)).astype(np.float32)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import jaxnn as nn
-from jaxnn import sweeps
-from jaxnn.training import lanes as lanes_module
-from jaxnn.training import memory
+from jaxnn._training.sweeps import lanes as lanes_module
+from jaxnn._training.sweeps import memory
+from jaxnn._training.sweeps import sweep as sweeps
 from tests.training_cases import DATA, KEY, LINEAR, VALIDATION, assert_close, assert_equal
 
 EPOCHS = 3

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jaxnn as nn
-from jaxnn.training import host
+from jaxnn._training.host import loop as host
 from tests.training_cases import (
     ACCURACY,
     ADAM,

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import jaxnn as nn
-from jaxnn.training import host, program
-from jaxnn.training.shuffle import epoch_seeds, shuffled_indices
+from jaxnn._training import program
+from jaxnn._training.data.shuffle import epoch_seeds, shuffled_indices
+from jaxnn._training.host import loop as host
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(22, 3)).astype(np.float32)
@@ -110,7 +111,7 @@ def test_batches_are_exactly_those_of_a_handwritten_loop(batch_size):
         predictions, state = model.apply(params, state, batch[0], key=key, train=True)
         return jnp.mean(nn.losses.softmax_cross_entropy(predictions, batch[1])), (state, {})
 
-    from jaxnn.layer import child_key
+    from jaxnn._core.layer import child_key
 
     params, state = jax.jit(model.init)(child_key(key, "init"), X[:1])
     now = nn.train_state(params, state, ADAM, child_key(key, "steps"))
@@ -203,7 +204,7 @@ def test_a_second_call_compiles_nothing():
 
 
 def test_numpy_data_are_copied_not_aliased():
-    from jaxnn.training.data import device_array
+    from jaxnn._training.data.arrays import device_array
 
     for _ in range(20):
         buffer = np.zeros((64, 64), np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxnn as nn
-from jaxnn.layer import child_key
+from jaxnn._core.layer import child_key
 from tests.training_cases import (
     ACCURACY,
     ADAM,

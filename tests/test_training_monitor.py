@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxnn as nn
-from jaxnn.optimizers.rates import learning_rates
+from jaxnn.optimizers._rates import learning_rates
 from tests.compiling import fast_jit
 from tests.optimizer_wrapper_cases import usual_promotion
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxnn as nn
-from jaxnn.training import host
+from jaxnn._training.host import loop as host
 from tests.numpy_reference import optimizer_wrappers as reference
 from tests.numpy_reference import optimizers as rules
 from tests.training_cases import ADAM, LABELS, LINEAR, X, assert_close, fitted, run

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn.training.shuffle import epoch_seeds, shuffled_indices
+from jaxnn._training.data.shuffle import epoch_seeds, shuffled_indices
 
 
 def orders(n, count, seed=0):

@@ -3,12 +3,12 @@
 Whoever writes models as plain functions over their own dicts uses this floor alone.
 """
 
-from jaxnn.functional.activations import prelu
-from jaxnn.functional.attention import dot_product_attention
-from jaxnn.functional.batch_normalization import batch_norm, batch_statistics
-from jaxnn.functional.convolution import conv, conv_transpose
-from jaxnn.functional.dense import flatten, linear, linear_general, maxout, reshape
-from jaxnn.functional.dropout import (
+from jaxnn.functional._activations import prelu
+from jaxnn.functional._attention import dot_product_attention
+from jaxnn.functional._batch_normalization import batch_norm, batch_statistics
+from jaxnn.functional._convolution import conv, conv_transpose
+from jaxnn.functional._dense import flatten, linear, linear_general, maxout, reshape
+from jaxnn.functional._dropout import (
     alpha_dropout,
     dropout,
     gaussian_dropout,
@@ -16,17 +16,17 @@ from jaxnn.functional.dropout import (
     spatial_dropout,
     stochastic_depth,
 )
-from jaxnn.functional.embeddings import attend, embed
-from jaxnn.functional.equations import einsum
-from jaxnn.functional.masks import (
+from jaxnn.functional._embeddings import attend, embed
+from jaxnn.functional._equations import einsum
+from jaxnn.functional._masks import (
     causal_mask,
     combine_masks,
     local_mask,
     padding_mask,
     segment_mask,
 )
-from jaxnn.functional.mixture import expert_balance, mixture_of_experts
-from jaxnn.functional.normalization import (
+from jaxnn.functional._mixture import expert_balance, mixture_of_experts
+from jaxnn.functional._normalization import (
     group_norm,
     instance_norm,
     layer_norm,
@@ -34,7 +34,7 @@ from jaxnn.functional.normalization import (
     rms_norm,
     unit_norm,
 )
-from jaxnn.functional.pooling import (
+from jaxnn.functional._pooling import (
     adaptive_avg_pool,
     adaptive_max_pool,
     avg_pool,
@@ -43,11 +43,11 @@ from jaxnn.functional.pooling import (
     lp_pool,
     max_pool,
 )
-from jaxnn.functional.positions import alibi_bias, alibi_slopes, rotary, sinusoidal
-from jaxnn.functional.quantization import nearest_code
-from jaxnn.functional.recurrent import conv_lstm_step, gru_step, lstm_step, rnn_step
-from jaxnn.functional.reparametrization import power_iteration, spectral_norm, weight_norm
-from jaxnn.functional.resampling import pixel_shuffle, pixel_unshuffle, upsample
+from jaxnn.functional._positions import alibi_bias, alibi_slopes, rotary, sinusoidal
+from jaxnn.functional._quantization import nearest_code
+from jaxnn.functional._recurrent import conv_lstm_step, gru_step, lstm_step, rnn_step
+from jaxnn.functional._reparametrization import power_iteration, spectral_norm, weight_norm
+from jaxnn.functional._resampling import pixel_shuffle, pixel_unshuffle, upsample
 
 __all__ = [
     "adaptive_avg_pool",

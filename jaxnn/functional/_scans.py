@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn._arrays import PyTree
+from jaxnn._core.arrays import PyTree
 
 Affine = Callable[[PyTree, PyTree, PyTree], PyTree]  # affine(params, carry, x_t) -> z
 Rest = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]  # rest(carry, z) -> (carry, y_t)

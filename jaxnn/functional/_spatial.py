@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxnn._arrays import check_count
+from jaxnn._core.arrays import check_count
 
 PerAxis = int | Sequence[int]  # one number for all spatial axes, or one for each
 Padding = str | int | Sequence[int | tuple[int, int]]

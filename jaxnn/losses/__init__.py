@@ -4,28 +4,28 @@ The names and semantics are optax's. The reduction belongs to the caller, who ca
 examples and average over devices exactly. Values are computed and returned in float32 or wider.
 """
 
-from jaxnn.losses.binary import sigmoid_binary_cross_entropy, sigmoid_focal_loss
-from jaxnn.losses.classification import (
+from jaxnn.losses._binary import sigmoid_binary_cross_entropy, sigmoid_focal_loss
+from jaxnn.losses._classification import (
     nll,
     poly_loss_cross_entropy,
     smooth_labels,
     softmax_cross_entropy,
     softmax_cross_entropy_with_integer_labels,
 )
-from jaxnn.losses.ctc import ctc_loss
-from jaxnn.losses.divergences import (
+from jaxnn.losses._ctc import ctc_loss
+from jaxnn.losses._divergences import (
     generalized_kl_divergence,
     kl_divergence,
     kl_divergence_with_log_targets,
 )
-from jaxnn.losses.likelihoods import gaussian_nll, poisson_nll
-from jaxnn.losses.margins import (
+from jaxnn.losses._likelihoods import gaussian_nll, poisson_nll
+from jaxnn.losses._margins import (
     hinge_loss,
     multiclass_hinge_loss,
     multiclass_perceptron_loss,
     perceptron_loss,
 )
-from jaxnn.losses.regression import (
+from jaxnn.losses._regression import (
     absolute_error,
     huber_loss,
     l2_loss,
@@ -33,8 +33,8 @@ from jaxnn.losses.regression import (
     quantile_loss,
     squared_error,
 )
-from jaxnn.losses.segmentation import dice_loss
-from jaxnn.losses.similarity import (
+from jaxnn.losses._segmentation import dice_loss
+from jaxnn.losses._similarity import (
     cosine_distance,
     cosine_similarity,
     ntxent,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._arrays import accumulator_dtype, canonical_axes, is_inexact, promoted
+from jaxnn._core.arrays import accumulator_dtype, canonical_axes, is_inexact, promoted
 
 Axis = int | Sequence[int] | None
 

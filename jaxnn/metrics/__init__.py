@@ -4,12 +4,9 @@ What is computed of the merged accumulators of batches, or of devices, is the me
 set: exactly, since sums and counts are merged, and never means.
 """
 
-from jaxnn.metrics.accumulators import Metric, merge, merge_all
-from jaxnn.metrics.confusion import confusion_matrix, f1, precision, recall
-from jaxnn.metrics.means import (
-    MeanAccumulator as MeanAccumulator,
-)
-from jaxnn.metrics.means import (
+from jaxnn.metrics._accumulators import Metric, merge, merge_all
+from jaxnn.metrics._confusion import confusion_matrix, f1, precision, recall
+from jaxnn.metrics._means import (
     accuracy,
     mean,
     mean_absolute_error,
@@ -18,7 +15,7 @@ from jaxnn.metrics.means import (
     root_mean_squared_error,
     top_k_accuracy,
 )
-from jaxnn.metrics.whole import average_precision, r2_score, roc_auc, whole_set
+from jaxnn.metrics._whole import average_precision, r2_score, roc_auc, whole_set
 
 __all__ = [
     "Metric",

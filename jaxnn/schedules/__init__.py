@@ -4,8 +4,7 @@ A schedule can be given wherever an optimizer takes a learning rate. Numbers of 
 else a schedule is made of, may be traced, as in a sweep by `jax.vmap`.
 """
 
-from jaxnn.schedules._counts import Schedule as Schedule
-from jaxnn.schedules.decays import (
+from jaxnn.schedules._decays import (
     constant_schedule,
     cosine_decay_schedule,
     exponential_decay,
@@ -13,14 +12,14 @@ from jaxnn.schedules.decays import (
     polynomial_schedule,
     step_decay,
 )
-from jaxnn.schedules.joining import join_schedules, sgdr_schedule
-from jaxnn.schedules.piecewise import (
+from jaxnn.schedules._joining import join_schedules, sgdr_schedule
+from jaxnn.schedules._piecewise import (
     cosine_onecycle_schedule,
     linear_onecycle_schedule,
     piecewise_constant_schedule,
     piecewise_interpolate_schedule,
 )
-from jaxnn.schedules.warmups import (
+from jaxnn.schedules._warmups import (
     inverse_sqrt_schedule,
     warmup_constant_schedule,
     warmup_cosine_decay_schedule,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._arrays import Scalar, concrete
+from jaxnn._core.arrays import Scalar, concrete
 
 Schedule = Callable[[Any], Any]
 

@@ -42,7 +42,7 @@ def activation_rows():
         for options in variants:
             yield FunctionRow(
                 f"activations.{name}",
-                getattr(nn.activations, name),
+                getattr(nn, name),
                 getattr(activations, name),
                 off_kinks,
                 options=options,
@@ -67,7 +67,7 @@ def further_rows():
         for options in variants:
             yield FunctionRow(
                 f"activations.{name}",
-                getattr(nn.activations, name),
+                getattr(nn, name),
                 getattr(further_activations, name),
                 normal if name == "sparsemax" else off_halves,
                 ((4, 6),) if options else ((6,), (2, 3, 4)),

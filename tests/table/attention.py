@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 import jaxnn as nn
-from jaxnn.layer import child_key
+from jaxnn._core.layer import child_key
 from tests.numpy_reference import attention, dense, normalization, positions
 from tests.table.rows import FunctionRow, LayerRow
 

@@ -1,0 +1,199 @@
+"""Many layers of one kind: on top of one another, or side by side as an ensemble."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn._combinators.residuals import chooses, is_kept
+from jaxnn._core.arrays import PyTree, check_count, check_key, floating
+from jaxnn._core.children import accepted, split_static, wrap
+from jaxnn._core.layer import Layer, abstract, as_layer, constructor
+from jaxnn._core.paths import leaf_paths
+
+
+@constructor
+def stack(layer: Any, depth: int) -> Layer:
+    """The same layer `depth` times over, each time with its own parameters: `y = f_n(... f_1(x))`.
+
+    The parameters of all are one tree with a leading axis, and `jax.lax.scan` runs over it: what
+    is compiled is one layer, however deep the stack.
+
+    Args:
+        layer: a layer whose output has the shape and dtype of its input (integers become floats
+            before the first). Further keywords that its `apply` declares (as `mask`) are passed on
+            to every one.
+        depth: how many.
+
+    Returns:
+        A `Layer` whose params and state are those of `layer`, each leaf with a leading axis of
+        size `depth`. Layer `i` draws from `jax.random.fold_in(key, i)`.
+
+    Raises:
+        TypeError: `depth` is not an integer.
+        ValueError: `depth` is less than 1; the output is not like the input; params are of another
+            depth.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> block = nn.residual(nn.serial(nn.layer_norm(), nn.dense(8), nn.relu))
+        >>> model = nn.stack(block, 24)
+        >>> params, state = model.init(jax.random.key(0), jnp.zeros((1, 8)))
+        >>> params["layer"][1]["kernel"].shape
+        (24, 8, 8)
+        >>> model.apply(params, state, jnp.ones((2, 8)))[0].shape
+        (2, 8)
+    """
+    layer = as_layer(layer, "stack: layer")
+    check_count("stack", "depth", depth)
+
+    def init(key: jax.Array, x: PyTree, **extra: Any) -> tuple[PyTree, PyTree]:
+        x = abstract(jax.eval_shape(_floating, abstract(x)))
+        params, state = init_copies("stack", layer, depth, key, x, extra)
+        arrays, static = split_static(accepted(layer.apply, extra))
+
+        def first(params: PyTree, state: PyTree, x: PyTree, arrays: dict[str, Any]) -> PyTree:
+            one = jax.tree.map(lambda leaf: leaf[0], (params, state))
+            return layer.apply(*one, x, **arrays, **static)[0]
+
+        y = jax.eval_shape(first, params, state, x, arrays)
+        if abstract(y) != x:
+            raise ValueError(
+                f"stack: {layer!r} makes {_text(y)} of {_text(x)}, expected an output of the shape "
+                "and dtype of its input"
+            )
+        return params, state
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        **extra: Any,
+    ) -> tuple[PyTree, PyTree]:
+        _check_copies("stack", depth, params)
+
+        def step(x: PyTree, one: tuple[PyTree, PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+            params, state, key = one
+            y, state = layer.apply(params, state, x, key=key, train=train, **extra)
+            return y, state
+
+        x, layers = _floating(x), (params, state, copy_keys("stack", key, depth))
+        y, new_state = jax.lax.scan(_thrifty(step, x, layers), x, layers, depth)
+        return y, new_state
+
+    return wrap(layer, apply, init)
+
+
+def _thrifty(step: Callable[..., Any], x: PyTree, layers: PyTree) -> Callable[..., Any]:
+    """`step` of a scan, computing again in the backward pass what is quick to compute."""
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), layers)
+    step = jax.jit(step)  # traced here, and not again by the scan
+    if chooses(step.trace(x, one).jaxpr.jaxpr):
+        return step
+    return jax.checkpoint(step, policy=is_kept, prevent_cse=False)
+
+
+@constructor
+def ensemble(layer: Any, members: int) -> Layer:
+    """The same layer `members` times side by side, each with its own parameters, on the same input.
+
+    `y[i] = layer(x)` with the parameters of member `i`: the members are vmapped, and cost about
+    what one costs while they are small. `fit` and `training_run` train each as it would be alone
+    with the key `jax.random.fold_in(key, i)`: on its own loss, gradient and order of the examples.
+
+    Args:
+        layer: a layer or a plain function of arrays. Further keywords that its `apply` declares
+            (as `mask`) are passed on to every member.
+        members: how many.
+
+    Returns:
+        A `Layer` whose params, state and output are those of `layer`, each leaf with a leading axis
+        of size `members`. Member `i` draws from `jax.random.fold_in(key, i)`.
+
+    Raises:
+        TypeError: `members` is not an integer.
+        ValueError: `members` is less than 1; params are of another number of members.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> model = nn.ensemble(nn.serial(nn.dense(16), nn.tanh, nn.dense(1)), 5)
+        >>> params, state = model.init(jax.random.key(0), jnp.zeros((1, 3)))
+        >>> y, state = model.apply(params, state, jnp.ones((8, 3)))
+        >>> y.shape, y.mean(axis=0).shape, y.std(axis=0).shape
+        ((5, 8, 1), (8, 1), (8, 1))
+    """
+    layer = as_layer(layer, "ensemble: layer")
+    check_count("ensemble", "members", members)
+
+    def init(key: jax.Array, x: PyTree, **extra: Any) -> tuple[PyTree, PyTree]:
+        return init_copies("ensemble", layer, members, key, x, extra)
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        **extra: Any,
+    ) -> tuple[PyTree, PyTree]:
+        _check_copies("ensemble", members, params)
+
+        def member(params: PyTree, state: PyTree, key: Any) -> tuple[PyTree, PyTree]:
+            y, new_state = layer.apply(params, state, x, key=key, train=train, **extra)
+            return y, new_state
+
+        keys = copy_keys("ensemble", key, members)
+        y, new_state = jax.vmap(member, axis_size=members)(params, state, keys)
+        return y, new_state
+
+    whole = wrap(layer, apply, init)
+    whole.apply.members = layer, members  # type: ignore[attr-defined]
+    return whole
+
+
+def members_of(layer: Layer) -> tuple[Layer, int | None]:
+    """The layer that an ensemble is made of, and how many; a layer that is none, and None."""
+    found: tuple[Layer, int | None] = getattr(layer.apply, "members", (layer, None))
+    return found
+
+
+def copy_keys(combinator: str, key: jax.Array | None, n: int) -> Any:
+    """A key for each copy, None for None: it depends on the copy's number alone."""
+    if key is None:
+        return None
+    check_key(combinator, key)
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(n))
+
+
+def init_copies(
+    combinator: str, layer: Layer, n: int, key: jax.Array, x: PyTree, extra: dict[str, Any]
+) -> tuple[PyTree, PyTree]:
+    """The params and states of `n` copies of a layer, each leaf with a leading axis."""
+    check_key(combinator, key)
+    x = abstract(x)
+    keys = copy_keys(combinator, key, n)
+    params, state = jax.vmap(lambda key: layer.init(key, x, **extra))(keys)
+    return params, state
+
+
+def _check_copies(combinator: str, n: int, params: PyTree) -> None:
+    for leaf, path in zip(jax.tree.leaves(params), leaf_paths(params), strict=True):
+        if jnp.shape(leaf)[:1] != (n,):
+            raise ValueError(
+                f"{combinator}: params['{path}'] has shape {jnp.shape(leaf)}, expected a leading "
+                f"axis of size {n}"
+            )
+
+
+def _floating(x: PyTree) -> PyTree:
+    return jax.tree.map(floating, x)
+
+
+def _text(tree: PyTree) -> str:
+    leaves = [f"{leaf.dtype}{list(leaf.shape)}" for leaf in jax.tree.leaves(abstract(tree))]
+    return ", ".join(leaves)

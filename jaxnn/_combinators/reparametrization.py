@@ -1,0 +1,240 @@
+"""Layers whose kernels are computed from other parameters."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from jaxnn import functional
+from jaxnn._core.arrays import PyTree, canonical_axes, check_count
+from jaxnn._core.children import (
+    apply_child,
+    child_params,
+    init_side_by_side,
+    with_state,
+    wrap,
+)
+from jaxnn._core.layer import Layer, as_layer, child_key, constructor
+from jaxnn._core.paths import KERNELS, Selection, path_text, select
+from jaxnn.functional._reparametrization import kernel_length
+
+
+@constructor
+def weight_norm(layer: Any, *, axis: int | Sequence[int] = -1, where: Selection = KERNELS) -> Layer:
+    """Learn the length and the direction of kernels apart: `w = scale * kernel / ‖kernel‖`.
+
+    The length is that of each output's kernel, over all axes but `axis`. At first it is the length
+    of the kernel, so that the layer computes what it did without the wrapper. An output whose
+    kernel is zero stays zero; its gradient is zero too.
+
+    Paper: Salimans and Kingma, Weight Normalization, https://arxiv.org/abs/1602.07868
+
+    Args:
+        layer: a layer, which may hold others. Further keywords that its `apply` declares (as
+            `mask`) are passed on to it.
+        axis: the axis or axes of a kernel's outputs (torch's `dim`, where they come first and
+            those of a transposed convolution second; `()` is its `dim=None`).
+        where: which of the layer's parameters: a glob on the path or several, a predicate
+            `(path, leaf) -> bool` or a tree of booleans. The default is every leaf named `kernel`.
+
+    Returns:
+        A `Layer` with params `{"layer": ..., "scale": {path: lengths}}`, the directions being in
+        `layer` in place of the kernels.
+
+    Raises:
+        ValueError: `where` matches nothing, or a parameter with fewer than two axes; `axis` is out
+            of range; the params have other entries.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> dense = nn.dense(2)
+        >>> layer = nn.weight_norm(dense)
+        >>> params, state = layer.init(jax.random.key(0), jnp.zeros((1, 3)))
+        >>> jax.tree.map(jnp.shape, params)
+        {'layer': {'bias': (2,), 'kernel': (3, 2)}, 'scale': {'kernel': (2,)}}
+        >>> x = jnp.ones((1, 3))
+        >>> y, _ = layer.apply(params, state, x)
+        >>> bool(jnp.allclose(y, dense.apply(params["layer"], {}, x)[0]))
+        True
+    """
+    layer = as_layer(layer, "weight_norm: layer")
+
+    def init(key: jax.Array, x: PyTree, **extra: Any) -> tuple[PyTree, PyTree]:
+        params, state = init_side_by_side("weight_norm", {"layer": layer}, key, x, layer=extra)
+        kernels = _chosen("weight_norm", params["layer"], where)
+        scale = {path: kernel_length(kernel, axis) for path, kernel in kernels.items()}
+        return {**params, "scale": scale}, state
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        **extra: Any,
+    ) -> tuple[PyTree, PyTree]:
+        by_name = child_params("weight_norm", params, ("layer", "scale"))
+        directions = _by_path(by_name["layer"])
+        kernels = {
+            path: functional.weight_norm(directions[path], scale, axis=axis)
+            for path, scale in by_name["scale"].items()
+        }
+        whole = _replaced(by_name["layer"], kernels)
+        y, layer_state = apply_child(layer, "layer", whole, state, x, key, train, **extra)
+        return y, with_state("layer", layer_state)
+
+    return wrap(layer, apply, init)
+
+
+@constructor
+def spectral_norm(
+    layer: Any,
+    *,
+    steps: int = 1,
+    axis: int | Sequence[int] = -1,
+    epsilon: float = 1e-12,
+    where: Selection = KERNELS,
+) -> Layer:
+    """Divide kernels by their largest singular value: `w = kernel / σ`, `σ = uᵀ W v`.
+
+    `W` is the kernel as a matrix `(inputs, outputs)`. Its singular vectors `u` and `v` are state:
+    training refines them by `steps` of `power_iteration` before it uses them, evaluation uses them
+    as they are; the gradient takes them as constants.
+
+    Paper: Miyato et al., Spectral Normalization for Generative Adversarial Networks,
+    https://arxiv.org/abs/1802.05957
+
+    Args:
+        layer: a layer, which may hold others. Further keywords that its `apply` declares (as
+            `mask`) are passed on to it.
+        steps: how many steps of the power iteration each call in training makes.
+        axis: the axis or axes of a kernel's outputs.
+        epsilon: `σ` and products of the iteration that are not longer change nothing, so that a
+            kernel of zeros stays one.
+        where: which of the layer's parameters: a glob on the path or several, a predicate
+            `(path, leaf) -> bool` or a tree of booleans. The default is every leaf named `kernel`.
+
+    Returns:
+        A `Layer` with params `{"layer": ...}` and state `{"u": {path: vector}, "v": {path:
+        vector}}`, and `"layer"` where the layer has state of its own. The vectors begin with 15
+        steps from random ones. (torch's `u` and `v` are our `v` and `u`, for its kernels are
+        transposed.)
+
+    Raises:
+        TypeError: `steps` is not an integer.
+        ValueError: `steps` is less than 1; `where` matches nothing, or a parameter with fewer than
+            two axes; `axis` is out of range; params or state have other entries.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> layer = nn.spectral_norm(nn.dense(3, use_bias=False), steps=100)
+        >>> params, state = layer.init(jax.random.key(0), jnp.zeros((1, 3)))
+        >>> w, state = layer.apply(params, state, jnp.eye(3), train=True)
+        >>> jnp.linalg.norm(w, 2).round(3)
+        Array(1., dtype=float32)
+    """
+    layer = as_layer(layer, "spectral_norm: layer")
+    steps = check_count("spectral_norm", "steps", steps)
+
+    def init(key: jax.Array, x: PyTree, **extra: Any) -> tuple[PyTree, PyTree]:
+        params, state = init_side_by_side("spectral_norm", {"layer": layer}, key, x, layer=extra)
+        vectors = {
+            path: _first_vectors(child_key(key, f"vectors/{path}"), kernel, axis, epsilon)
+            for path, kernel in _chosen("spectral_norm", params["layer"], where).items()
+        }
+        return params, state | _vectors_by_side(vectors)
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        **extra: Any,
+    ) -> tuple[PyTree, PyTree]:
+        raw = child_params("spectral_norm", params, ("layer",))["layer"]
+        if not {"u", "v"} <= state.keys():
+            raise ValueError(
+                f"spectral_norm: state has {sorted(state)}, expected 'u' and 'v' as made by init"
+            )
+        leaves = _by_path(raw)
+        vectors = {path: (u, state["v"][path]) for path, u in state["u"].items()}
+        if train:
+            vectors = {
+                path: functional.power_iteration(
+                    jax.lax.stop_gradient(leaves[path]),
+                    u,
+                    v,
+                    steps=steps,
+                    axis=axis,
+                    epsilon=epsilon,
+                )
+                for path, (u, v) in vectors.items()
+            }
+        kernels = {
+            path: functional.spectral_norm(leaves[path], u, v, axis=axis, epsilon=epsilon)
+            for path, (u, v) in vectors.items()
+        }
+        whole = _replaced(raw, kernels)
+        y, layer_state = apply_child(layer, "layer", whole, state, x, key, train, **extra)
+        return y, with_state("layer", layer_state) | _vectors_by_side(vectors)
+
+    return wrap(layer, apply, init)
+
+
+Vectors = tuple[jax.Array, jax.Array]
+
+
+def _first_vectors(
+    key: jax.Array, kernel: jax.Array, axis: int | Sequence[int], epsilon: float
+) -> Vectors:
+    """Random unit vectors, 15 steps nearer to the singular ones."""
+    outputs = canonical_axes(axis, kernel.ndim, "spectral_norm")
+    columns = math.prod(kernel.shape[a] for a in outputs)
+    u_key, v_key = jax.random.split(key)
+    u = functional.unit_norm(jax.random.normal(u_key, (kernel.size // columns,), kernel.dtype))
+    v = functional.unit_norm(jax.random.normal(v_key, (columns,), kernel.dtype))
+    return functional.power_iteration(kernel, u, v, steps=15, axis=axis, epsilon=epsilon)
+
+
+def _vectors_by_side(vectors: dict[str, Vectors]) -> dict[str, dict[str, jax.Array]]:
+    return {
+        "u": {path: u for path, (u, _) in vectors.items()},
+        "v": {path: v for path, (_, v) in vectors.items()},
+    }
+
+
+def _by_path(tree: PyTree) -> dict[str, jax.Array]:
+    return {path_text(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _replaced(tree: PyTree, leaves: dict[str, jax.Array]) -> PyTree:
+    """`tree` with other leaves at the paths that `leaves` names."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaves.get(path_text(path), leaf), tree
+    )
+
+
+def _chosen(wrapper: str, params: PyTree, where: Selection) -> dict[str, jax.Array]:
+    """The kernels that `where` chooses, by path."""
+    flags = jax.tree.leaves(select(params, where, f"{wrapper}: where"))
+    chosen = {
+        path: leaf
+        for (path, leaf), flag in zip(_by_path(params).items(), flags, strict=True)
+        if flag
+    }
+    if not chosen:
+        raise ValueError(
+            f"{wrapper}: where chooses no parameter, expected at least one of "
+            f"{sorted(_by_path(params))}"
+        )
+    for path, leaf in chosen.items():
+        if leaf.ndim < 2:
+            raise ValueError(
+                f"{wrapper}: where chooses '{path}' of shape {leaf.shape}, expected kernels of two "
+                "axes or more"
+            )
+    return chosen

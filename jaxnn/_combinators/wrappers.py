@@ -1,0 +1,132 @@
+"""Layers that compute what the layer they wrap computes, in another way."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from jaxnn._core.arrays import PyTree
+from jaxnn._core.children import wrap
+from jaxnn._core.layer import Layer, as_layer, constructor
+
+
+@constructor
+def remat(layer: Any, *, policy: Callable[..., Any] | None = None) -> Layer:
+    """A layer that keeps nothing for the backward pass, and computes again what it needs there.
+
+    The same numbers for less memory: `jax.checkpoint` around `apply`. `nn.stack(nn.remat(block),
+    depth)` keeps one activation per block.
+
+    Paper: Chen et al., Training Deep Nets with Sublinear Memory Cost,
+    https://arxiv.org/abs/1604.06174
+
+    Args:
+        layer: a layer or a plain function of arrays.
+        policy: what is kept all the same, a member of `jax.checkpoint_policies`; nothing if None.
+
+    Returns:
+        A `Layer` with the params, state and keywords of `layer`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> layer = nn.serial(nn.dense(8), nn.tanh)
+        >>> params, state = layer.init(jax.random.key(0), jnp.zeros((1, 4)))
+        >>> def gradient(layer):
+        ...     return jax.grad(lambda p: layer.apply(p, state, jnp.ones((2, 4)))[0].sum())(params)
+        >>> same = jax.tree.map(jnp.allclose, gradient(nn.remat(layer)), gradient(layer))
+        >>> all(jax.tree.leaves(same))
+        True
+    """
+    layer = as_layer(layer, "remat: layer")
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        **extra: Any,
+    ) -> tuple[PyTree, PyTree]:
+        # Keywords are closed over: as arguments jax.checkpoint would trace `train`.
+        def run(params: PyTree, state: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
+            y, state = layer.apply(params, state, x, key=key, train=train, **extra)
+            return y, state
+
+        y, state = jax.checkpoint(run, policy=policy)(params, state, x)
+        return y, state
+
+    return wrap(layer, apply)
+
+
+@constructor
+def mixed_precision(
+    layer: Any, compute: DTypeLike = jnp.bfloat16, *, output: DTypeLike | None = None
+) -> Layer:
+    """A layer that computes in a narrower dtype than its parameters are kept in.
+
+    Floating inputs, keywords included, and parameters are cast to `compute` on the way in;
+    statistics and softmax are float32 inside. The parameters themselves, their gradients and the
+    state keep their dtypes.
+
+    Paper: Micikevicius et al., Mixed Precision Training, https://arxiv.org/abs/1710.03740
+
+    Args:
+        layer: a layer or a plain function of arrays.
+        compute: the floating dtype of the computation; bfloat16 needs no loss scaling, float16
+            does.
+        output: the dtype of the output; None for that of the input (the default float for
+            integers).
+
+    Returns:
+        A `Layer` with the params, state and keywords of `layer`.
+
+    Raises:
+        TypeError: `compute` or `output` is not a floating dtype.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> model = nn.mixed_precision(nn.serial(nn.dense(8), nn.relu, nn.dense(2)))
+        >>> params, state = model.init(jax.random.key(0), jnp.zeros((1, 4)))
+        >>> params[0]["kernel"].dtype, model.apply(params, state, jnp.ones((3, 4)))[0].dtype
+        (dtype('float32'), dtype('float32'))
+    """
+    layer = as_layer(layer, "mixed_precision: layer")
+    for name, dtype in (("compute", compute), ("output", output)):
+        if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(f"mixed_precision: {name} is {dtype!r}, expected a floating dtype")
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        **extra: Any,
+    ) -> tuple[PyTree, PyTree]:
+        wanted = _floating_dtype(x) if output is None else output
+        narrow, x, extra = _cast((params, x, extra), compute)
+        y, state = layer.apply(narrow, state, x, key=key, train=train, **extra)
+        return _cast(y, wanted), state
+
+    return wrap(layer, apply)
+
+
+def _floating_dtype(x: PyTree) -> jnp.dtype:
+    """The dtype of the first floating leaf; the default float if there is none."""
+    dtypes = (jnp.result_type(leaf) for leaf in jax.tree.leaves(x))
+    default = jnp.result_type(float)
+    return next((dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)), default)
+
+
+def _cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
+    """The floating arrays of a tree in `dtype`, everything else as it is."""
+
+    def one(leaf: Any) -> Any:
+        floating = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
+        return jnp.asarray(leaf).astype(dtype) if floating else leaf
+
+    return jax.tree.map(one, tree)

@@ -1,0 +1,182 @@
+"""What layers made of layers share: their children, and the keywords that they pass on."""
+
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple, TypeVar, cast
+
+import jax
+
+from jaxnn._core.arrays import PyTree, check_key
+from jaxnn._core.layer import Layer, as_layer, child_key, child_scope
+
+# A combinator's params hold an entry for each child, its state one for each child that has any:
+# the state of a stateless model is `{}`, however it is composed.
+
+
+def named_children(
+    combinator: str, positional: tuple[Any, ...], named: Mapping[str, Any]
+) -> dict[str, Layer]:
+    """The children by name; positional ones are named by their position."""
+    if positional and named:
+        raise TypeError(
+            f"{combinator}: got {len(positional)} positional and {len(named)} named layers "
+            f"({', '.join(named)}), expected all of one kind"
+        )
+    by_name = named or {str(i): layer for i, layer in enumerate(positional)}
+    return {name: as_layer(value, f"{combinator}: '{name}'") for name, value in by_name.items()}
+
+
+def init_child(
+    layer: Layer, name: str, key: jax.Array, x: PyTree, **extra: Any
+) -> tuple[PyTree, PyTree]:
+    """The params and state of the child `name`, from a key of its own."""
+    with child_scope(name):
+        return layer.init(child_key(key, name), x, **extra)
+
+
+def init_side_by_side(
+    combinator: str,
+    children: Mapping[str, Layer],
+    key: jax.Array,
+    x: PyTree,
+    **extra: dict[str, Any],
+) -> tuple[dict[str, PyTree], dict[str, PyTree]]:
+    """The params and states of children that all get the input `x`, and `extra[name]` beside it."""
+    check_key(combinator, key)
+    params: dict[str, PyTree] = {}
+    state: dict[str, PyTree] = {}
+    for name, layer in children.items():
+        params[name], child_state = init_child(layer, name, key, x, **extra.get(name, {}))
+        state |= with_state(name, child_state)
+    return params, state
+
+
+def apply_child(
+    layer: Layer,
+    name: str,
+    params: PyTree,
+    state: dict[str, PyTree],
+    x: PyTree,
+    key: jax.Array | None,
+    train: bool,
+    **extra: Any,
+) -> tuple[PyTree, PyTree]:
+    """The output and new state of the child `name`, with a key of its own."""
+    own_state = state.get(name, {})
+    calls = _calls.get()
+    made = 0 if calls is None else len(calls)
+    with child_scope(name):
+        own_key = None if key is None else child_key(key, name)
+        y, new_state = layer.apply(params, own_state, x, key=own_key, train=train, **extra)
+    if calls is not None:
+        inside = [call._replace(path=f"{name}/{call.path}") for call in calls[made:]]
+        calls[made:] = [Call(name, layer, params, own_state, x, extra, y), *inside]
+    return y, new_state
+
+
+class Call(NamedTuple):
+    """A call of a child: its path, and what went in and came out, in tracers or arrays."""
+
+    path: str
+    layer: Layer
+    params: PyTree
+    state: PyTree
+    x: PyTree
+    extra: dict[str, Any]
+    y: PyTree
+
+
+_calls: ContextVar[list[Call] | None] = ContextVar("calls", default=None)
+
+
+@contextmanager
+def recorded_calls() -> Iterator[list[Call]]:
+    """The calls of children while the block runs, each before those that it makes itself."""
+    calls: list[Call] = []
+    token = _calls.set(calls)
+    try:
+        yield calls
+    finally:
+        _calls.reset(token)
+
+
+def with_state(name: str, state: PyTree) -> dict[str, PyTree]:
+    """The entry of a child in its parent's state: none if it has no state."""
+    return {name: state} if jax.tree.leaves(state) else {}
+
+
+def child_params(combinator: str, params: PyTree, children: Collection[str]) -> dict[str, Any]:
+    """Each child's parameters by name, whether `params` is a tuple or a dict."""
+    if isinstance(params, Mapping):
+        by_name = dict(params)
+    else:
+        by_name = {str(i): child for i, child in enumerate(params)}
+    if by_name.keys() != set(children):
+        raise ValueError(
+            f"{combinator}: params has entries for {sorted(by_name)}, expected {sorted(children)}"
+        )
+    return by_name
+
+
+# Further keywords: a wrapper declares those of its child, so that an unknown name is refused.
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def declare_keywords(own: Sequence[inspect.Parameter], function: F) -> F:
+    """`function`, an `init` or `apply` whose `**extra` stands for the keywords `own` alone."""
+    signature = inspect.signature(function)
+    standard = [
+        p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    names = {p.name for p in (*standard, *own)}
+
+    def declared(*args: Any, **kwargs: Any) -> Any:
+        unknown = kwargs.keys() - names
+        if unknown:
+            raise TypeError(
+                f"{declared.__qualname__}() got an unexpected keyword argument '{min(unknown)}'"
+            )
+        return function(*args, **kwargs)
+
+    declared.__signature__ = signature.replace(parameters=[*standard, *own])  # type: ignore[attr-defined]
+    return cast(F, declared)
+
+
+def keywords_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """What an `init` or `apply` takes beyond the protocol."""
+    protocol = ("key", "params", "state", "x", "train")
+    parameters = inspect.signature(function).parameters.values()
+    return [
+        p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for p in parameters
+        if p.kind is not inspect.Parameter.VAR_KEYWORD and p.name not in protocol
+    ]
+
+
+def wrap(layer: Layer, apply: Callable[..., Any], init: Callable[..., Any] | None = None) -> Layer:
+    """A layer around another: the `**extra` of `apply` and `init` are the keywords of that one.
+
+    Without an `init` it is initialised as the one inside.
+    """
+    if init is not None:
+        init = declare_keywords(keywords_of(layer.init), init)
+    return Layer(init or layer.init, declare_keywords(keywords_of(layer.apply), apply))
+
+
+def accepted(function: Callable[..., Any], extra: dict[str, Any]) -> dict[str, Any]:
+    """Those of `extra` that `function` declares."""
+    declared = inspect.signature(function).parameters
+    return {name: value for name, value in extra.items() if name in declared}
+
+
+def split_static(extra: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The keywords that hold arrays, and those that are configuration (a bool, None)."""
+    arrays = {
+        name: value
+        for name, value in extra.items()
+        if any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(value))
+    }
+    return arrays, {name: value for name, value in extra.items() if name not in arrays}

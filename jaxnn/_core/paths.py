@@ -1,0 +1,129 @@
+"""Leaves of a tree by their path, as "encoder/0/kernel"."""
+
+import difflib
+import fnmatch
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from jaxnn._core.arrays import PyTree
+
+Selection = str | Sequence[str] | Callable[[str, Any], bool] | PyTree
+KERNELS = ("kernel", "*/kernel")  # what penalties and reparametrisations are for
+
+
+def path_text(path: tuple[Any, ...]) -> str:
+    """A key path of `jax.tree_util` as text."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def leaf_paths(tree: PyTree) -> list[str]:
+    """The path of each leaf, in the order of `jax.tree.leaves`."""
+    return [path_text(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def same_structure(function: str, **trees: PyTree) -> None:
+    """Raise unless the named trees have one structure; the message names the paths that differ."""
+    structure: Callable[[PyTree], Any] = jax.tree.structure
+    (first_name, first), *others = trees.items()
+    for name, tree in others:
+        if structure(tree) == structure(first):
+            continue
+        expected, got = leaf_paths(first), leaf_paths(tree)
+        missing = sorted(set(expected) - set(got))
+        extra = sorted(set(got) - set(expected))
+        difference = "; ".join(
+            [f"{name} lacks {path!r}" for path in missing[:3]]
+            + [f"{first_name} lacks {path!r}" for path in extra[:3]]
+        )
+        raise ValueError(
+            f"{function}: {name} and {first_name} differ in structure"
+            + (f": {difference}" if difference else ", in the types of their containers")
+        )
+
+
+def select(tree: PyTree, where: Selection, name: str = "where") -> PyTree:
+    """The tree of booleans that `where` chooses from `tree`.
+
+    `where` is a glob on the path or several of them, a predicate `(path, leaf) -> bool`, a tree
+    of booleans with the structure of `tree`, or one boolean for all. Errors call it `name`.
+    """
+    if isinstance(where, bool):
+        return jax.tree.map(lambda _: where, tree)
+    if isinstance(where, str):
+        where = (where,)
+    if callable(where):
+        predicate = where
+        return jax.tree_util.tree_map_with_path(lambda p, leaf: predicate(path_text(p), leaf), tree)
+    if _are_globs(where):
+        return _match(tree, where, name)
+    same_structure(name, params=tree, where=where)
+    return where
+
+
+def select_mask(tree: PyTree, mask: Any, name: str = "where") -> PyTree:
+    """The tree of booleans that the mask of an optimizer chooses from `tree`.
+
+    A mask is what `select` takes, and what optax does: a function of the tree that returns one
+    (told from a predicate by its one argument), or a tree whose leaves stand for subtrees.
+    """
+    if callable(mask) and not _is_predicate(mask):
+        mask = mask(tree)
+    if not (callable(mask) or _are_globs(mask)):
+        mask = broadcast_prefix(mask, tree, name)
+    return select(tree, mask, name)
+
+
+def broadcast_prefix(prefix: PyTree, tree: PyTree, name: str) -> PyTree:
+    """`prefix`, which errors call `name`, with its leaves repeated for the subtrees of `tree`."""
+    try:
+        return jax.tree.broadcast(prefix, tree)
+    except ValueError:
+        given, wanted = leaf_paths(prefix), leaf_paths(tree)
+        missing = [path for path in wanted if not any(_is_in(path, top) for top in given)]
+        extra = [top for top in given if not any(_is_in(path, top) for path in wanted)]
+    difference = [f"it lacks {path!r}" for path in missing[:3]]
+    difference += [f"the params lack {path!r}" for path in extra[:3]]
+    raise ValueError(
+        f"{name}: the tree does not fit the params: "
+        + ("; ".join(difference) or "the types of their containers differ")
+    )
+
+
+def _is_in(path: str, top: str) -> bool:
+    return path == top or path.startswith(f"{top}/") or not top
+
+
+def _are_globs(where: Any) -> bool:
+    return isinstance(where, Sequence) and all(isinstance(pattern, str) for pattern in where)
+
+
+def _is_predicate(function: Callable[..., Any]) -> bool:
+    parameters = inspect.signature(function).parameters.values()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len([p for p in positional if p.default is p.empty]) == 2
+
+
+def _match(tree: PyTree, patterns: Sequence[str], name: str) -> PyTree:
+    paths = leaf_paths(tree)
+    chosen = [any(fnmatch.fnmatchcase(p, pattern) for pattern in patterns) for p in paths]
+    if not any(chosen):
+        wanted = patterns[0] if patterns else ""
+        near = difflib.get_close_matches(wanted, paths, n=5, cutoff=0) or ["(there are no leaves)"]
+        raise ValueError(
+            f"{name}: {' and '.join(map(repr, patterns))} match no path; the nearest are "
+            f"{', '.join(near)}"
+        )
+    return jax.tree.unflatten(jax.tree.structure(tree), chosen)
+
+
+def selected_leaves(tree: PyTree, where: Selection) -> list[Any]:
+    """The leaves of `tree` that `where` chooses, one at least."""
+    chosen = jax.tree.leaves(select(tree, where))
+    if not any(chosen):
+        raise ValueError(
+            f"where: {where!r} chooses no leaf, expected at least one of {leaf_paths(tree)}"
+        )
+    return [leaf for leaf, wanted in zip(jax.tree.leaves(tree), chosen, strict=True) if wanted]

@@ -1,0 +1,298 @@
+"""Trees of arrays in files, in the safetensors format."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from io import BufferedReader
+from os import PathLike
+from typing import Any, BinaryIO
+
+import jax
+import numpy as np
+
+from jaxnn._core.arrays import PyTree
+from jaxnn._files.atomic import replacing
+from jaxnn._files.leaves import (
+    Form,
+    as_leaf,
+    check_has_values,
+    check_text,
+    form_of,
+    is_key,
+    leaves_by_name,
+    note_of,
+    on_host,
+    saved_form,
+    stored,
+)
+from jaxnn._files.safetensors import Header, Tensor, header, placed, read_header
+
+# Two entries of the metadata are ours. The first has a note for each leaf, with the digest of its
+# data; the second is the digest of all that precedes the data, itself replaced by zeros.
+_RESERVED = "jaxnn."
+_NOTES = "jaxnn.leaves"
+_SEAL = "jaxnn.sha256"
+_ZEROS = "0" * 64
+
+_CHUNK = 1 << 24
+
+
+def save(
+    path: str | PathLike[str], tree: PyTree, *, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Save a tree of arrays as one file in the safetensors format.
+
+    Each leaf is a tensor of the file, named by its path in the tree, "encoder/0/kernel"; other
+    programs that know the format read it. A file that is already there is replaced when the new
+    one is complete and on disk: whoever reads, and whoever comes after a crash, finds the one or
+    the other, whole. The file has a SHA-256 digest of each leaf and of what describes them, which
+    `load` checks.
+
+    Leaves go through the host's memory one after the other. The same tree gives the same bytes.
+
+    Args:
+        path: the file. Its directory must exist; a symbolic link stays, and what it points to is
+            replaced. A process that is killed leaves a part, `.NAME.RANDOM.tmp`, in the directory,
+            which a `save` to the same path removes when it is an hour old.
+        tree: a pytree whose leaves are arrays of JAX or NumPy, of any shape and any dtype of JAX,
+            numbers of Python or NumPy, or arrays of typed PRNG keys. Dtypes that the format lacks
+            (complex128, int4 and others) are stored as bytes.
+        metadata: strings by name, to be read by `saved_metadata`. Names that begin with "jaxnn."
+            are reserved.
+
+    Returns:
+        None.
+
+    Raises:
+        FileNotFoundError: there is no directory for the file.
+        OSError: the file cannot be written; the one that was there is as it was.
+        TypeError: a leaf is something else, or the metadata are not strings.
+        ValueError: two leaves have the same path, an integer of Python takes more than 64 bits,
+            an array was donated or is spread over several processes, or a name is reserved.
+
+    Example:
+        >>> import tempfile, jax.numpy as jnp, jaxnn as nn
+        >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.zeros(2)}
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     nn.save(f"{directory}/params.safetensors", params, metadata={"epoch": "7"})
+        ...     print(nn.load(f"{directory}/params.safetensors", params)["bias"])
+        ...     print(nn.saved_metadata(f"{directory}/params.safetensors"))
+        [0. 0.]
+        {'epoch': '7'}
+    """
+    told = _checked_metadata(metadata)
+    leaves = leaves_by_name("save", tree)
+    for name, leaf in leaves.items():
+        check_has_values(name, leaf)
+    forms = {name: form_of("save", name, leaf) for name, leaf in leaves.items()}
+    notes = {
+        name: {"sha256": _ZEROS, **note_of(leaf, forms[name].dtype)}
+        for name, leaf in leaves.items()
+    }
+    tensors = placed({name: stored(form) for name, form in forms.items()})
+    try:
+        room = _sealed_header(tensors, told, notes)
+    except ValueError as error:
+        raise ValueError(f"save: {error}") from None
+    with replacing("save", path) as file:
+        file.write(bytes(len(room)))
+        for name in tensors:
+            notes[name]["sha256"] = _write(file, on_host(leaves[name], forms[name].dtype))
+        file.seek(0)
+        file.write(_sealed_header(tensors, told, notes))
+
+
+def load(path: str | PathLike[str], like: PyTree = None) -> PyTree:
+    """Load a tree of arrays from a file in the safetensors format.
+
+    Names, shapes and dtypes must be those of `like`; nothing is converted. Of a file that `save`
+    wrote, any damage is found by its digests. Files of other programs have no digests; of them the
+    header is checked, and that the data are complete.
+
+    Args:
+        path: the file.
+        like: a tree that says what to expect: arrays, `jax.ShapeDtypeStruct`s, as from
+            `jax.eval_shape(layer.init, key, x)`, or numbers. None for whatever the file has, as
+            a dict of NumPy arrays (and of PRNG keys) by name.
+
+    Returns:
+        A tree with the structure of `like`. A leaf is a NumPy array or a number where that of
+        `like` is one, and else a JAX array, with the sharding of that of `like` if it is committed
+        to one.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        TypeError: a leaf of `like` is something else.
+        ValueError: the file is not in the format, or is damaged; it lacks a leaf of `like`, or has
+            others; a leaf has another shape or dtype; or JAX is not set to have 64 bits, and a
+            leaf is to be a JAX array of them.
+
+    Example:
+        >>> import tempfile, jax, jax.numpy as jnp, jaxnn as nn
+        >>> model, x = nn.serial(nn.dense(4), nn.relu, nn.dense(1)), jnp.ones((1, 3))
+        >>> like, _ = jax.eval_shape(model.init, jax.random.key(0), x)  # computes nothing
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     nn.save(f"{directory}/params.safetensors", model.init(jax.random.key(0), x)[0])
+        ...     params = nn.load(f"{directory}/params.safetensors", like)
+        ...     print(sorted(nn.load(f"{directory}/params.safetensors")))
+        ['0/bias', '0/kernel', '2/bias', '2/kernel']
+        >>> nn.stateless(model)(params, x).shape
+        (1, 1)
+    """
+    with open(path, "rb") as file:
+        found, notes = _read_header("load", path, file)
+        saved = {
+            name: saved_form(str(path), name, tensor, notes[name])
+            for name, tensor in found.tensors.items()
+        }
+        wanted = dict.fromkeys(saved) if like is None else leaves_by_name("load", like)
+        if like is not None:
+            _check_same(path, wanted, saved)
+        values = dict(wanted)
+        for name in sorted(wanted, key=lambda name: found.tensors[name].start):
+            data = _read(path, file, name, found, notes[name])
+            values[name] = as_leaf(wanted[name], data, saved[name], notes[name])
+    if like is None:
+        return values
+    return jax.tree.unflatten(jax.tree.structure(like), values.values())
+
+
+def saved_metadata(path: str | PathLike[str]) -> dict[str, str]:
+    """The metadata of a file in the safetensors format, without its arrays.
+
+    Args:
+        path: the file.
+
+    Returns:
+        What was given to `save` as `metadata`, or what another program put there.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not in the format, or its header is damaged.
+
+    Example:
+        >>> import tempfile, jax.numpy as jnp, jaxnn as nn
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     nn.save(f"{directory}/a.safetensors", jnp.ones(3), metadata={"model": "small"})
+        ...     nn.saved_metadata(f"{directory}/a.safetensors")
+        {'model': 'small'}
+    """
+    with open(path, "rb") as file:
+        found, _ = _read_header("saved_metadata", path, file)
+    return {k: value for k, value in found.metadata.items() if not k.startswith(_RESERVED)}
+
+
+def _checked_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
+    checked = dict(metadata or {})
+    for name, value in checked.items():
+        if not (isinstance(name, str) and isinstance(value, str)):
+            raise TypeError(f"save: metadata has {name!r}: {value!r}, expected strings")
+        if name.startswith(_RESERVED):
+            raise ValueError(f"save: metadata has {name!r}, expected no name in {_RESERVED!r}")
+        for text in (name, value):
+            check_text(f"save: {text!r} in metadata", text)
+    return checked
+
+
+def _sealed_header(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], notes: Mapping[str, Any]
+) -> bytes:
+    """The header of a file with all digests; how long it is does not depend on them."""
+    ours = {_NOTES: json.dumps(notes, ensure_ascii=False, separators=(",", ":")), _SEAL: _ZEROS}
+    raw = header(tensors, {**ours, **metadata})
+    seal = hashlib.sha256(raw).hexdigest()
+    open_, sealed = (f'"{_SEAL}":"{value}"'.encode() for value in (_ZEROS, seal))
+    return raw.replace(open_, sealed, 1)
+
+
+def _read_header(
+    function: str, path: str | PathLike[str], file: BufferedReader
+) -> tuple[Header, dict[str, dict[str, str]]]:
+    """The header of a file, and the note on each leaf."""
+    try:
+        found = read_header(file)
+        return found, _notes(found)
+    except ValueError as error:
+        raise ValueError(f"{function}: {path} is damaged or not safetensors: {error}") from None
+
+
+def _notes(found: Header) -> dict[str, dict[str, str]]:
+    """The notes on the leaves of a header that has its digest; empty ones of another program."""
+    if not any(name.startswith(_RESERVED) for name in found.metadata):
+        return {name: {} for name in found.tensors}
+    seal = found.metadata.get(_SEAL, "")
+    said, expected = (f'"{_SEAL}":"{value}"'.encode() for value in (seal, _ZEROS))
+    if hashlib.sha256(found.raw.replace(said, expected, 1)).hexdigest() != seal:
+        raise ValueError("its header does not have its digest, unless somebody rewrote the file")
+    notes: dict[str, dict[str, str]] = json.loads(found.metadata.get(_NOTES, "{}"))
+    if notes.keys() != found.tensors.keys():
+        raise ValueError("its metadata are of other leaves than it has")
+    return notes
+
+
+def _check_same(
+    path: str | PathLike[str], wanted: Mapping[str, Any], saved: Mapping[str, Form]
+) -> None:
+    """Raise unless a file has the leaves that are wanted, and no others."""
+    lacks = [f"it lacks {name!r}" for name in wanted if name not in saved]
+    others = [f"it has {name!r}, which like has not" for name in saved if name not in wanted]
+    _raise_for(path, lacks + others)
+    forms = {name: form_of("load", name, leaf) for name, leaf in wanted.items()}
+    differ = [
+        f"leaf {name!r} has {saved[name]}, expected {form}"
+        for name, form in forms.items()
+        if saved[name] != form
+    ]
+    _raise_for(path, differ)
+    narrowed = [
+        f"leaf {name!r} has dtype {forms[name].dtype}, which JAX has only with jax_enable_x64; "
+        "expected that, or NumPy arrays in like"
+        for name, leaf in wanted.items()
+        if isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct))
+        and not is_key(leaf)
+        and jax.dtypes.canonicalize_dtype(forms[name].dtype) != forms[name].dtype
+    ]
+    _raise_for(path, narrowed)
+
+
+def _raise_for(path: str | PathLike[str], problems: Iterable[str]) -> None:
+    """Raise for problems, of which the first few are told."""
+    first, rest = list(problems)[:5], list(problems)[5:]
+    if first:
+        more = f"; and {len(rest)} more" if rest else ""
+        raise ValueError(f"load: {path}: {'; '.join(first)}{more}")
+
+
+def _write(file: BinaryIO, array: np.ndarray) -> str:
+    """Write the bytes of an array, and return their digest."""
+    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    digest = hashlib.sha256()
+    for start in range(0, data.size, _CHUNK):
+        chunk = data[start : start + _CHUNK].data
+        digest.update(chunk)
+        file.write(chunk)
+    return digest.hexdigest()
+
+
+def _read(
+    path: str | PathLike[str],
+    file: BufferedReader,
+    name: str,
+    found: Header,
+    note: Mapping[str, str],
+) -> np.ndarray:
+    """The data of a tensor, checked by their digest."""
+    tensor = found.tensors[name]
+    data = np.empty(tensor.end - tensor.start, np.uint8)
+    file.seek(len(found.raw) + tensor.start)
+    digest = hashlib.sha256()
+    for start in range(0, data.size, _CHUNK):
+        chunk = data[start : start + _CHUNK].data
+        if file.readinto(chunk) != len(chunk):
+            raise ValueError(f"load: {path} ends within leaf {name!r}")
+        digest.update(chunk)
+    if "sha256" in note and digest.hexdigest() != note["sha256"]:
+        raise ValueError(f"load: {path} is damaged: leaf {name!r} does not have its digest")
+    if tensor.dtype == np.bool_ and np.any(data > 1):
+        raise ValueError(f"load: {path}: leaf {name!r} has booleans that are neither 0 nor 1")
+    return data.view(tensor.dtype).reshape(tensor.shape)

@@ -1,0 +1,59 @@
+"""Activations with a parameter."""
+
+import jax
+from jax.nn.initializers import Initializer
+
+from jaxnn import functional, initializers
+from jaxnn._core.arrays import PyTree, check_key
+from jaxnn._core.layer import Layer, abstract, constructor, param_dtype
+
+
+@constructor
+def prelu(
+    *,
+    per_channel: bool = False,
+    scale_init: Initializer = initializers.constant(0.25),  # noqa: B008
+) -> Layer:
+    """The rectifier with a learned slope: `y = x if x > 0 else scale * x`.
+
+    The derivative at 0 is the slope, as in torch.
+
+    Paper: He et al., Delving Deep into Rectifiers, https://arxiv.org/abs/1502.01852
+
+    Args:
+        per_channel: whether there is a slope for each channel, the last axis, or one for all.
+        scale_init: makes the slopes; by default 0.25, as in the paper and torch (flax: 0.01).
+
+    Returns:
+        A `Layer` with params `{"scale"}`, of shape `(channels,)` or `()`, and the output in the
+        dtype of `x`.
+
+    Raises:
+        ValueError: `per_channel`, and `x` is a scalar.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> layer = nn.prelu(per_channel=True)
+        >>> params, state = layer.init(jax.random.key(0), jnp.zeros((1, 3)))
+        >>> params["scale"], layer.apply(params, state, jnp.array([[-4.0, 0.0, 4.0]]))[0]
+        (Array([0.25, 0.25, 0.25], dtype=float32), Array([[-1.,  0.,  4.]], dtype=float32))
+    """
+
+    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+        check_key("prelu", key)
+        shape = abstract(x).shape
+        if per_channel and not shape:
+            raise ValueError("prelu: x is a scalar, expected shape (..., channels)")
+        return {"scale": scale_init(key, shape[-1:] if per_channel else (), param_dtype(x))}, {}
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        return functional.prelu(x, params["scale"]), state
+
+    return Layer(init, apply)

@@ -1,0 +1,311 @@
+"""Multi-head attention, and its decoding form with a cache of keys and values."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from jaxnn import functional
+from jaxnn._core.arrays import (
+    PyTree,
+    check_count,
+    check_key,
+    check_range,
+    concrete,
+    floating,
+    widen,
+)
+from jaxnn._core.children import apply_child, init_child, with_state
+from jaxnn._core.layer import (
+    Layer,
+    abstract,
+    as_layer,
+    child_key,
+    constructor,
+    missing_key,
+    refuse_constructor,
+)
+from jaxnn._layers.dense import dense
+from jaxnn._layers.positions import Positions
+from jaxnn.functional._masks import Window, check_window
+
+
+@constructor
+def attention(
+    heads: int,
+    *,
+    kv_heads: int | None = None,
+    head_dim: int | None = None,
+    out_features: int | None = None,
+    causal: bool = False,
+    window: Window | None = None,
+    positions: Positions | None = None,
+    qk_norm: Any = None,
+    dropout_rate: ArrayLike = 0.0,
+    use_bias: bool = True,
+    dense: Callable[..., Layer] = dense,
+    cache_length: int | None = None,
+) -> Layer:
+    """Multi-head attention: `y = out(softmax(query @ key.T / sqrt(head_dim)) @ value)`.
+
+    Queries, keys, values and the output are dense layers. `apply` attends from `x` to itself, or to
+    `memory=` where that is given (cross-attention; then `init` needs `memory=` too). Its keywords
+    `mask=`, booleans with True where to attend, and `bias=`, added to the logits, broadcast to
+    `(..., heads, queries, keys)` and have all of these axes. A query that may attend to nothing
+    gives `out(0)`.
+
+    With `cache_length` the same parameters decode: `apply` takes the next elements of the sequence,
+    one or more, attends to them and to all before, and keeps their keys and values in the state.
+    Element `cache_length` and those after it give NaN. Masks and biases are then over the
+    `cache_length` keys of the cache.
+
+    Papers: Vaswani et al., Attention Is All You Need, https://arxiv.org/abs/1706.03762; Ainslie et
+    al., GQA, https://arxiv.org/abs/2305.13245
+
+    Args:
+        heads: the number of query heads.
+        kv_heads: the number of heads of keys and values, which divides `heads`; None for `heads`.
+            Consecutive query heads share one.
+        head_dim: the features of a head; None for the features of `x` divided by `heads`.
+        out_features: the features of the output; None for those of `x`.
+        causal: whether an element sees only those up to its own position.
+        window: `(left, right)`, how many elements before and after its own position an element
+            sees; an integer stands for both.
+        positions: `nn.rotary()`, `nn.alibi()` or `nn.Positions`; elements are numbered from 0.
+        qk_norm: a layer such as `nn.rms_norm()` for the features of each head of queries and keys,
+            before they are rotated; each has its own parameters.
+        dropout_rate: the probability of dropping a weight of the softmax in training, in [0, 1].
+        use_bias: whether the four dense layers have biases.
+        dense: the constructor of the four, called as `nn.dense(features, use_bias=use_bias)`.
+        cache_length: the number of elements to decode at most, with `causal=True`.
+
+    Returns:
+        A `Layer` on `(..., time, features)` with params `{"query", "key", "value", "out"}`, each
+        those of a dense layer (the heads are side by side in the features), and `{"query_norm",
+        "key_norm"}` with `qk_norm`. With `cache_length` its state is `{"cache": {"key", "value",
+        "position"}}`: zeros of shape `(..., cache_length, kv_heads, head_dim)` in the floating
+        dtype of `x` given to `init`, and the number of elements so far.
+
+    Raises:
+        TypeError: an argument is of another type than above.
+        ValueError: a number is out of range; `kv_heads` does not divide `heads`, or `heads` the
+            features of `x`; `cache_length` is given without `causal`, or with `memory`; the shapes
+            do not fit; training with dropout without a key.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> x = jax.random.normal(jax.random.key(0), (1, 6, 8))
+        >>> layer = nn.attention(2, causal=True, positions=nn.rotary())
+        >>> params, state = layer.init(jax.random.key(1), x)
+        >>> y, state = layer.apply(params, state, x)
+        >>> decoder = nn.attention(2, causal=True, positions=nn.rotary(), cache_length=6)
+        >>> _, cache = decoder.init(jax.random.key(1), x)
+        >>> first, cache = decoder.apply(params, cache, x[:, :4])
+        >>> fifth, cache = decoder.apply(params, cache, x[:, 4:5])
+        >>> bool(jnp.allclose(jnp.concatenate([first, fifth], 1), y[:, :5], atol=1e-6))
+        True
+    """
+    check_count("attention", "heads", heads)
+    kv_heads = heads if kv_heads is None else check_count("attention", "kv_heads", kv_heads)
+    if heads % kv_heads:
+        raise ValueError(f"attention: kv_heads is {kv_heads}, expected a divisor of heads, {heads}")
+    if head_dim is not None:
+        check_count("attention", "head_dim", head_dim)
+    if out_features is not None:
+        check_count("attention", "out_features", out_features)
+    if window is not None:
+        check_window("attention", window)
+    refuse_constructor(positions, "attention: positions")
+    if not isinstance(positions, Positions | None):
+        raise TypeError(
+            f"attention: positions is {positions!r}, expected Positions as nn.rotary() makes"
+        )
+    scheme = Positions() if positions is None else positions
+    norm = None if qk_norm is None else as_layer(qk_norm, "attention: qk_norm")
+    check_range("attention", "dropout_rate", dropout_rate, 0, 1)
+    if isinstance(dense, Layer) or not callable(dense):
+        raise TypeError(f"attention: dense is {dense!r}, expected a constructor as nn.dense")
+    if cache_length is not None:
+        check_count("attention", "cache_length", cache_length)
+        if not causal:
+            raise ValueError(
+                f"attention: cache_length is {cache_length}, expected None without causal=True"
+            )
+    rate = concrete(dropout_rate)
+    is_random = rate is None or rate != 0
+
+    def children(x: Any) -> dict[str, Layer]:
+        features = _head_features(x.shape[-1], heads, head_dim)
+        out = x.shape[-1] if out_features is None else out_features
+        sizes = {"query": heads, "key": kv_heads, "value": kv_heads}
+        sizes = {name: n * features for name, n in sizes.items()} | {"out": out}
+        layers = {name: dense(size, use_bias=use_bias) for name, size in sizes.items()}
+        return layers if norm is None else layers | {"query_norm": norm, "key_norm": norm}
+
+    def init(key: jax.Array, x: PyTree, *, memory: PyTree = None) -> tuple[PyTree, PyTree]:
+        check_key("attention", key)
+        x = jax.eval_shape(floating, abstract(x))
+        source = x if memory is None else jax.eval_shape(floating, abstract(memory))
+        _check_sequences(x.shape, source.shape, memory is not None, cache_length)
+        features = _head_features(x.shape[-1], heads, head_dim)
+
+        def like(sequence: Any, *sizes: int) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((*sequence.shape[:-1], *sizes), sequence.dtype)
+
+        inputs = {
+            "query": x,
+            "key": source,
+            "value": source,
+            "out": like(x, heads * features),
+            "query_norm": like(x, heads, features),
+            "key_norm": like(source, kv_heads, features),
+        }
+        params: dict[str, PyTree] = {}
+        state: dict[str, PyTree] = {}
+        for name, layer in children(x).items():
+            params[name], child_state = init_child(layer, name, key, inputs[name])
+            state |= with_state(name, child_state)
+        if cache_length is not None:
+            state["cache"] = _empty_cache(x, cache_length, kv_heads, features)
+        return params, state
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        memory: PyTree = None,
+        mask: ArrayLike | None = None,
+        bias: ArrayLike | None = None,
+    ) -> tuple[PyTree, PyTree]:
+        drops = train and is_random
+        if drops and key is None:
+            raise missing_key(f"attention({heads}, dropout_rate={dropout_rate})")
+        x = floating(x)
+        source = x if memory is None else floating(memory)
+        _check_sequences(x.shape, source.shape, memory is not None, cache_length)
+        layers = children(x)
+        new_state: dict[str, PyTree] = {}
+
+        def run(name: str, x: jax.Array) -> jax.Array:
+            y, child_state = apply_child(layers[name], name, params[name], state, x, key, train)
+            new_state.update(with_state(name, child_state))
+            return jnp.asarray(y)
+
+        def split(y: jax.Array, heads: int) -> jax.Array:
+            return y.reshape(*y.shape[:-1], heads, -1)
+
+        query, keys = split(run("query", x), heads), split(run("key", source), kv_heads)
+        values = split(run("value", source), kv_heads)
+        if norm is not None:
+            query, keys = run("query_norm", query), run("key_norm", keys)
+
+        start = 0 if cache_length is None else _cache_of(state)["position"]
+        at = start + jnp.arange(x.shape[-2], dtype=jnp.int32)
+        key_at = start + jnp.arange(source.shape[-2], dtype=jnp.int32)
+        query, keys = scheme.rotate(query, at), scheme.rotate(keys, key_at)
+        if cache_length is not None:
+            new_state["cache"] = _extend(state["cache"], keys, values)
+            keys, values = new_state["cache"]["key"], new_state["cache"]["value"]
+            key_at = jnp.arange(cache_length, dtype=jnp.int32)
+
+        y = functional.dot_product_attention(
+            query,
+            keys,
+            values,
+            bias=_sum_of_biases(bias, scheme.bias(heads, at, key_at), query),
+            mask=mask,
+            causal=causal,
+            window=window,
+            query_offset=start,
+            dropout_rate=dropout_rate if drops else 0.0,
+            dropout_key=child_key(key, "dropout") if drops and key is not None else None,
+        )
+        y = run("out", y.reshape(*y.shape[:-2], -1))
+        if cache_length is not None:  # what does not fit was written over what was there
+            y = jnp.where(start + x.shape[-2] <= cache_length, y, jnp.nan)
+        return y, new_state
+
+    return Layer(init, apply)
+
+
+def _head_features(features: int, heads: int, head_dim: int | None) -> int:
+    if head_dim is not None:
+        return head_dim
+    if features % heads:
+        raise ValueError(
+            f"attention: x has {features} features, expected a multiple of heads, {heads}, or a "
+            "head_dim"
+        )
+    return features // heads
+
+
+def _check_sequences(
+    x: tuple[int, ...], source: tuple[int, ...], has_memory: bool, cache_length: int | None
+) -> None:
+    if len(x) < 2:
+        raise ValueError(f"attention: x has shape {x}, expected shape (..., time, features)")
+    if len(source) != len(x) or source[:-2] != x[:-2]:
+        raise ValueError(
+            f"attention: memory has shape {source}, expected the batch axes of x, {x[:-2]}, before "
+            "time and features"
+        )
+    if cache_length is not None and has_memory:
+        raise ValueError("attention: memory is given, expected none with a cache_length")
+    if cache_length is not None and x[-2] > cache_length:
+        raise ValueError(
+            f"attention: x has {x[-2]} elements in time, expected at most cache_length, "
+            f"{cache_length}"
+        )
+
+
+def _sum_of_biases(
+    given: ArrayLike | None, positional: jax.Array | None, query: jax.Array
+) -> jax.Array | None:
+    """The bias given at run time and that of the positions, which knows no batch axes."""
+    dtype = widen(query).dtype
+    biases = [] if given is None else [jnp.asarray(given).astype(dtype)]
+    if positional is not None:
+        batch = (1,) * (query.ndim - 3)
+        biases.append(positional.astype(dtype).reshape(batch + positional.shape))
+    return functools.reduce(jnp.add, biases) if biases else None
+
+
+# The cache
+
+
+def _empty_cache(x: Any, length: int, kv_heads: int, features: int) -> dict[str, jax.Array]:
+    shape = (*x.shape[:-2], length, kv_heads, features)
+    return {
+        "key": jnp.zeros(shape, x.dtype),
+        "value": jnp.zeros(shape, x.dtype),
+        "position": jnp.zeros((), jnp.int32),
+    }
+
+
+def _cache_of(state: PyTree) -> dict[str, jax.Array]:
+    if "cache" not in state:
+        raise ValueError(f"attention: state has {sorted(state)}, expected 'cache' as made by init")
+    return state["cache"]  # type: ignore[no-any-return]
+
+
+def _extend(
+    cache: dict[str, jax.Array], keys: jax.Array, values: jax.Array
+) -> dict[str, jax.Array]:
+    """The cache with new keys and values after those that it has."""
+    position, time = cache["position"], keys.ndim - 3
+
+    def write(old: jax.Array, new: jax.Array) -> jax.Array:
+        return lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), position, time)
+
+    return {
+        "key": write(cache["key"], keys),
+        "value": write(cache["value"], values),
+        "position": position + keys.shape[time],
+    }

@@ -1,0 +1,103 @@
+"""Batch normalisation."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxnn import functional
+from jaxnn._core.arrays import PyTree, canonical_axes, check_range
+from jaxnn._core.layer import Layer, abstract, constructor, param_dtype
+from jaxnn._layers.normalization import scale_and_bias
+
+
+@constructor
+def batch_norm(
+    *,
+    axis: int = -1,
+    decay: float = 0.9,
+    epsilon: float = 1e-5,
+    use_scale: bool = True,
+    use_bias: bool = True,
+    axis_name: str | Sequence[str] | None = None,
+) -> Layer:
+    """Batch normalisation: `y = (x - mean) / sqrt(var + epsilon) * scale + bias`, by feature.
+
+    Training normalises with the mean and the biased variance of the batch, and moves the running
+    statistics: `running = decay * running + (1 - decay) * batch`, with the unbiased variance, as
+    torch does (flax tracks the biased one). Evaluation normalises with the running statistics,
+    which begin at mean 0 and variance 1.
+
+    Paper: Ioffe and Szegedy, Batch Normalization, https://arxiv.org/abs/1502.03167
+
+    Args:
+        axis: the axis of the features; statistics are taken over all others.
+        decay: the weight of the old running statistics, in [0, 1] (torch's `momentum` is
+            `1 - decay`).
+        epsilon: added to the variance.
+        use_scale, use_bias: whether there is a scale, a bias, each of shape `(features,)`.
+        axis_name: names of mapped axes (of `jax.vmap` or `jax.shard_map`) over which the batch is
+            spread; the statistics are then those of the whole batch.
+
+    Returns:
+        A `Layer` with params `{"scale", "bias"}` and state `{"mean", "var"}`, float32 or wider.
+
+    Raises:
+        ValueError: `axis` is out of range for `x`; `decay` is outside [0, 1]; the state is missing.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> layer = nn.batch_norm(decay=0.5)
+        >>> x = jnp.array([[1.0], [3.0]])
+        >>> params, state = layer.init(jax.random.key(0), x)
+        >>> y, state = layer.apply(params, state, x, train=True)
+        >>> y.ravel().round(3), state["mean"], state["var"]
+        (Array([-1.,  1.], dtype=float32), Array([1.], dtype=float32), Array([1.5], dtype=float32))
+    """
+    check_range("batch_norm", "decay", decay, 0, 1)
+
+    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+        shape, dtype = abstract(x).shape, param_dtype(x)
+        features = (shape[canonical_axes(axis, len(shape), "batch_norm")[0]],)
+        params = scale_and_bias(features, dtype, use_scale, use_bias)
+        return params, {"mean": jnp.zeros(features, dtype), "var": jnp.ones(features, dtype)}
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        if not {"mean", "var"} <= state.keys():
+            raise ValueError(
+                f"batch_norm: state has {sorted(state)}, expected 'mean' and 'var' as made by init"
+            )
+        if train:
+            mean, var = functional.batch_statistics(x, axis=axis, axis_name=axis_name)
+            state = {
+                "mean": _running(state["mean"], mean, decay),
+                "var": _running(state["var"], var * _unbiased(x, axis, axis_name), decay),
+            }
+        else:
+            mean, var = state["mean"], state["var"]
+        y = functional.batch_norm(
+            x, mean, var, params.get("scale"), params.get("bias"), axis=axis, epsilon=epsilon
+        )
+        return y, state
+
+    return Layer(init, apply)
+
+
+def _running(old: jax.Array, new: jax.Array, decay: float) -> jax.Array:
+    return decay * old + (1 - decay) * lax.stop_gradient(new).astype(old.dtype)
+
+
+def _unbiased(x: jax.Array, axis: int, axis_name: str | Sequence[str] | None) -> float:
+    """The factor `n / (n - 1)` that makes the variance of n values per feature unbiased."""
+    n = jnp.size(x) // max(jnp.shape(x)[axis], 1)
+    if axis_name is not None:
+        n = n * lax.psum(1, axis_name)
+    return n / max(n - 1, 1)

@@ -1,0 +1,199 @@
+"""Convolutions."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+from jax.nn.initializers import Initializer
+
+from jaxnn import functional, initializers
+from jaxnn._core.arrays import PyTree, check_count, check_key
+from jaxnn._core.layer import Layer, abstract, constructor, param_dtype
+from jaxnn.functional._spatial import Padding, PerAxis, per_axis, spatial_rank
+
+
+@constructor
+def conv(
+    features: int,
+    kernel_size: PerAxis,
+    *,
+    strides: PerAxis = 1,
+    padding: Padding = "SAME",
+    dilation: PerAxis = 1,
+    groups: int = 1,
+    use_bias: bool = True,
+    kernel_init: Initializer = initializers.lecun_normal(),  # noqa: B008
+    bias_init: Initializer = initializers.zeros,
+) -> Layer:
+    """A convolution: `y[i] = Σ_k x[i * strides + k * dilation - low] @ kernel[k] + bias`.
+
+    The kernel is not flipped, as in torch and flax. An axis of `n` elements gives
+    `(n + low + high - dilation * (kernel_size - 1) - 1) // strides + 1` outputs.
+
+    Args:
+        features: the number of output channels.
+        kernel_size: one number for each spatial axis, of which there are 1 to 3, with any number
+            of batch axes before them. A single number stands for all axes but the first, the
+            batch, and the last.
+        strides: the step from output to output, one number for all spatial axes or one for each.
+        padding: what is added to each spatial axis: "SAME" for `ceil(n / strides)` outputs;
+            "CIRCULAR" or "REFLECT" for as many, with `x` repeated or mirrored instead of zeros;
+            "CAUSAL" for outputs that depend on no later input, along one axis; "VALID" for
+            nothing; or pairs `(low, high)` of numbers of zeros. `nn.functional.conv` says exactly.
+        dilation: the step between the elements that the kernel sees, likewise.
+        groups: into how many the inputs and the outputs are divided; each group of outputs sees
+            its group of inputs alone.
+        use_bias: whether there is a bias.
+        kernel_init: makes the kernel, shape `(*kernel_size, in / groups, features)`. The default
+            draws from a truncated normal of variance one over the product of all these but the
+            last.
+        bias_init: makes the bias, shape `(features,)`.
+
+    Returns:
+        A `Layer` from `(*batch, *spatial, in)` to `(*batch, *outputs, features)` with params
+        `{"kernel", "bias"}` and the output in the dtype of `x`.
+
+    Raises:
+        TypeError: a number is not an integer.
+        ValueError: a number is less than 1, `groups` does not divide `features` or the inputs, or
+            `x` has no spatial axis.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> layer = nn.conv(16, 3, strides=2)
+        >>> params, state = layer.init(jax.random.key(0), jnp.zeros((1, 28, 28, 3)))
+        >>> params["kernel"].shape
+        (3, 3, 3, 16)
+        >>> layer.apply(params, state, jnp.ones((8, 28, 28, 3)))[0].shape
+        (8, 14, 14, 16)
+    """
+    convolve = partial(
+        functional.conv, strides=strides, padding=padding, dilation=dilation, groups=groups
+    )
+    channels = _channels("conv", features, groups)
+    return convolution_layer(
+        "conv", kernel_size, channels, convolve, use_bias, kernel_init, bias_init
+    )
+
+
+@constructor
+def conv_transpose(
+    features: int,
+    kernel_size: PerAxis,
+    *,
+    strides: PerAxis = 1,
+    padding: Padding = "SAME",
+    dilation: PerAxis = 1,
+    groups: int = 1,
+    output_size: PerAxis | None = None,
+    use_bias: bool = True,
+    kernel_init: Initializer = initializers.lecun_normal(),  # noqa: B008
+    bias_init: Initializer = initializers.zeros,
+) -> Layer:
+    """A transposed convolution: `y[i * strides + k * dilation - low] += x[i] @ kernel[k]`.
+
+    It takes outputs of a `conv` with the same `strides`, `padding`, `dilation` and `groups` back
+    to the size of its inputs, as the transpose of that linear map. With "SAME", `strides=2`
+    doubles the spatial axes. `nn.functional.conv_transpose` says how torch's and flax's differ.
+
+    Args:
+        features: the number of output channels.
+        kernel_size: one number for each spatial axis, of which there are 1 to 3, with any number
+            of batch axes before them. A single number stands for all axes but the first, the
+            batch, and the last.
+        strides, padding, dilation, groups: those of the `conv`.
+        output_size: the size of the spatial axes of the result, any that the `conv` takes to that
+            of `x`; None for `n * strides`, or for the least if the padding is "VALID" or in
+            numbers.
+        use_bias: whether there is a bias.
+        kernel_init: makes the kernel, shape `(*kernel_size, in / groups, features)`.
+        bias_init: makes the bias, shape `(features,)`.
+
+    Returns:
+        A `Layer` from `(*batch, *spatial, in)` to `(*batch, *output_size, features)` with params
+        `{"kernel", "bias"}` and the output in the dtype of `x`.
+
+    Raises:
+        TypeError: a number is not an integer.
+        ValueError: a number is less than 1, `groups` does not divide `features` or the inputs, or
+            `x` has no spatial axis.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> layer = nn.conv_transpose(3, (2, 2), strides=2)
+        >>> params, state = layer.init(jax.random.key(0), jnp.zeros((1, 14, 14, 16)))
+        >>> params["kernel"].shape
+        (2, 2, 16, 3)
+        >>> layer.apply(params, state, jnp.ones((8, 14, 14, 16)))[0].shape
+        (8, 28, 28, 3)
+    """
+    convolve = partial(
+        functional.conv_transpose,
+        strides=strides,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        output_size=output_size,
+    )
+    name = "conv_transpose"
+    channels = _channels(name, features, groups)
+    return convolution_layer(
+        name, kernel_size, channels, convolve, use_bias, kernel_init, bias_init
+    )
+
+
+def _channels(name: str, features: int, groups: int) -> Callable[[int], tuple[int, int]]:
+    """The channel axes of a grouped kernel, by the number of inputs."""
+    check_count(name, "features", features)
+    check_count(name, "groups", groups)
+    if features % groups:
+        raise ValueError(f"{name}: features is {features}, expected a multiple of groups={groups}")
+
+    def channels(inputs: int) -> tuple[int, int]:
+        if inputs % groups:
+            raise ValueError(
+                f"{name}: x has {inputs} channels, expected a multiple of groups={groups}"
+            )
+        return inputs // groups, features
+
+    return channels
+
+
+def convolution_layer(
+    name: str,
+    kernel_size: PerAxis,
+    channels: Callable[[int], tuple[int, int]],
+    convolve: Callable[..., jax.Array],
+    use_bias: bool,
+    kernel_init: Initializer,
+    bias_init: Initializer,
+) -> Layer:
+    """A layer of a convolution; `channels` gives the last axes of the kernel for the inputs."""
+    for size in kernel_size if isinstance(kernel_size, Sequence) else (kernel_size,):
+        check_count(name, "kernel_size", size)
+
+    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+        check_key(name, key)
+        shape, dtype = abstract(x).shape, param_dtype(x)
+        rank = spatial_rank(name, "kernel_size", kernel_size, shape)
+        kernel_shape = (
+            *per_axis(name, "kernel_size", kernel_size, rank),
+            *channels(shape[-1]),
+        )
+        kernel_key, bias_key = jax.random.split(key)
+        params = {"kernel": kernel_init(kernel_key, kernel_shape, dtype)}
+        if use_bias:
+            params["bias"] = bias_init(bias_key, kernel_shape[-1:], dtype)
+        return params, {}
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        return convolve(x, params["kernel"], params.get("bias")), state
+
+    return Layer(init, apply)

@@ -1,0 +1,225 @@
+"""Affine maps and shapes."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+from jax.nn.initializers import Initializer
+
+from jaxnn import functional, initializers
+from jaxnn._core.arrays import PyTree, canonical_axes, check_count, check_key
+from jaxnn._core.layer import Layer, abstract, constructor, lift, param_dtype
+
+
+@constructor
+def dense(
+    features: int,
+    *,
+    use_bias: bool = True,
+    kernel_init: Initializer = initializers.lecun_normal(),  # noqa: B008
+    bias_init: Initializer = initializers.zeros,
+) -> Layer:
+    """A fully connected layer: `y = x @ kernel + bias`.
+
+    Args:
+        features: the number of outputs.
+        use_bias: whether there is a bias.
+        kernel_init: makes the kernel, shape `(in, features)`. The default draws from a truncated
+            normal of variance `1 / in` (torch's default is uniform:
+            `nn.initializers.torch_uniform()`).
+        bias_init: makes the bias, shape `(features,)`.
+
+    Returns:
+        A `Layer` from `(..., in)` to `(..., features)`, of any rank from 1, with params
+        `{"kernel", "bias"}` and the output in the dtype of `x`.
+
+    Raises:
+        TypeError: `features` is not an integer.
+        ValueError: `features` is less than 1, or `x` has no feature axis.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> layer = nn.dense(4)
+        >>> params, state = layer.init(jax.random.key(0), jnp.zeros((1, 3)))
+        >>> y, state = layer.apply(params, state, jnp.ones((8, 3)))
+        >>> y.shape
+        (8, 4)
+    """
+    check_count("dense", "features", features)
+
+    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+        check_key("dense", key)
+        shape, dtype = abstract(x).shape, param_dtype(x)
+        if not shape:
+            raise ValueError("dense: x is a scalar, expected shape (..., in)")
+        kernel_key, bias_key = jax.random.split(key)
+        params = {"kernel": kernel_init(kernel_key, (shape[-1], features), dtype)}
+        if use_bias:
+            params["bias"] = bias_init(bias_key, (features,), dtype)
+        return params, {}
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        return functional.linear(x, params["kernel"], params.get("bias")), state
+
+    return Layer(init, apply)
+
+
+@constructor
+def dense_general(
+    features: int | Sequence[int],
+    axis: int | Sequence[int] = -1,
+    *,
+    use_bias: bool = True,
+    kernel_init: Initializer = initializers.lecun_normal(),  # noqa: B008
+    bias_init: Initializer = initializers.zeros,
+) -> Layer:
+    """A fully connected layer from several axes to several: `y = sum_axis x * kernel + bias`.
+
+    Args:
+        features: the number or numbers of outputs.
+        axis: the axis or axes of `x` to map; the others stay, and come first.
+        use_bias: whether there is a bias.
+        kernel_init: makes the kernel as a matrix `(in, out)`, whose axes are then split into those
+            of `axis` and `features`.
+        bias_init: makes the bias, of shape `features`.
+
+    Returns:
+        A `Layer` with params `{"kernel", "bias"}`; the kernel has shape `(*in, *features)`, `in`
+        being the sizes of `axis` in the order of `x`'s axes. The output is in the dtype of `x`.
+
+    Raises:
+        TypeError: `features` are not integers.
+        ValueError: `features` are less than 1, or `axis` is out of range for `x`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> split_heads, join_heads = nn.dense_general((2, 4)), nn.dense_general(8, axis=(-2, -1))
+        >>> model = nn.serial(split_heads, join_heads)
+        >>> x = jnp.ones((3, 5, 8))
+        >>> params, state = model.init(jax.random.key(0), x)
+        >>> [layer["kernel"].shape for layer in params], model.apply(params, state, x)[0].shape
+        ([(8, 2, 4), (2, 4, 8)], (3, 5, 8))
+    """
+    given = features if isinstance(features, Sequence) else (features,)
+    out = tuple(check_count("dense_general", "features", size) for size in given)
+
+    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+        check_key("dense_general", key)
+        shape, dtype = abstract(x).shape, param_dtype(x)
+        inputs = tuple(shape[a] for a in canonical_axes(axis, len(shape), "dense_general"))
+        kernel_key, bias_key = jax.random.split(key)
+        kernel = kernel_init(kernel_key, (math.prod(inputs), math.prod(out)), dtype)
+        params = {"kernel": kernel.reshape(*inputs, *out)}
+        if use_bias:
+            params["bias"] = bias_init(bias_key, out, dtype)
+        return params, {}
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        y = functional.linear_general(x, params["kernel"], params.get("bias"), axis=axis)
+        return y, state
+
+    return Layer(init, apply)
+
+
+@constructor
+def maxout(
+    features: int,
+    pieces: int,
+    *,
+    use_bias: bool = True,
+    kernel_init: Initializer = initializers.lecun_normal(),  # noqa: B008
+    bias_init: Initializer = initializers.zeros,
+) -> Layer:
+    """The greatest of several affine maps: `y = max_k(x @ kernel[:, k] + bias[k])`.
+
+    Paper: Goodfellow et al., Maxout Networks, https://arxiv.org/abs/1302.4389
+
+    Args:
+        features: the number of outputs.
+        pieces: the number of affine maps for each.
+        use_bias: whether there is a bias.
+        kernel_init: makes the kernel as a matrix `(in, pieces * features)`.
+        bias_init: makes the bias, shape `(pieces, features)`.
+
+    Returns:
+        A `Layer` from `(..., in)` to `(..., features)` with params `{"kernel", "bias"}`, the kernel
+        of shape `(in, pieces, features)`, and the output in the dtype of `x`.
+
+    Raises:
+        TypeError: `features` or `pieces` is not an integer.
+        ValueError: `features` or `pieces` is less than 1, or `x` has no feature axis.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> layer = nn.maxout(4, 3)
+        >>> params, state = layer.init(jax.random.key(0), jnp.zeros((1, 2)))
+        >>> params["kernel"].shape, layer.apply(params, state, jnp.ones((8, 2)))[0].shape
+        ((2, 3, 4), (8, 4))
+    """
+    check_count("maxout", "features", features)
+    check_count("maxout", "pieces", pieces)
+    maps = dense_general(
+        (pieces, features), use_bias=use_bias, kernel_init=kernel_init, bias_init=bias_init
+    )
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        return functional.maxout(x, params["kernel"], params.get("bias")), state
+
+    return Layer(maps.init, apply)
+
+
+@constructor
+def flatten() -> Layer:
+    """All axes after the first as one: `(batch, ...) -> (batch, features)`.
+
+    Returns:
+        A `Layer` without parameters.
+
+    Raises:
+        ValueError: `x` has no batch axis.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.flatten().apply({}, {}, jnp.zeros((8, 28, 28, 1)))[0].shape
+        (8, 784)
+    """
+    return lift(functional.flatten)
+
+
+@constructor
+def reshape(shape: Sequence[int]) -> Layer:
+    """Other axes after the first: `(batch, ...) -> (batch, *shape)`.
+
+    Args:
+        shape: the new axes after the first; one may be -1, which stands for what is left.
+
+    Returns:
+        A `Layer` without parameters.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.reshape((28, 28, 1)).apply({}, {}, jnp.zeros((8, 784)))[0].shape
+        (8, 28, 28, 1)
+    """
+    return lift(lambda x: functional.reshape(x, shape))

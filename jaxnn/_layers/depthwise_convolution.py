@@ -1,0 +1,150 @@
+"""Convolutions of each channel by itself."""
+
+from collections.abc import Sequence
+
+import jax
+from jax.nn.initializers import Initializer
+
+from jaxnn import functional, initializers
+from jaxnn._core.arrays import PyTree, check_count
+from jaxnn._core.layer import Layer, abstract, child_key, constructor
+from jaxnn._layers.convolution import conv, convolution_layer
+from jaxnn.functional._spatial import Padding, PerAxis
+
+
+@constructor
+def depthwise_conv(
+    kernel_size: PerAxis,
+    *,
+    multiplier: int = 1,
+    strides: PerAxis = 1,
+    padding: Padding = "SAME",
+    dilation: PerAxis = 1,
+    use_bias: bool = True,
+    kernel_init: Initializer = initializers.lecun_normal(),  # noqa: B008
+    bias_init: Initializer = initializers.zeros,
+) -> Layer:
+    """A convolution of each channel by itself: a `conv` with as many groups as inputs.
+
+    Output channel `c * multiplier + m` is made of input channel `c`.
+
+    Args:
+        kernel_size, strides, padding, dilation: as in `conv`.
+        multiplier: the number of outputs of each input channel.
+        use_bias: whether there is a bias.
+        kernel_init: makes the kernel, shape `(*kernel_size, 1, in * multiplier)`.
+        bias_init: makes the bias, shape `(in * multiplier,)`.
+
+    Returns:
+        A `Layer` from `(*batch, *spatial, in)` to `(*batch, *outputs, in * multiplier)` with
+        params `{"kernel", "bias"}`.
+
+    Raises:
+        TypeError: a number is not an integer.
+        ValueError: a number is less than 1, or `x` has no spatial axis.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> layer = nn.depthwise_conv(2, padding="VALID", kernel_init=nn.initializers.ones)
+        >>> x = jnp.array([[[1.0, 100.0], [2.0, 200.0], [3.0, 300.0]]])
+        >>> params, state = layer.init(jax.random.key(0), x)
+        >>> layer.apply(params, state, x)[0]
+        Array([[[  3., 300.],
+                [  5., 500.]]], dtype=float32)
+    """
+    check_count("depthwise_conv", "multiplier", multiplier)
+
+    def convolve(x: PyTree, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+        return functional.conv(
+            x,
+            kernel,
+            bias,
+            strides=strides,
+            padding=padding,
+            dilation=dilation,
+            groups=x.shape[-1],
+        )
+
+    def channels(inputs: int) -> tuple[int, int]:
+        return 1, inputs * multiplier
+
+    name = "depthwise_conv"
+    return convolution_layer(
+        name, kernel_size, channels, convolve, use_bias, kernel_init, bias_init
+    )
+
+
+@constructor
+def separable_conv(
+    features: int,
+    kernel_size: PerAxis,
+    *,
+    multiplier: int = 1,
+    strides: PerAxis = 1,
+    padding: Padding = "SAME",
+    dilation: PerAxis = 1,
+    use_bias: bool = True,
+    kernel_init: Initializer = initializers.lecun_normal(),  # noqa: B008
+    bias_init: Initializer = initializers.zeros,
+) -> Layer:
+    """A depthwise convolution, and then one that mixes the channels of each position.
+
+    Paper: Chollet, Xception: Deep Learning with Depthwise Separable Convolutions,
+    https://arxiv.org/abs/1610.02357
+
+    Args:
+        features: the number of output channels.
+        kernel_size, strides, padding, dilation, multiplier: those of the `depthwise_conv`, which
+            has no bias.
+        use_bias: whether there is a bias in the end.
+        kernel_init: makes both kernels, shapes `(*kernel_size, 1, in * multiplier)` and
+            `(1, ..., 1, in * multiplier, features)`.
+        bias_init: makes the bias, shape `(features,)`.
+
+    Returns:
+        A `Layer` from `(*batch, *spatial, in)` to `(*batch, *outputs, features)` with params
+        `{"depthwise": {"kernel"}, "pointwise": {"kernel", "bias"}}`.
+
+    Raises:
+        TypeError: a number is not an integer.
+        ValueError: a number is less than 1, or `x` has no spatial axis.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> layer = nn.separable_conv(64, 3)
+        >>> params, state = layer.init(jax.random.key(0), jnp.zeros((1, 8, 8, 32)))
+        >>> jax.tree.map(jnp.shape, params)
+        {'depthwise': {'kernel': (3, 3, 1, 32)},
+         'pointwise': {'bias': (64,), 'kernel': (1, 1, 32, 64)}}
+    """
+    depthwise = depthwise_conv(
+        kernel_size,
+        multiplier=multiplier,
+        strides=strides,
+        padding=padding,
+        dilation=dilation,
+        use_bias=False,
+        kernel_init=kernel_init,
+    )
+    one = (1,) * len(kernel_size) if isinstance(kernel_size, Sequence) else 1
+    pointwise = conv(features, one, use_bias=use_bias, kernel_init=kernel_init, bias_init=bias_init)
+
+    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+        first, _ = depthwise.init(child_key(key, "depthwise"), x)
+        between, _ = jax.eval_shape(depthwise.apply, first, {}, abstract(x))
+        second, _ = pointwise.init(child_key(key, "pointwise"), between)
+        return {"depthwise": first, "pointwise": second}, {}
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        between, _ = depthwise.apply(params["depthwise"], {}, x)
+        y, _ = pointwise.apply(params["pointwise"], {}, between)
+        return y, state
+
+    return Layer(init, apply)

@@ -1,0 +1,72 @@
+"""Embeddings of integers, and the way back."""
+
+import jax
+from jax.nn.initializers import Initializer
+
+from jaxnn import functional, initializers
+from jaxnn._core.arrays import PyTree, check_count, check_key
+from jaxnn._core.layer import Layer, constructor, param_dtype
+
+
+@constructor
+def embedding(
+    vocabulary: int,
+    features: int,
+    *,
+    embedding_init: Initializer = initializers.normal(1.0),  # noqa: B008
+) -> Layer:
+    """A vector for each integer below `vocabulary`: `y = embedding[x]`.
+
+    With `attend=True` the same table decodes: `y = x @ embedding.T`. An id outside of the table
+    gives NaN.
+
+    Paper: Press and Wolf, Using the Output Embedding to Improve Language Models,
+    https://arxiv.org/abs/1608.05859
+
+    Args:
+        vocabulary: the number of rows.
+        features: the number of outputs.
+        embedding_init: makes the table, shape `(vocabulary, features)`. The default is torch's,
+            with variance 1; where the table decodes too, flax's `normal(features**-0.5)` gives
+            logits of variance 1.
+
+    Returns:
+        A `Layer` from integers of any shape to `(..., features)`, in the dtype of its params
+        `{"embedding"}`. Its `apply` takes `attend=False`; with True (a Python bool) it is from
+        `(..., features)` to `(..., vocabulary)`.
+
+    Raises:
+        TypeError: `vocabulary` or `features` is not an integer, or `x` is not of integers.
+        ValueError: `vocabulary` or `features` is less than 1.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> def forward(f, ids):
+        ...     h = f.body(f.embed(ids))
+        ...     return f.embed(h, attend=True)  # the weights are tied
+        >>> model = nn.compose(forward, embed=nn.embedding(50, 8), body=nn.dense(8))
+        >>> ids = jnp.array([[3, 1, 4], [1, 5, 9]])
+        >>> params, state = model.init(jax.random.key(0), ids)
+        >>> params["embed"]["embedding"].shape, model.apply(params, state, ids)[0].shape
+        ((50, 8), (2, 3, 50))
+    """
+    check_count("embedding", "vocabulary", vocabulary)
+    check_count("embedding", "features", features)
+
+    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+        check_key("embedding", key)
+        return {"embedding": embedding_init(key, (vocabulary, features), param_dtype(x))}, {}
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        attend: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        use = functional.attend if attend else functional.embed
+        return use(x, params["embedding"]), state
+
+    return Layer(init, apply)

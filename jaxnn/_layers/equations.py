@@ -1,0 +1,92 @@
+"""Affine maps in Einstein's notation."""
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import Initializer
+
+from jaxnn import functional, initializers
+from jaxnn._core.arrays import PyTree, check_count, check_key
+from jaxnn._core.layer import Layer, abstract, constructor, param_dtype
+from jaxnn.functional._equations import parse_equation
+
+
+@constructor
+def einsum(
+    equation: str,
+    sizes: Mapping[str, int] = MappingProxyType({}),
+    *,
+    use_bias: bool = True,
+    kernel_init: Initializer = initializers.lecun_normal(),  # noqa: B008
+    bias_init: Initializer = initializers.zeros,
+) -> Layer:
+    """An affine map in Einstein's notation: `y = einsum(equation, x, kernel) + bias`.
+
+    Args:
+        equation: `"<letters of x>,<letters of kernel>-><letters of y>"` as in `jnp.einsum`, where
+            `...` in `x` and `y` stands for any further axes.
+        sizes: the size of each letter of the kernel that is no letter of `x`.
+        use_bias: whether there is a bias.
+        kernel_init: makes the kernel as a matrix `(in, out)`, whose axes are the letters that `y`
+            lacks and those that `x` lacks; one for each index of the letters that all three have.
+        bias_init: makes the bias, of the shape of those letters of `y` that the kernel has.
+
+    Returns:
+        A `Layer` with params `{"kernel", "bias"}` and the output in the dtype of `x`.
+
+    Raises:
+        TypeError: a size is not an integer.
+        ValueError: `equation` is of another form; a size is less than 1, missing or another than
+            that of `x`; or `x` has other axes than the equation.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> heads = nn.einsum("...d,dhk->...hk", {"h": 2, "k": 4})
+        >>> x = jnp.ones((3, 5, 8))
+        >>> params, state = heads.init(jax.random.key(0), x)
+        >>> params["kernel"].shape, params["bias"].shape, heads.apply(params, state, x)[0].shape
+        ((8, 2, 4), (2, 4), (3, 5, 2, 4))
+    """
+    terms = parse_equation(equation)
+    given = {letter: check_count("einsum", f"'{letter}'", size) for letter, size in sizes.items()}
+
+    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+        check_key("einsum", key)
+        of_x = terms.sizes_in(abstract(x).shape)
+        size = given | of_x
+        if {letter: size[letter] for letter in given} != given or not set(terms.kernel) <= set(
+            size
+        ):
+            raise ValueError(
+                f"einsum: sizes is {given} and x gives {of_x}, expected one size for each letter "
+                f"of the kernel '{terms.kernel}'"
+            )
+        shared = [a for a in terms.kernel if a in terms.x and a in terms.y]
+        inputs = [a for a in terms.kernel if a not in terms.y]
+        outputs = [a for a in terms.kernel if a not in terms.x]
+        matrix = tuple(math.prod(size[a] for a in letters) for letters in (inputs, outputs))
+        kernel_key, bias_key = jax.random.split(key)
+        keys = jax.random.split(kernel_key, math.prod(size[a] for a in shared))
+        dtype = param_dtype(x)
+        kernels = jax.vmap(lambda key: kernel_init(key, matrix, dtype))(keys)
+        drawn = [*shared, *inputs, *outputs]
+        kernel = kernels.reshape([size[a] for a in drawn])
+        params = {"kernel": jnp.transpose(kernel, [drawn.index(a) for a in terms.kernel])}
+        if use_bias:
+            params["bias"] = bias_init(bias_key, tuple(size[a] for a in terms.features), dtype)
+        return params, {}
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        return functional.einsum(equation, x, params["kernel"], params.get("bias")), state
+
+    return Layer(init, apply)

@@ -1,0 +1,293 @@
+"""Normalisation."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn import functional
+from jaxnn._core.arrays import PyTree, canonical_axes, check_count
+from jaxnn._core.layer import Layer, abstract, constructor, lift, param_dtype
+
+
+@constructor
+def layer_norm(
+    *,
+    axis: int | Sequence[int] = -1,
+    epsilon: float = 1e-5,
+    use_scale: bool = True,
+    use_bias: bool = True,
+) -> Layer:
+    """Layer normalisation: `y = (x - mean) / sqrt(var + epsilon) * scale + bias`, by example.
+
+    Mean and biased variance are taken over `axis`, in float32 or wider and in two passes.
+
+    Paper: Ba et al., Layer Normalization, https://arxiv.org/abs/1607.06450
+
+    Args:
+        axis: the axis or axes to normalise over.
+        epsilon: added to the variance.
+        use_scale, use_bias: whether there is a scale, a bias, each of the shape of the normalised
+            axes.
+
+    Returns:
+        A `Layer` with params `{"scale", "bias"}`.
+
+    Raises:
+        ValueError: `axis` is out of range for `x`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> layer = nn.layer_norm()
+        >>> x = jnp.array([[1448.0, 1449.0, 1450.0]])
+        >>> params, state = layer.init(jax.random.key(0), x)
+        >>> layer.apply(params, state, x)[0].round(3)
+        Array([[-1.225,  0.   ,  1.225]], dtype=float32)
+    """
+
+    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+        shape = abstract(x).shape
+        normalised = tuple(shape[a] for a in canonical_axes(axis, len(shape), "layer_norm"))
+        return scale_and_bias(normalised, param_dtype(x), use_scale, use_bias), {}
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        y = functional.layer_norm(
+            x, params.get("scale"), params.get("bias"), axis=axis, epsilon=epsilon
+        )
+        return y, state
+
+    return Layer(init, apply)
+
+
+@constructor
+def rms_norm(
+    *, axis: int | Sequence[int] = -1, epsilon: float = 1e-6, use_scale: bool = True
+) -> Layer:
+    """Root-mean-square normalisation: `y = x / sqrt(mean(x²) + epsilon) * scale`, by example.
+
+    Layer norm without the mean and the bias. The mean square is taken over `axis`, in float32 or
+    wider.
+
+    Paper: Zhang and Sennrich, Root Mean Square Layer Normalization,
+    https://arxiv.org/abs/1910.07467
+
+    Args:
+        axis: the axis or axes to normalise over.
+        epsilon: added to the mean square (torch's default is the `eps` of the dtype).
+        use_scale: whether there is a scale, of the shape of the normalised axes.
+
+    Returns:
+        A `Layer` with params `{"scale"}`.
+
+    Raises:
+        ValueError: `axis` is out of range for `x`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> layer = nn.rms_norm()
+        >>> x = jnp.array([[1.0, -1.0, 5.0]])
+        >>> params, state = layer.init(jax.random.key(0), x)
+        >>> layer.apply(params, state, x)[0].round(3)
+        Array([[ 0.333, -0.333,  1.667]], dtype=float32)
+    """
+
+    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+        shape = abstract(x).shape
+        normalised = tuple(shape[a] for a in canonical_axes(axis, len(shape), "rms_norm"))
+        return scale_and_bias(normalised, param_dtype(x), use_scale, False), {}
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        return functional.rms_norm(x, params.get("scale"), axis=axis, epsilon=epsilon), state
+
+    return Layer(init, apply)
+
+
+@constructor
+def group_norm(
+    groups: int = 32,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    use_scale: bool = True,
+    use_bias: bool = True,
+) -> Layer:
+    """Group normalisation: `y = (x - mean) / sqrt(var + epsilon) * scale + bias`.
+
+    Mean and biased variance are those of each example, over the neighbouring channels of a group
+    at all positions, in float32 or wider and in two passes.
+
+    Paper: Wu and He, Group Normalization, https://arxiv.org/abs/1803.08494
+
+    Args:
+        groups: into how many the channels are divided.
+        axis: the axis of the channels, not the first, which holds the batch.
+        epsilon: added to the variance.
+        use_scale, use_bias: whether there is a scale, a bias, each of shape `(channels,)`.
+
+    Returns:
+        A `Layer` with params `{"scale", "bias"}`.
+
+    Raises:
+        TypeError: `groups` is not an integer.
+        ValueError: `groups` is less than 1 or does not divide the channels; `axis` is out of range
+            for `x` or the first.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> layer = nn.group_norm(2)
+        >>> x = jnp.array([[1.0, 3.0, 10.0, 30.0]])
+        >>> params, state = layer.init(jax.random.key(0), x)
+        >>> layer.apply(params, state, x)[0].round(3)
+        Array([[-1.,  1., -1.,  1.]], dtype=float32)
+    """
+    check_count("group_norm", "groups", groups)
+    norm = partial(functional.group_norm, groups=groups, axis=axis, epsilon=epsilon)
+    return _by_channel("group_norm", norm, axis, use_scale, use_bias)
+
+
+@constructor
+def instance_norm(
+    *, axis: int = -1, epsilon: float = 1e-5, use_scale: bool = True, use_bias: bool = True
+) -> Layer:
+    """Instance normalisation: `y = (x - mean) / sqrt(var + epsilon) * scale + bias`.
+
+    Mean and biased variance are those of each channel of each example, over all positions, in
+    float32 or wider and in two passes; there are no running ones. torch has neither scale nor bias
+    unless told otherwise (`affine=True`).
+
+    Paper: Ulyanov et al., Instance Normalization, https://arxiv.org/abs/1607.08022
+
+    Args:
+        axis: the axis of the channels, not the first, which holds the batch.
+        epsilon: added to the variance.
+        use_scale, use_bias: whether there is a scale, a bias, each of shape `(channels,)`.
+
+    Returns:
+        A `Layer` with params `{"scale", "bias"}`.
+
+    Raises:
+        ValueError: `x` has no axis besides batch and channels; `axis` is out of range for `x` or
+            the first.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> layer = nn.instance_norm()
+        >>> x = jnp.array([[[1.0, 10.0], [3.0, 30.0]]])
+        >>> params, state = layer.init(jax.random.key(0), x)
+        >>> layer.apply(params, state, x)[0].round(3)
+        Array([[[-1., -1.],
+                [ 1.,  1.]]], dtype=float32)
+    """
+    norm = partial(functional.instance_norm, axis=axis, epsilon=epsilon)
+    return _by_channel("instance_norm", norm, axis, use_scale, use_bias)
+
+
+@constructor
+def unit_norm(*, axis: int | Sequence[int] = -1, epsilon: float = 1e-6) -> Layer:
+    """Scale to Euclidean length 1 over `axis`: `y = x / max(‖x‖, epsilon)`.
+
+    Zero stays zero, and its gradient is finite.
+
+    Args:
+        axis: the axis or axes to normalise over.
+        epsilon: the length below which `x` is divided by `epsilon`, positive.
+
+    Returns:
+        A `Layer` without parameters.
+
+    Raises:
+        ValueError: `axis` is out of range for `x`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.unit_norm().apply({}, {}, jnp.array([[3.0, 4.0], [0.0, 0.0]]))[0]
+        Array([[0.6, 0.8],
+               [0. , 0. ]], dtype=float32)
+    """
+    return lift(partial(functional.unit_norm, axis=axis, epsilon=epsilon))
+
+
+@constructor
+def local_response_norm(
+    size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, axis: int = -1
+) -> Layer:
+    """Damp each channel by its neighbours: `y = x / (k + alpha / size * Σ x²)^beta`.
+
+    The sum runs over `size` channels around each. As in torch `alpha` is divided by `size`; the
+    paper does not divide it, and has `size = 5`, `alpha = 1e-4`, `beta = 0.75`, `k = 2`.
+
+    Paper: Krizhevsky et al., ImageNet Classification with Deep Convolutional Neural Networks, 2012,
+    https://papers.nips.cc/paper/4824
+
+    Args:
+        size: how many channels are summed over.
+        alpha, beta, k: the constants of the formula.
+        axis: the axis of the channels.
+
+    Returns:
+        A `Layer` without parameters.
+
+    Raises:
+        TypeError: `size` is not an integer.
+        ValueError: `size` is less than 1; `axis` is out of range for `x`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> layer = nn.local_response_norm(3, alpha=3.0, beta=1.0)
+        >>> layer.apply({}, {}, jnp.array([1.0, 0.0, 0.0, 1.0, 1.0]))[0].round(3)
+        Array([0.5  , 0.   , 0.   , 0.333, 0.333], dtype=float32)
+    """
+    check_count("local_response_norm", "size", size)
+    norm = functional.local_response_norm
+    return lift(partial(norm, size=size, alpha=alpha, beta=beta, k=k, axis=axis))
+
+
+def scale_and_bias(
+    shape: tuple[int, ...], dtype: jnp.dtype, use_scale: bool, use_bias: bool
+) -> dict[str, jax.Array]:
+    """The params of a normalisation: ones and zeros."""
+    params = {}
+    if use_scale:
+        params["scale"] = jnp.ones(shape, dtype)
+    if use_bias:
+        params["bias"] = jnp.zeros(shape, dtype)
+    return params
+
+
+def _by_channel(
+    name: str, norm: Callable[..., jax.Array], axis: int, use_scale: bool, use_bias: bool
+) -> Layer:
+    """A layer of a function with a scale and a bias for each channel."""
+
+    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+        shape = abstract(x).shape
+        channels = tuple(shape[a] for a in canonical_axes(axis, len(shape), name))
+        jax.eval_shape(norm, abstract(x))  # refuses what apply would refuse
+        return scale_and_bias(channels, param_dtype(x), use_scale, use_bias), {}
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        return norm(x, scale=params.get("scale"), bias=params.get("bias")), state
+
+    return Layer(init, apply)

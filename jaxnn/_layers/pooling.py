@@ -1,0 +1,199 @@
+"""Pooling: the maximum or a mean of the elements in windows of the spatial axes."""
+
+from collections.abc import Sequence
+
+from jaxnn import functional
+from jaxnn._core.layer import Layer, constructor, lift
+from jaxnn.functional._spatial import Padding, PerAxis
+
+
+@constructor
+def max_pool(
+    window: PerAxis,
+    *,
+    strides: PerAxis | None = None,
+    padding: Padding = "VALID",
+    dilation: PerAxis = 1,
+) -> Layer:
+    """The maximum of each window: `y[i] = max_k x[i * strides + k * dilation - low]`.
+
+    Of equal maxima the first gets the gradient, as in torch; padding counts as -inf.
+
+    Args:
+        window: the size of the window, one number for each spatial axis, which so many axes before
+            the last are. A single number stands for all axes but the first and the last.
+        strides: the step from window to window; `window` if None (flax steps by 1).
+        padding: "VALID" for none; "SAME" for `ceil(size / strides)` outputs; or what is added
+            before and after, a pair `(low, high)` for each spatial axis. A number stands for
+            both, a single number for all axes.
+        dilation: the step between the elements of a window.
+
+    Returns:
+        A `Layer` without parameters, from `(*batch, *spatial, channels)` to
+        `(*batch, *outputs, channels)`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+        >>> nn.max_pool(2).apply({}, {}, x)[0][0, :, :, 0]
+        Array([[ 5.,  7.],
+               [13., 15.]], dtype=float32)
+    """
+    return lift(
+        lambda x: functional.max_pool(
+            x, window, strides=strides, padding=padding, dilation=dilation
+        )
+    )
+
+
+@constructor
+def avg_pool(
+    window: PerAxis,
+    *,
+    strides: PerAxis | None = None,
+    padding: Padding = "VALID",
+    count_padding: bool = True,
+) -> Layer:
+    """The mean of each window: `y[i] = mean_k x[i * strides + k - low]`.
+
+    Args:
+        window, strides, padding: as in `max_pool`.
+        count_padding: whether padding counts as zeros, as in torch and flax (`count_include_pad`);
+            if not, the mean is that of the elements of `x` alone, as in stax and Keras.
+
+    Returns:
+        A `Layer` without parameters, from `(*batch, *spatial, channels)` to
+        `(*batch, *outputs, channels)`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+        >>> nn.avg_pool(2).apply({}, {}, x)[0][0, :, :, 0]
+        Array([[ 2.5,  4.5],
+               [10.5, 12.5]], dtype=float32)
+    """
+    return lift(
+        lambda x: functional.avg_pool(
+            x, window, strides=strides, padding=padding, count_padding=count_padding
+        )
+    )
+
+
+@constructor
+def lp_pool(
+    window: PerAxis,
+    p: float = 2.0,
+    *,
+    strides: PerAxis | None = None,
+    padding: Padding = "VALID",
+) -> Layer:
+    """The p-norm of each window: `y[i] = (sum_k |x[i * strides + k - low]|^p)^(1/p)`.
+
+    Paper: Sermanet et al., Convolutional Neural Networks Applied to House Numbers Digit
+    Classification, https://arxiv.org/abs/1204.3968
+
+    Args:
+        window, strides, padding: as in `max_pool`; padding counts as zeros.
+        p: the order of the norm, at least 1 and finite.
+
+    Returns:
+        A `Layer` without parameters, from `(*batch, *spatial, channels)` to
+        `(*batch, *outputs, channels)`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> x = jnp.array([[[3.0], [4.0], [0.0], [0.0]]])
+        >>> nn.lp_pool(2).apply({}, {}, x)[0].ravel()
+        Array([5., 0.], dtype=float32)
+    """
+    return lift(lambda x: functional.lp_pool(x, window, p, strides=strides, padding=padding))
+
+
+@constructor
+def adaptive_max_pool(output_size: int | Sequence[int | None]) -> Layer:
+    """The maximum of each of `output_size` nearly equal parts of the spatial axes.
+
+    Part `i` of `m` of an axis of size `n` is from `floor(i n / m)` to `ceil((i + 1) n / m)`, as in
+    torch.
+
+    Args:
+        output_size: how many outputs, one number for each spatial axis; None keeps an axis as it
+            is. A single number stands for all axes but the first and the last. It may be larger
+            than the input.
+
+    Returns:
+        A `Layer` without parameters, from `(*batch, *spatial, channels)` to
+        `(*batch, *output_size, channels)`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.adaptive_max_pool((7, 7)).apply({}, {}, jnp.ones((2, 30, 20, 3)))[0].shape
+        (2, 7, 7, 3)
+    """
+    return lift(lambda x: functional.adaptive_max_pool(x, output_size))
+
+
+@constructor
+def adaptive_avg_pool(output_size: int | Sequence[int | None]) -> Layer:
+    """The mean of each of `output_size` nearly equal parts of the spatial axes.
+
+    Part `i` of `m` of an axis of size `n` is from `floor(i n / m)` to `ceil((i + 1) n / m)`, as in
+    torch.
+
+    Args:
+        output_size: how many outputs, one number for each spatial axis; None keeps an axis as it
+            is. A single number stands for all axes but the first and the last. It may be larger
+            than the input.
+
+    Returns:
+        A `Layer` without parameters, from `(*batch, *spatial, channels)` to
+        `(*batch, *output_size, channels)`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.adaptive_avg_pool((None, 7)).apply({}, {}, jnp.ones((2, 30, 20, 3)))[0].shape
+        (2, 30, 7, 3)
+    """
+    return lift(lambda x: functional.adaptive_avg_pool(x, output_size))
+
+
+@constructor
+def global_max_pool(*, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Layer:
+    """The maximum of each channel over the spatial axes: `y = max(x, axis)`.
+
+    Args:
+        axis: the axis or axes to reduce; all but the first and the last if None.
+        keepdims: whether the reduced axes stay, with size 1.
+
+    Returns:
+        A `Layer` without parameters, from `(batch, *spatial, channels)` to `(batch, channels)`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.global_max_pool().apply({}, {}, jnp.arange(16.0).reshape(2, 2, 2, 2))[0]
+        Array([[ 6.,  7.],
+               [14., 15.]], dtype=float32)
+    """
+    return lift(lambda x: functional.global_max_pool(x, axis=axis, keepdims=keepdims))
+
+
+@constructor
+def global_avg_pool(*, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Layer:
+    """The mean of each channel over the spatial axes: `y = mean(x, axis)`.
+
+    Paper: Lin et al., Network In Network, https://arxiv.org/abs/1312.4400
+
+    Args:
+        axis: the axis or axes to reduce; all but the first and the last if None.
+        keepdims: whether the reduced axes stay, with size 1.
+
+    Returns:
+        A `Layer` without parameters, from `(batch, *spatial, channels)` to `(batch, channels)`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.global_avg_pool().apply({}, {}, jnp.arange(16.0).reshape(2, 2, 2, 2))[0]
+        Array([[ 3.,  4.],
+               [11., 12.]], dtype=float32)
+    """
+    return lift(lambda x: functional.global_avg_pool(x, axis=axis, keepdims=keepdims))

@@ -1,0 +1,269 @@
+"""Positions: what attention knows of them, and layers that add them to embeddings."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.nn.initializers import Initializer
+
+from jaxnn import functional, initializers
+from jaxnn._core.arrays import PyTree, check_count, check_key, check_range, floating
+from jaxnn._core.layer import Layer, abstract, constructor, param_dtype
+
+# What attention knows of positions
+
+
+def _no_rotation(x: jax.Array, positions: jax.Array) -> jax.Array:
+    return x
+
+
+def _no_bias(heads: int, query_positions: jax.Array, key_positions: jax.Array) -> jax.Array | None:
+    return None
+
+
+class Positions(NamedTuple):
+    """What `nn.attention` knows of positions: two functions.
+
+    `rotate(x, positions) -> x` changes queries and keys, shape `(..., time, heads, head_dim)`, by
+    their positions, integers of shape `(time,)`. `bias(heads, query_positions, key_positions)` is
+    added to the logits: shape `(heads, queries, keys)`, or None.
+
+    `nn.rotary()` and `nn.alibi()` make the usual ones.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> def nearby(heads, query_positions, key_positions):
+        ...     distances = query_positions[:, None] - key_positions[None, :]
+        ...     return -jnp.square(distances.astype(float))[None]
+        >>> layer = nn.attention(2, positions=nn.Positions(bias=nearby))
+        >>> params, state = layer.init(jax.random.key(0), jnp.zeros((1, 5, 8)))
+        >>> layer.apply(params, state, jnp.ones((1, 5, 8)))[0].shape
+        (1, 5, 8)
+    """
+
+    rotate: Callable[[jax.Array, jax.Array], jax.Array] = _no_rotation
+    bias: Callable[[int, jax.Array, jax.Array], jax.Array | None] = _no_bias
+
+    def __repr__(self) -> str:
+        """The call that made them."""
+        names = [getattr(f, "__qualname__", repr(f)) for f in self]
+        made_by_constructor = names[0].endswith(")")
+        return names[0] if made_by_constructor else f"Positions({', '.join(names)})"
+
+
+@constructor
+def rotary(*, base: float = 10000.0, fraction: float = 1.0, interleaved: bool = False) -> Positions:
+    """Rotary positions (RoPE) for `nn.attention`: queries and keys turn with their positions.
+
+    Paper: Su et al., RoFormer, https://arxiv.org/abs/2104.09864
+
+    Args:
+        base: of the geometric series of frequencies.
+        fraction: the part of the features of a head that is rotated, in (0, 1].
+        interleaved: False pairs feature `i` with `i + n` (GPT-NeoX, Llama), True feature `2 i` with
+            `2 i + 1` (the paper, GPT-J). Weights of one convention do not fit the other.
+
+    Returns:
+        `Positions`.
+
+    Raises:
+        ValueError: `base` is not positive or `fraction` is outside (0, 1]; in use, `fraction`
+            leaves an odd number of features to rotate.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> layer = nn.attention(2, causal=True, positions=nn.rotary(base=500000.0))
+        >>> layer
+        attention(2, causal=True, positions=rotary(base=500000.0))
+    """
+    tiny = float(jnp.finfo(jnp.float32).tiny)
+    check_range("rotary", "base", base, tiny)
+    check_range("rotary", "fraction", fraction, tiny, 1)
+
+    def rotate(x: jax.Array, positions: jax.Array) -> jax.Array:
+        return functional.rotary(
+            x, positions, base=base, fraction=fraction, interleaved=interleaved
+        )
+
+    def bias(heads: int, query_positions: jax.Array, key_positions: jax.Array) -> None:
+        return None
+
+    return Positions(rotate, bias)
+
+
+@constructor
+def alibi() -> Positions:
+    """Linear biases (ALiBi) for `nn.attention`: attention fades with the distance.
+
+    `bias = -slope * |query position - key position|`, with a slope for each head.
+
+    Paper: Press et al., Train Short, Test Long, https://arxiv.org/abs/2108.12409
+
+    Returns:
+        `Positions`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.alibi().bias(2, jnp.array([3]), jnp.arange(3))[:, 0]
+        Array([[-0.1875    , -0.125     , -0.0625    ],
+               [-0.01171875, -0.0078125 , -0.00390625]], dtype=float32)
+    """
+
+    def rotate(x: jax.Array, positions: jax.Array) -> jax.Array:
+        return x
+
+    def bias(heads: int, query_positions: jax.Array, key_positions: jax.Array) -> jax.Array:
+        slopes = functional.alibi_slopes(heads)
+        return functional.alibi_bias(slopes, query_positions, key_positions)[0]
+
+    return Positions(rotate, bias)
+
+
+# What is added to embeddings
+
+
+@constructor
+def sinusoidal_positions(*, base: float = 10000.0, cached: bool = False) -> Layer:
+    """Add the position of each element as waves: `y = x + sinusoidal(positions, features)`.
+
+    Paper: Vaswani et al., Attention Is All You Need, https://arxiv.org/abs/1706.03762
+
+    Args:
+        base: of the geometric series of frequencies.
+        cached: whether the layer decodes: it continues at the position where its last call ended.
+
+    Returns:
+        A `Layer` without parameters on `(..., time, features)`, with an even number of features.
+        With `cached=True` its state is `{"position"}`, the number of elements so far.
+
+    Raises:
+        ValueError: `base` is not positive, or `x` has another shape.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> layer = nn.sinusoidal_positions()
+        >>> y, _ = layer.apply({}, {}, jnp.zeros((3, 4)))
+        >>> print(jnp.array_str(y, precision=2))
+        [[ 0.    1.    0.    1.  ]
+         [ 0.84  0.54  0.01  1.  ]
+         [ 0.91 -0.42  0.02  1.  ]]
+    """
+    check_range("sinusoidal_positions", "base", base, float(jnp.finfo(jnp.float32).tiny))
+
+    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+        _check_sequence("sinusoidal_positions", abstract(x).shape)
+        return {}, _first_position(cached)
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        x = floating(x)
+        _check_sequence("sinusoidal_positions", x.shape)
+        start, state = _advance("sinusoidal_positions", state, x.shape[-2], cached)
+        positions = start + jnp.arange(x.shape[-2], dtype=jnp.int32)
+        table = functional.sinusoidal(positions.astype(param_dtype(x)), x.shape[-1], base=base)
+        return _add(x, table), state
+
+    return Layer(init, apply)
+
+
+@constructor
+def learned_positions(
+    max_length: int,
+    *,
+    embedding_init: Initializer = initializers.normal(0.02),  # noqa: B008
+    cached: bool = False,
+) -> Layer:
+    """Add a learned vector for each position: `y = x + embedding[positions]`.
+
+    Paper: Gehring et al., Convolutional Sequence to Sequence Learning,
+    https://arxiv.org/abs/1705.03122
+
+    Args:
+        max_length: the number of positions.
+        embedding_init: makes the embedding, shape `(max_length, features)`.
+        cached: whether the layer decodes: it continues at the position where its last call ended.
+            Past the last position it gives NaN.
+
+    Returns:
+        A `Layer` on `(..., time, features)` with params `{"embedding"}`. With `cached=True` its
+        state is `{"position"}`, the number of elements so far.
+
+    Raises:
+        TypeError: `max_length` is not an integer.
+        ValueError: `max_length` is less than 1, or `x` is longer, or has no axes of time and
+            features.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> layer = nn.learned_positions(512)
+        >>> params, state = layer.init(jax.random.key(0), jnp.zeros((1, 3, 8)))
+        >>> params["embedding"].shape, layer.apply(params, state, jnp.ones((2, 5, 8)))[0].shape
+        ((512, 8), (2, 5, 8))
+    """
+    check_count("learned_positions", "max_length", max_length)
+
+    def check_length(time: int) -> None:
+        if time > max_length:
+            raise ValueError(
+                f"learned_positions: x has {time} elements in time, expected at most max_length, "
+                f"{max_length}"
+            )
+
+    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+        check_key("learned_positions", key)
+        shape = abstract(x).shape
+        _check_sequence("learned_positions", shape)
+        check_length(shape[-2])
+        embedding = embedding_init(key, (max_length, shape[-1]), param_dtype(x))
+        return {"embedding": embedding}, _first_position(cached)
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        x = floating(x)
+        _check_sequence("learned_positions", x.shape)
+        time = x.shape[-2]
+        check_length(time)
+        start, state = _advance("learned_positions", state, time, cached)
+        rows = lax.dynamic_slice_in_dim(jnp.asarray(params["embedding"]), start, time)
+        if cached:  # the slice starts earlier rather than run over the end
+            rows = jnp.where(start + time <= max_length, rows, jnp.nan)
+        return _add(x, rows), state
+
+    return Layer(init, apply)
+
+
+def _check_sequence(layer: str, shape: tuple[int, ...]) -> None:
+    if len(shape) < 2:
+        raise ValueError(f"{layer}: x has shape {shape}, expected shape (..., time, features)")
+
+
+def _first_position(cached: bool) -> dict[str, jax.Array]:
+    return {"position": jnp.zeros((), jnp.int32)} if cached else {}
+
+
+def _advance(layer: str, state: PyTree, time: int, cached: bool) -> tuple[jax.Array | int, PyTree]:
+    """The position of the first of `time` elements, and the state after them."""
+    if not cached:
+        return 0, state
+    if "position" not in state:
+        raise ValueError(f"{layer}: state has {sorted(state)}, expected 'position' as made by init")
+    position = jnp.asarray(state["position"])
+    return position, {"position": position + time}
+
+
+def _add(x: jax.Array, table: jax.Array) -> jax.Array:
+    return x + table.astype(x.dtype).reshape((1,) * (x.ndim - 2) + table.shape)

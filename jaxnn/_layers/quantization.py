@@ -1,0 +1,116 @@
+"""Vector quantisation."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.nn.initializers import Initializer
+
+from jaxnn import functional, initializers
+from jaxnn._core.arrays import PyTree, check_count, check_key, check_range, floating
+from jaxnn._core.layer import Layer, abstract, constructor, param_dtype
+
+
+@constructor
+def vector_quantizer(
+    codes: int,
+    *,
+    decay: float = 0.99,
+    embedding_init: Initializer = initializers.variance_scaling(1.0, "fan_out", "uniform"),  # noqa: B008
+    axis_name: str | Sequence[str] | None = None,
+) -> Layer:
+    """Replace each vector by the nearest of a book of codes, as in a VQ-VAE.
+
+    The gradient passes straight through, as if `y = x`. The codes are not trained by gradients:
+    training moves each to the average, over batches with weights that fade by `decay`, of the
+    vectors that it was nearest to. What keeps those near their codes is a loss of its own, the
+    commitment `squared_error(x, stop_gradient(y))` of the layer's input and output; the indices
+    are `nn.functional.nearest_code(x, state["embedding"])`, with the state that was given to the
+    layer.
+
+    Paper: van den Oord et al., Neural Discrete Representation Learning (appendix A.1),
+    https://arxiv.org/abs/1711.00937
+
+    Args:
+        codes: how many.
+        decay: the weight of the past in each step, in [0, 1].
+        embedding_init: makes the codes, shape `(codes, features)`. The default is uniform of
+            variance `1 / features`.
+        axis_name: names of mapped axes (of `jax.vmap` or `jax.shard_map`) over which the batch is
+            spread; the codes then follow the whole batch.
+
+    Returns:
+        A `Layer` from `(..., features)` to the same shape, without params, and with state
+        `{"embedding": (codes, features), "count": (codes,)}`: the codes, and the averaged number
+        of vectors that each stands for. It begins at 1. A code that is nearest to none stays where
+        it is.
+
+    Raises:
+        TypeError: `codes` is not an integer.
+        ValueError: `codes` is less than 1; `decay` is outside [0, 1]; `x` has no feature axis; the
+            state is missing.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> layer = nn.vector_quantizer(2, decay=0.5)
+        >>> state = {"embedding": jnp.array([[0.0], [10.0]]), "count": jnp.ones(2)}
+        >>> y, state = layer.apply({}, state, jnp.array([[1.0], [12.0], [14.0]]), train=True)
+        >>> y.ravel(), state["embedding"].ravel().round(2)
+        (Array([ 0., 10., 10.], dtype=float32), Array([ 0.5, 12. ], dtype=float32))
+    """
+    codes = check_count("vector_quantizer", "codes", codes)
+    check_range("vector_quantizer", "decay", decay, 0, 1)
+
+    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+        check_key("vector_quantizer", key)
+        shape, dtype = abstract(x).shape, param_dtype(x)
+        if not shape:
+            raise ValueError("vector_quantizer: x is a scalar, expected shape (..., features)")
+        embedding = embedding_init(key, (codes, shape[-1]), dtype)
+        return {}, {"embedding": embedding, "count": jnp.ones(codes, dtype)}
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        if not {"embedding", "count"} <= state.keys():
+            raise ValueError(
+                f"vector_quantizer: state has {sorted(state)}, expected 'embedding' and 'count' as "
+                "made by init"
+            )
+        x = floating(x)
+        constant = lax.stop_gradient(x)
+        indices = functional.nearest_code(constant, state["embedding"])
+        nearest = jnp.asarray(state["embedding"])[indices].astype(x.dtype)
+        if train:
+            state = _follow(state, constant, indices, decay, axis_name)
+        return lax.stop_gradient(nearest) + (x - constant), state
+
+    return Layer(init, apply)
+
+
+def _follow(
+    state: dict[str, jax.Array],
+    x: jax.Array,
+    indices: jax.Array,
+    decay: float,
+    axis_name: str | Sequence[str] | None,
+) -> dict[str, jax.Array]:
+    """The codes after one batch, each the mean of its vectors with weights that fade."""
+    old, count = state["embedding"], state["count"]
+    # As a matrix product the sums are the same in each run; a scatter on a GPU adds in any order.
+    chosen = jax.nn.one_hot(indices.reshape(-1), len(old), dtype=old.dtype)
+    vectors = x.reshape(-1, x.shape[-1]).astype(old.dtype)
+    new = jnp.sum(chosen, axis=0)
+    total = jnp.matmul(chosen.T, vectors, precision=lax.Precision.HIGHEST)
+    if axis_name is not None:
+        new, total = lax.psum((new, total), axis_name)
+    count = decay * count + (1 - decay) * new
+    step = (1 - decay) * (total - new[:, None] * old)
+    # A code without vectors has the step 0, whatever its count.
+    return {"embedding": old + step / jnp.where(count > 0, count, 1)[:, None], "count": count}

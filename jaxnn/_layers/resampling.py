@@ -1,0 +1,84 @@
+"""Resampling: finer spatial axes by repetition, interpolation or from channels, and back."""
+
+from functools import partial
+
+from jaxnn import functional
+from jaxnn._core.layer import Layer, constructor, lift
+from jaxnn.functional._resampling import check_method
+from jaxnn.functional._spatial import PerAxis
+
+
+@constructor
+def upsample(scale: PerAxis, *, method: str = "nearest") -> Layer:
+    """`scale` times as many elements along each spatial axis.
+
+    Args:
+        scale: how many times as many, one number for each spatial axis, which so many axes before
+            the last are. A single number stands for all axes but the first and the last.
+        method: "nearest" or "linear"; "bilinear" and "trilinear" are other names of the latter.
+            Both have half-pixel centres, as torch with `align_corners=False`.
+
+    Returns:
+        A `Layer` without parameters, from `(*batch, *spatial, channels)` to
+        `(*batch, *(scale * spatial), channels)`.
+
+    Raises:
+        ValueError: `method` is unknown.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> x = jnp.array([[[0.0], [8.0]]])
+        >>> nn.upsample(2, method="linear").apply({}, {}, x)[0].ravel()
+        Array([0., 2., 6., 8.], dtype=float32)
+    """
+    check_method(method)
+    return lift(partial(functional.upsample, scale=scale, method=method))
+
+
+@constructor
+def pixel_shuffle(factor: PerAxis) -> Layer:
+    """Channels become pixels: `(h, w, c * r * r)` to `(h * r, w * r, c)`, for `factor` `r`.
+
+    After a convolution to `c * r * r` channels it makes upsampling that is learned. The order of
+    the channels is torch's.
+
+    Paper: Shi et al., Real-Time Single Image and Video Super-Resolution Using an Efficient
+    Sub-Pixel Convolutional Neural Network, https://arxiv.org/abs/1609.05158
+
+    Args:
+        factor: how many times as many pixels, one number for each spatial axis, which so many axes
+            before the last are. A single number stands for all axes but the first and the last.
+
+    Returns:
+        A `Layer` without parameters, from `(*batch, *spatial, channels)` to
+        `(*batch, *(factor * spatial), channels / product of the factors)`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.pixel_shuffle(2).apply({}, {}, jnp.arange(4.0).reshape(1, 1, 1, 4))[0][0, :, :, 0]
+        Array([[0., 1.],
+               [2., 3.]], dtype=float32)
+    """
+    return lift(partial(functional.pixel_shuffle, factor=factor))
+
+
+@constructor
+def pixel_unshuffle(factor: PerAxis) -> Layer:
+    """Pixels become channels, the inverse of `pixel_shuffle`: `(h * r, w * r, c)` to `(h, w, ...)`.
+
+    Fewer pixels, and nothing is lost. The order of the channels is torch's.
+
+    Args:
+        factor: how many times fewer pixels, one number for each spatial axis, which so many axes
+            before the last are. A single number stands for all axes but the first and the last.
+
+    Returns:
+        A `Layer` without parameters, from `(*batch, *spatial, channels)` to
+        `(*batch, *(spatial / factor), channels * product of the factors)`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.pixel_unshuffle(2).apply({}, {}, jnp.zeros((8, 32, 32, 3)))[0].shape
+        (8, 16, 16, 12)
+    """
+    return lift(partial(functional.pixel_unshuffle, factor=factor))

@@ -1,0 +1,236 @@
+"""Sequences token by token: models that decode, and sampling from them."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike, DTypeLike
+
+from jaxnn._core.arrays import PyTree, check_count, check_key, check_range, is_inexact
+from jaxnn._core.layer import Cell, Layer, as_layer, constructor
+
+
+@constructor
+def autoregressive(layer: Any, *, features: Sequence[int] = ()) -> Cell:
+    """A layer over sequences as a `Cell` that takes one step at a time.
+
+    The carry is the state of the layer: the keys and values that attention made with
+    `cache_length=` keeps, and the positions of what is made with `cached=True`. Parameters are
+    those of the layer, and of the same layer without a cache, as it was trained.
+
+    Args:
+        layer: a layer from `(batch, time, *features)` to `(batch, time, ...)`, whose only state is
+            what it keeps while it decodes.
+        features: the shape of one step's input for one sequence; `()` for integer tokens.
+
+    Returns:
+        A `Cell` for `nn.generate`, `nn.recurrent` or `jax.lax.scan`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> def model(**cache):
+        ...     return nn.serial(nn.embedding(10, 8), nn.attention(2, causal=True, **cache))
+        >>> x = jnp.array([[3, 1, 4]])
+        >>> params, state = model().init(jax.random.key(0), x)
+        >>> y, _ = model().apply(params, state, x)
+        >>> cell = nn.autoregressive(model(cache_length=3))
+        >>> carry = cell.initial_carry(params, (1,), jnp.float32)
+        >>> for t in range(3):
+        ...     carry, y_t = cell.step(params, carry, x[:, t])
+        >>> bool(jnp.allclose(y_t, y[:, -1], atol=1e-6))
+        True
+    """
+    layer = as_layer(layer, "autoregressive: layer")
+    features = tuple(features)
+
+    def one_step(x_t: PyTree) -> Any:
+        return jnp.expand_dims(x_t, jnp.ndim(x_t) - len(features))
+
+    def init(key: jax.Array, x_t: PyTree) -> PyTree:
+        return layer.init(key, jax.eval_shape(one_step, x_t))[0]
+
+    def initial_carry(params: PyTree, batch_shape: Sequence[int], dtype: DTypeLike) -> PyTree:
+        given = jnp.int32 if not features else dtype
+        x = jax.ShapeDtypeStruct((*batch_shape, 1, *features), given)
+        _, state = layer.init(jax.random.key(0), x)
+        return jax.tree.map(lambda s: s.astype(dtype) if is_inexact(s.dtype) else s, state)
+
+    def step(
+        params: PyTree,
+        carry: PyTree,
+        x_t: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        time = jnp.ndim(x_t) - len(features)
+        y, carry = layer.apply(params, carry, one_step(x_t), key=key, train=train)
+        return carry, jax.lax.index_in_dim(y, 0, time, keepdims=False)
+
+    return Cell(init, initial_carry, step)
+
+
+def generate(
+    cell: Cell,
+    params: PyTree,
+    prompt: ArrayLike,
+    *,
+    length: int,
+    key: jax.Array | None = None,
+    temperature: ArrayLike = 1.0,
+    top_k: ArrayLike | None = None,
+    top_p: ArrayLike | None = None,
+    end_token: int | None = None,
+) -> jax.Array:
+    """Continue sequences of tokens, each token drawn given all before it.
+
+    `p(token) = softmax(logits / temperature)`, restricted to the `top_k` likeliest tokens and then
+    to the likeliest that together have probability `top_p`, and normalised again. The whole loop,
+    prompt included, is one compiled program; calls with the same cell, shapes and `length` share it
+    whatever the temperature, `top_k` and `top_p`.
+
+    Paper: Holtzman et al., The Curious Case of Neural Text Degeneration (top-p),
+    https://arxiv.org/abs/1904.09751
+
+    Args:
+        cell: from integer tokens `(batch,)` to logits `(batch, vocabulary)`: an
+            `nn.autoregressive` layer, or recurrent cells with an embedding below and a dense layer
+            on top.
+        params: its parameters.
+        prompt: integers, shape `(batch, time)` or `(time,)`, at least one token.
+        length: the number of tokens to draw.
+        key: a typed PRNG key. Without one the likeliest token is taken each time (greedy).
+        temperature: divides the logits, at least 0; 0 is greedy as well.
+        top_k: how many tokens to choose among (and those equally likely as the last); None for all.
+        top_p: the probability, in (0, 1], that the tokens to choose among have; None for all.
+        end_token: after this token a sequence goes on with nothing but it.
+
+    Returns:
+        The new tokens, int32, shape `(batch, length)` or `(length,)`.
+
+    Raises:
+        TypeError: `cell` is not a `Cell`; `prompt` is not of integers; `key` is not a typed key.
+        ValueError: `prompt` is empty or of another rank; `length`, `temperature`, `top_k` or
+            `top_p` is out of range.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> count_up = nn.Cell(
+        ...     init=lambda key, x_t: {},
+        ...     initial_carry=lambda params, batch_shape, dtype: (),
+        ...     step=lambda params, carry, x_t, *, key=None, train=False: (
+        ...         carry, jax.nn.one_hot(x_t + 1, 10)))
+        >>> nn.generate(count_up, {}, jnp.array([1, 2, 3]), length=4)
+        Array([4, 5, 6, 7], dtype=int32)
+        >>> nn.generate(count_up, {}, jnp.array([3]), length=3, key=jax.random.key(0), top_k=1)
+        Array([4, 5, 6], dtype=int32)
+    """
+    if isinstance(cell, Layer) or not isinstance(cell, Cell):
+        raise TypeError(f"generate: cell is {cell!r}, expected a Cell (as nn.autoregressive makes)")
+    prompt = jnp.asarray(prompt)
+    if not jnp.issubdtype(prompt.dtype, jnp.integer):
+        raise TypeError(f"generate: prompt has dtype {prompt.dtype}, expected integers")
+    if prompt.ndim not in (1, 2) or prompt.shape[-1] == 0:
+        raise ValueError(
+            f"generate: prompt has shape {prompt.shape}, expected (batch, time) or (time,), with "
+            "at least one token"
+        )
+    check_count("generate", "length", length)
+    check_range("generate", "temperature", temperature, 0)
+    if top_k is not None:
+        if not jnp.issubdtype(jnp.result_type(top_k), jnp.integer):
+            raise TypeError(f"generate: top_k is {top_k!r}, expected an integer")
+        check_range("generate", "top_k", top_k, 1)
+    if top_p is not None:
+        check_range("generate", "top_p", top_p, float(np.finfo(np.float32).tiny), 1)
+    if key is not None:
+        check_key("generate", key)
+
+    def traced(value: ArrayLike | None, dtype: DTypeLike) -> jax.Array | None:
+        return None if value is None else jnp.asarray(value).astype(dtype)
+
+    tokens: jax.Array = _generate(
+        cell,
+        length,
+        params,
+        jnp.atleast_2d(prompt).astype(jnp.int32),
+        key,
+        jnp.asarray(temperature).astype(jnp.float32),
+        traced(top_k, jnp.int32),
+        traced(top_p, jnp.float32),
+        traced(end_token, jnp.int32),
+    )
+    return tokens.reshape(*prompt.shape[:-1], length)
+
+
+@functools.partial(jax.jit, static_argnames=("cell", "length"))
+def _generate(
+    cell: Cell,
+    length: int,
+    params: PyTree,
+    prompt: jax.Array,
+    key: jax.Array | None,
+    temperature: jax.Array,
+    top_k: jax.Array | None,
+    top_p: jax.Array | None,
+    end_token: jax.Array | None,
+) -> jax.Array:
+    batch = prompt.shape[:1]
+    floats = [leaf.dtype for leaf in jax.tree.leaves(params) if is_inexact(leaf.dtype)]
+    carry = cell.initial_carry(params, batch, floats[0] if floats else jnp.result_type(float))
+
+    def read(carry: PyTree, token: jax.Array) -> tuple[PyTree, None]:
+        return cell.step(params, carry, token)[0], None
+
+    def write(
+        carry: tuple[PyTree, jax.Array, jax.Array], step: jax.Array
+    ) -> tuple[tuple[PyTree, jax.Array, jax.Array], jax.Array]:
+        cell_carry, token, ended = carry
+        cell_carry, logits = cell.step(params, cell_carry, token)
+        step_key = None if key is None else jax.random.fold_in(key, step)
+        token = _sample(step_key, logits, temperature, top_k, top_p)
+        if end_token is not None:
+            token = jnp.where(ended, end_token, token)
+            ended = token == end_token
+        return (cell_carry, token, ended), token
+
+    carry, _ = jax.lax.scan(read, carry, prompt[:, :-1].T)
+    start = carry, prompt[:, -1], jnp.zeros(batch, bool)
+    _, tokens = jax.lax.scan(write, start, jnp.arange(length))
+    return tokens.T
+
+
+def _sample(
+    key: jax.Array | None,
+    logits: jax.Array,
+    temperature: jax.Array,
+    top_k: jax.Array | None,
+    top_p: jax.Array | None,
+) -> jax.Array:
+    """One token for each row of logits."""
+    logits = logits.astype(jnp.float32)
+    likeliest = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    if key is None:
+        return likeliest
+    scaled = logits / jnp.where(temperature == 0, 1, temperature)
+    if top_k is not None or top_p is not None:
+        scaled = jnp.where(scaled >= _least_kept(scaled, top_k, top_p), scaled, -jnp.inf)
+    drawn = jax.random.categorical(key, scaled, axis=-1).astype(jnp.int32)
+    return jnp.where(temperature == 0, likeliest, drawn)
+
+
+def _least_kept(logits: jax.Array, top_k: jax.Array | None, top_p: jax.Array | None) -> jax.Array:
+    """The least logit, in each row, of a token that may be drawn."""
+    ordered = jnp.flip(jnp.sort(logits, axis=-1), axis=-1)
+    rank = jnp.broadcast_to(jnp.arange(logits.shape[-1]), ordered.shape)
+    kept = rank >= 0
+    if top_k is not None:
+        kept &= rank < top_k.astype(rank.dtype)
+    if top_p is not None:
+        probabilities = jax.nn.softmax(jnp.where(kept, ordered, -jnp.inf), axis=-1)
+        before = jnp.cumsum(probabilities, axis=-1) - probabilities
+        kept &= (before < top_p) | (rank == 0)
+    return jnp.min(jnp.where(kept, ordered, jnp.inf), axis=-1, keepdims=True)

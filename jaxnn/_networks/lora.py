@@ -1,0 +1,123 @@
+"""Low-rank adaptation."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import Initializer
+
+from jaxnn import functional, initializers
+from jaxnn._core.arrays import PyTree, Scalar, accumulator_dtype, check_count, hyperparameter
+from jaxnn._core.children import apply_child, child_params, init_child, with_state, wrap
+from jaxnn._core.layer import Layer, as_layer, child_key, constructor
+
+
+@constructor
+def lora(
+    layer: Any,
+    rank: int,
+    *,
+    scale: Scalar = 1.0,
+    kernel_init: Initializer = initializers.he_uniform(),  # noqa: B008
+) -> Layer:
+    """A dense layer and a correction of low rank: `y = layer(x) + scale * x @ down @ up`.
+
+    `up` begins at zero, so the layer begins as it was. To train the correction alone, take the
+    gradient in `params["down"]` and `params["up"]` only, or give the others to an optimizer that
+    leaves them, chosen by their path. `nn.merge_lora` adds the correction to the kernel.
+
+    Paper: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models,
+    https://arxiv.org/abs/2106.09685
+
+    Args:
+        layer: a layer whose params have a `"kernel"` of shape `(in, out)`, as `nn.dense`.
+        rank: the rank of the correction.
+        scale: what it is multiplied by (the paper's `alpha / rank`).
+        kernel_init: makes `down`, shape `(in, rank)`; `up`, shape `(rank, out)`, is zeros.
+
+    Returns:
+        A `Layer` with params `{"layer": ..., "down": {"kernel"}, "up": {"kernel"}}`.
+
+    Raises:
+        TypeError: `rank` is not an integer.
+        ValueError: `rank` is less than 1, or `layer` has no kernel of two axes.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> dense = nn.dense(8)
+        >>> pretrained, _ = dense.init(jax.random.key(0), jnp.zeros((1, 4)))
+        >>> adapted = nn.lora(dense, rank=2)
+        >>> params, state = adapted.init(jax.random.key(1), jnp.zeros((1, 4)))
+        >>> params = params | {"layer": pretrained}
+        >>> x = jnp.ones((3, 4))
+        >>> bool((adapted.apply(params, state, x)[0] == dense.apply(pretrained, {}, x)[0]).all())
+        True
+        >>> jax.tree.map(jnp.shape, nn.merge_lora(params))
+        {'bias': (8,), 'kernel': (4, 8)}
+    """
+    layer = as_layer(layer, "lora: layer")
+    check_count("lora", "rank", rank)
+
+    def init(key: jax.Array, x: PyTree, **extra: Any) -> tuple[PyTree, PyTree]:
+        params, state = init_child(layer, "layer", key, x, **extra)
+        kernel = params.get("kernel") if isinstance(params, Mapping) else None
+        if kernel is None or kernel.ndim != 2:
+            shape = "no kernel" if kernel is None else f"a kernel of shape {kernel.shape}"
+            raise ValueError(f"lora: {layer!r} has {shape}, expected one of shape (in, out)")
+        inputs, outputs = kernel.shape
+        down = kernel_init(child_key(key, "down"), (inputs, rank), kernel.dtype)
+        up = jnp.zeros((rank, outputs), kernel.dtype)
+        correction = {"down": {"kernel": down}, "up": {"kernel": up}}
+        return {"layer": params} | correction, with_state("layer", state)
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        **extra: Any,
+    ) -> tuple[PyTree, PyTree]:
+        by_name = child_params("lora", params, ("layer", "down", "up"))
+        y, new_state = apply_child(layer, "layer", by_name["layer"], state, x, key, train, **extra)
+        low = functional.linear(x, by_name["down"]["kernel"])
+        correction = functional.linear(low, by_name["up"]["kernel"])
+        y = y + (correction * hyperparameter(scale, correction.dtype)).astype(y.dtype)
+        return y, with_state("layer", new_state)
+
+    return wrap(layer, apply, init)
+
+
+def merge_lora(params: PyTree, *, scale: Scalar = 1.0) -> PyTree:
+    """Add every low-rank correction to its kernel: `kernel + scale * down @ up`.
+
+    Args:
+        params: the parameters of a model, with or without `nn.lora` in it, at any depth and also
+            in a `stack` or an `ensemble`.
+        scale: the `scale` that those layers were made with.
+
+    Returns:
+        The parameters of the same model without `nn.lora`, which computes the same to rounding.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> params = ({"layer": {"kernel": jnp.eye(2)},
+        ...            "down": {"kernel": jnp.ones((2, 1))}, "up": {"kernel": jnp.ones((1, 2))}},)
+        >>> nn.merge_lora(params)[0]["kernel"]
+        Array([[2., 1.],
+               [1., 2.]], dtype=float32)
+    """
+    if isinstance(params, Mapping):
+        if params.keys() == {"layer", "down", "up"}:
+            down, up = params["down"]["kernel"], params["up"]["kernel"]
+            kernel = params["layer"]["kernel"]
+            wide = accumulator_dtype(kernel.dtype)
+            correction = jnp.matmul(down.astype(wide), up.astype(wide))
+            merged = kernel.astype(wide) + correction * hyperparameter(scale, wide)
+            return {**params["layer"], "kernel": merged.astype(kernel.dtype)}
+        return {name: merge_lora(child, scale=scale) for name, child in params.items()}
+    if isinstance(params, tuple):
+        return tuple(merge_lora(child, scale=scale) for child in params)
+    return params

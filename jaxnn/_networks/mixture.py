@@ -1,0 +1,132 @@
+"""Mixtures of experts."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import Initializer
+
+from jaxnn import functional, initializers
+from jaxnn._combinators.copies import copy_keys, init_copies
+from jaxnn._core.arrays import PyTree, check_count, check_key, check_range, floating, widen
+from jaxnn._core.children import child_params
+from jaxnn._core.layer import (
+    Layer,
+    abstract,
+    as_layer,
+    child_key,
+    child_scope,
+    constructor,
+    param_dtype,
+)
+
+
+@constructor
+def mixture_of_experts(
+    expert: Any,
+    experts: int,
+    *,
+    top_k: int = 2,
+    capacity_factor: float | None = None,
+    router_init: Initializer = initializers.lecun_normal(),  # noqa: B008
+) -> Layer:
+    """Many copies of a layer, of which each token goes through the `top_k` that a router chooses.
+
+    `y = sum_e g_e f_e(x)` over the chosen experts, with `p = softmax(x @ router)` and `g` as
+    `nn.functional.mixture_of_experts` has it. A token whose experts are all full gets zeros, and
+    lives on where the mixture is inside an `nn.residual`.
+
+    Training leaves `nn.functional.expert_balance` in the state, as `"balance_loss"`: add it, times
+    0.01 or so, to the loss, from the state that `apply` returns.
+
+    Papers: Shazeer et al., Outrageously Large Neural Networks, https://arxiv.org/abs/1701.06538;
+    Fedus et al., Switch Transformers, https://arxiv.org/abs/2101.03961
+
+    Args:
+        expert: a layer over `(tokens, features)` without state, as `nn.feed_forward(hidden)`.
+        experts: how many copies of it.
+        top_k: how many of them a token is given to.
+        capacity_factor: an expert takes this many times the tokens that it would get if all got
+            the same, `ceil(capacity_factor * top_k * tokens / experts)`, and drops the rest; None
+            drops none, at the cost of room for all tokens at each expert.
+        router_init: makes the router's kernel, shape `(features, experts)`.
+
+    Returns:
+        A `Layer` over `(..., features)`, with params `{"router": {"kernel"}, "experts": ...}`, the
+        leaves of `experts` with a leading axis, and state `{"balance_loss"}`. The router computes
+        in float32 or wider.
+
+    Raises:
+        TypeError: `experts` or `top_k` is not an integer.
+        ValueError: `experts` is less than 1, `top_k` not between 1 and `experts`, or
+            `capacity_factor` negative; `expert` has state.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> expert = nn.serial(nn.dense(16), nn.relu, nn.dense(8))
+        >>> layer = nn.mixture_of_experts(expert, 4, capacity_factor=1.25)
+        >>> x = jax.random.normal(jax.random.key(0), (2, 32, 8))
+        >>> params, state = layer.init(jax.random.key(1), x)
+        >>> params["experts"][0]["kernel"].shape
+        (4, 8, 16)
+        >>> def loss(params):
+        ...     y, new_state = layer.apply(params, state, x, train=True)
+        ...     return jnp.mean(y**2) + 0.01 * new_state["balance_loss"]
+        >>> jax.tree.map(jnp.shape, jax.grad(loss)(params)["router"])
+        {'kernel': (8, 4)}
+    """
+    expert = as_layer(expert, "mixture_of_experts: expert")
+    check_count("mixture_of_experts", "experts", experts)
+    if check_count("mixture_of_experts", "top_k", top_k) > experts:
+        raise ValueError(f"mixture_of_experts: top_k is {top_k}, expected at most {experts}")
+    if capacity_factor is not None:
+        check_range("mixture_of_experts", "capacity_factor", capacity_factor, 0)
+
+    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+        check_key("mixture_of_experts", key)
+        x, dtype = abstract(x), param_dtype(x)
+        features = x.shape[-1]
+        token = jax.ShapeDtypeStruct((1, features), x.dtype)
+        with child_scope("experts"):
+            params, state = init_copies(
+                "mixture_of_experts", expert, experts, child_key(key, "experts"), token, {}
+            )
+        if jax.tree.leaves(state):
+            raise ValueError(f"mixture_of_experts: {expert!r} has state, expected a layer without")
+        router = {"kernel": router_init(child_key(key, "router"), (features, experts), dtype)}
+        return {"router": router, "experts": params}, {"balance_loss": jnp.zeros((), dtype)}
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        by_name = child_params("mixture_of_experts", params, ("router", "experts"))
+        x = floating(x)
+        tokens = x.reshape(-1, x.shape[-1])
+        with child_scope("router"):
+            logits = functional.linear(widen(tokens), by_name["router"]["kernel"])
+        own_key = None if key is None else child_key(key, "experts")
+        keys = copy_keys("mixture_of_experts", own_key, experts)
+
+        def one(params: PyTree, x: jax.Array, key: Any) -> PyTree:
+            return expert.apply(params, {}, x, key=key, train=train)[0]
+
+        def run(slots: jax.Array) -> jax.Array:
+            with child_scope("experts"):
+                return jnp.asarray(jax.vmap(one)(by_name["experts"], slots, keys))
+
+        capacity = None
+        if capacity_factor is not None:
+            capacity = max(1, math.ceil(capacity_factor * top_k * len(tokens) / experts))
+        y = functional.mixture_of_experts(tokens, logits, run, top_k=top_k, capacity=capacity)
+        if train:
+            balance = functional.expert_balance(logits, top_k=top_k)
+            state = {"balance_loss": balance.astype(state["balance_loss"].dtype)}
+        return y.reshape(*x.shape[:-1], y.shape[-1]), state
+
+    return Layer(init, apply)

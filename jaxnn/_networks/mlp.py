@@ -1,0 +1,139 @@
+"""Networks made of layers, ready to use."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.typing import ArrayLike
+
+from jaxnn._activations import gelu, relu
+from jaxnn._combinators.chains import serial
+from jaxnn._core.arrays import PyTree, check_count, concrete
+from jaxnn._core.layer import Layer, abstract, constructor
+from jaxnn._layers.dense import dense as dense_layer
+from jaxnn._layers.dropout import dropout
+
+
+@constructor
+def mlp(
+    features: Sequence[int],
+    *,
+    activation: Any = relu,
+    activate_final: bool = False,
+    dropout_rate: ArrayLike = 0.0,
+    use_bias: bool = True,
+) -> Layer:
+    """A multilayer perceptron: `dense`, activation and dropout in turn.
+
+    The last `dense` has neither activation nor dropout after it, unless `activate_final`.
+
+    Args:
+        features: the number of outputs of each dense layer.
+        activation: a function of arrays, or a layer, which is then initialised for each place.
+        activate_final: whether activation and dropout follow the last dense layer too.
+        dropout_rate: the probability of dropping an element; 0 leaves dropout out.
+        use_bias: whether the dense layers have a bias.
+
+    Returns:
+        A `Layer` from `(..., in)` to `(..., features[-1])` with params
+        `{"dense_0", "activation_0", "dropout_0", "dense_1", ...}`.
+
+    Raises:
+        TypeError: `features` are not integers.
+        ValueError: `features` is empty or has a number less than 1; `dropout_rate` is outside
+            [0, 1].
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> model = nn.mlp([64, 64, 10], activation=nn.tanh)
+        >>> params, state = model.init(jax.random.key(0), jnp.zeros((1, 784)))
+        >>> params["dense_2"]["kernel"].shape
+        (64, 10)
+        >>> model.apply(params, state, jnp.ones((8, 784)))[0].shape
+        (8, 10)
+    """
+    if not features:
+        raise ValueError("mlp: features is empty, expected a number for each dense layer")
+    children: dict[str, Any] = {}
+    for i, size in enumerate(features):
+        check_count("mlp", "features", size)
+        children[f"dense_{i}"] = dense_layer(size, use_bias=use_bias)
+        if activate_final or i < len(features) - 1:
+            children[f"activation_{i}"] = activation
+            children |= _dropout(f"dropout_{i}", dropout_rate)
+    return serial(**children)
+
+
+@constructor
+def feed_forward(
+    hidden: int,
+    activation: Any = gelu,
+    *,
+    dropout_rate: ArrayLike = 0.0,
+    use_bias: bool = True,
+    dense: Callable[..., Layer] = dense_layer,
+) -> Layer:
+    """The network of a transformer's block: `y = dense(dropout(activation(dense(x))))`.
+
+    The first dense layer has `hidden` outputs, the second as many as `x` has features. A gated
+    activation such as `nn.swiglu` halves the features, so the second then has `hidden / 2` inputs.
+
+    Papers: Vaswani et al., Attention Is All You Need, https://arxiv.org/abs/1706.03762; Shazeer,
+    GLU Variants Improve Transformer, https://arxiv.org/abs/2002.05202
+
+    Args:
+        hidden: the number of outputs of the first dense layer.
+        activation: a function of arrays, or a layer.
+        dropout_rate: the probability of dropping an element; 0 leaves dropout out.
+        use_bias: whether the dense layers have a bias.
+        dense: makes both dense layers, called as `dense(features, use_bias=use_bias)`.
+
+    Returns:
+        A `Layer` from `(..., features)` to `(..., features)` with params
+        `{"hidden", "activation", "dropout", "out"}`.
+
+    Raises:
+        TypeError: `hidden` is not an integer.
+        ValueError: `hidden` is less than 1; `dropout_rate` is outside [0, 1]; `x` has no feature
+            axis.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> block = nn.residual(nn.serial(nn.rms_norm(), nn.feed_forward(32, nn.swiglu)))
+        >>> params, state = block.init(jax.random.key(0), jnp.zeros((1, 8)))
+        >>> jax.tree.map(jnp.shape, params["layer"][1]["out"])
+        {'bias': (8,), 'kernel': (16, 8)}
+    """
+    check_count("feed_forward", "hidden", hidden)
+    first = {
+        "hidden": dense(hidden, use_bias=use_bias),
+        "activation": activation,
+        **_dropout("dropout", dropout_rate),
+    }
+
+    def network(x: PyTree) -> Layer:
+        shape = abstract(x).shape
+        if not shape:
+            raise ValueError("feed_forward: x is a scalar, expected shape (..., features)")
+        return serial(**first, out=dense(shape[-1], use_bias=use_bias))
+
+    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+        return network(x).init(key, x)
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        return network(x).apply(params, state, x, key=key, train=train)
+
+    return Layer(init, apply)
+
+
+def _dropout(name: str, rate: ArrayLike) -> dict[str, Layer]:
+    """Dropout by its name; nothing for a rate that is known to be 0."""
+    known = concrete(rate)
+    return {} if known is not None and not known.any() else {name: dropout(rate)}

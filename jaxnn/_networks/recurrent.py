@@ -1,0 +1,463 @@
+"""Cells one on top of another, and cells run over sequences."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike, DTypeLike
+
+from jaxnn._core.arrays import PyTree, check_key, check_range, check_shape, is_inexact, promoted
+from jaxnn._core.children import apply_child, child_params, init_side_by_side
+from jaxnn._core.layer import (
+    Cell,
+    Layer,
+    abstract,
+    as_layer,
+    child_key,
+    child_scope,
+    constructor,
+    refuse_constructor,
+)
+from jaxnn._core.paths import leaf_paths, same_structure
+from jaxnn.functional._scans import padded, parts_of, scan_in_parts, where, zeros_like
+
+
+@constructor
+def stacked_cell(*cells: Any, **named: Any) -> Cell:
+    """Cells one on top of another: each takes the output of the one below.
+
+    A layer without state, or a plain function of arrays, is a cell that carries nothing, so that
+    a whole model can be one: `nn.stacked_cell(nn.embedding(65, 32), nn.lstm_cell(128),
+    nn.dropout(0.1), nn.lstm_cell(128), nn.dense(65))`.
+
+    Args:
+        *cells: cells, layers or plain functions of arrays; `params` is then a tuple with an entry
+            each.
+        **named: the same by name, in the order given; `params` is then a dict.
+
+    Returns:
+        A `Cell`. Its carry is a dict with an entry, by name or position as a string, for each child
+        that is a cell. Its `init` takes the input of one step of one sequence, without batch axes.
+
+    Raises:
+        TypeError: an argument is neither a cell nor a layer nor a function, or some are named and
+            others not.
+        ValueError: in `init`, a layer has state.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> cell = nn.stacked_cell(lower=nn.gru_cell(16), upper=nn.lstm_cell(8), out=nn.dense(2))
+        >>> params = cell.init(jax.random.key(0), jnp.zeros(3))
+        >>> carry = cell.initial_carry(params, (5,), jnp.float32)
+        >>> jax.tree.map(jnp.shape, carry)
+        {'lower': (5, 16), 'upper': ((5, 8), (5, 8))}
+        >>> carry, y = cell.step(params, carry, jnp.ones((5, 3)))
+        >>> y.shape
+        (5, 2)
+    """
+    if cells and named:
+        raise TypeError(
+            f"stacked_cell: got {len(cells)} positional and {len(named)} named cells "
+            f"({', '.join(named)}), expected all of one kind"
+        )
+    by_name = named or {str(i): cell for i, cell in enumerate(cells)}
+    children: dict[str, Any] = {
+        name: _as_cell(cell, f"stacked_cell: '{name}'") for name, cell in by_name.items()
+    }
+    carrying = [name for name, cell in by_name.items() if isinstance(cell, Cell)]
+
+    def init(key: jax.Array, x_t: PyTree) -> PyTree:
+        check_key("stacked_cell", key)
+        x_t = abstract(x_t)
+        params: dict[str, PyTree] = {}
+        for name, cell in children.items():
+            with child_scope(name):
+                params[name] = cell.init(child_key(key, name), x_t)
+                x_t = jax.eval_shape(_first_output(cell), params[name], x_t)
+        return params if named else tuple(params.values())
+
+    def initial_carry(params: PyTree, batch_shape: Sequence[int], dtype: DTypeLike) -> PyTree:
+        of_child = child_params("stacked_cell", params, children)
+        return {
+            name: children[name].initial_carry(of_child[name], batch_shape, dtype)
+            for name in carrying
+        }
+
+    def step(
+        params: PyTree,
+        carry: PyTree,
+        x_t: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        of_child = child_params("stacked_cell", params, children)
+        new_carry = {}
+        for name, cell in children.items():
+            with child_scope(name):
+                own_key = None if key is None else child_key(key, name)
+                own_carry, x_t = cell.step(
+                    of_child[name], carry.get(name, ()), x_t, key=own_key, train=train
+                )
+            if name in carrying:
+                new_carry[name] = own_carry
+        return new_carry, x_t
+
+    return Cell(init, initial_carry, step)
+
+
+def _as_cell(value: Any, where: str) -> Cell:
+    """`value` if it is a cell; a layer or function as a cell that carries nothing."""
+    if isinstance(value, Cell):
+        return value
+    layer = as_layer(value, where)
+
+    def init(key: jax.Array, x_t: PyTree) -> PyTree:
+        params, state = layer.init(key, x_t)
+        if jax.tree.leaves(state):
+            names = ", ".join(repr(path) for path in leaf_paths(state))
+            raise ValueError(
+                f"{where} is {layer!r}, which has state ({names}), expected a layer without"
+            )
+        return params
+
+    def step(
+        params: PyTree,
+        carry: PyTree,
+        x_t: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        return carry, layer.apply(params, {}, x_t, key=key, train=train)[0]
+
+    return Cell(init, lambda params, batch_shape, dtype: (), step)
+
+
+def _first_output(cell: Cell) -> Callable[[PyTree, PyTree], PyTree]:
+    """The output of a cell's first step on one sequence."""
+
+    def output(params: PyTree, x_t: PyTree) -> PyTree:
+        carry = cell.initial_carry(params, (), _floating_dtype(x_t))
+        return cell.step(params, carry, x_t)[1]
+
+    return output
+
+
+def _floating_dtype(x: PyTree) -> jnp.dtype:
+    """The widest floating dtype in `x`; the default float if there is none."""
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(abstract(x)) if is_inexact(leaf.dtype)]
+    return functools.reduce(promoted, dtypes) if dtypes else jnp.result_type(float)
+
+
+@constructor
+def recurrent(
+    cell: Cell,
+    *,
+    reverse: bool = False,
+    last: bool = False,
+    return_carry: bool = False,
+    time_axis: int = 1,
+) -> Layer:
+    """A cell run over sequences: `carry, y[:, t] = cell.step(params, carry, x[:, t])` for each t.
+
+    `apply` takes two more keywords:
+
+    - `lengths`: integers of shape `(batch,)`, the number of steps that are valid in each sequence,
+      from 0 to all. The others are padding, whatever is in them: they give zeros, have gradient 0
+      and leave the carry as it is. With `reverse` a sequence begins at its last valid step.
+    - `initial_carry`: where to begin, as returned by an earlier call or `cell.initial_carry`.
+
+    Args:
+        cell: a `Cell`, for instance `nn.lstm_cell(128)` or `nn.stacked_cell(...)`. One that is
+            random gets a new key for each step, which depends on the step's position only.
+        reverse: whether to go from the last step to the first; the output of step t is at t still.
+        last: whether to return the output of the last step alone (at `lengths - 1`; with `reverse`,
+            at 0), without the time axis, in place of all.
+        return_carry: whether to return `(y, carry)`, with the carry after the last step.
+        time_axis: the axis of time; those before are the batch's. 0 for a single sequence.
+
+    Returns:
+        A `Layer` from `(batch, time, ...)`, or a pytree of such arrays, to `(batch, time, ...)`,
+        the rest being what the cell takes and gives: features, or nothing for integer tokens.
+        `params` are those of the cell.
+
+    Raises:
+        TypeError: `cell` is not a `Cell`; `lengths` are not integers.
+        ValueError: the shape of `x`, `lengths` or `initial_carry` does not fit; a length is known
+            and out of range.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> layer = nn.recurrent(nn.lstm_cell(4))
+        >>> x = jnp.ones((2, 5, 3))
+        >>> params, state = layer.init(jax.random.key(0), x)
+        >>> y, _ = layer.apply(params, state, x, lengths=jnp.array([5, 2]))
+        >>> y.shape, (y != 0).any(axis=-1).astype(int)
+        ((2, 5, 4), Array([[1, 1, 1, 1, 1],
+               [1, 1, 0, 0, 0]], dtype=int32))
+
+        In a model, `nn.compose` passes the lengths on:
+
+        >>> def forward(f, x, *, lengths=None):
+        ...     return f.out(f.rnn(x, lengths=lengths))
+        >>> classifier = nn.compose(forward, rnn=nn.recurrent(nn.gru_cell(8), last=True),
+        ...                         out=nn.dense(10))
+        >>> params, state = classifier.init(jax.random.key(0), x)
+        >>> classifier.apply(params, state, x, lengths=jnp.array([5, 2]))[0].shape
+        (2, 10)
+    """
+    _check_cell("recurrent", cell)
+    if time_axis < 0:
+        raise ValueError(f"recurrent: time_axis is {time_axis}, expected at least 0")
+
+    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+        check_key("recurrent", key)
+        x = abstract(x)
+        _batch_shape_and_time(x, time_axis)
+
+        def one_step(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(leaf.shape[time_axis + 1 :], leaf.dtype)
+
+        return cell.init(key, jax.tree.map(one_step, x)), {}
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        lengths: ArrayLike | None = None,
+        initial_carry: PyTree = None,
+    ) -> tuple[PyTree, PyTree]:
+        x = jax.tree.map(jnp.asarray, x)
+        batch_shape, time = _batch_shape_and_time(x, time_axis)
+        carry = _first_carry(cell, params, batch_shape, _floating_dtype(x), initial_carry)
+        if lengths is not None:
+            lengths = _checked_lengths(lengths, batch_shape, time, carry)
+        if key is not None:
+            check_key("recurrent", key)
+        xs = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, time_axis, 0), x)
+        carry, ys = _scan(cell, params, carry, xs, lengths, key, train, reverse)
+        if last:
+            y = _last(ys, lengths, time, reverse)
+        else:
+            y = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, time_axis), ys)
+        return ((y, carry) if return_carry else y), state
+
+    return Layer(init, apply)
+
+
+@constructor
+def bidirectional(
+    forward: Cell,
+    backward: Cell | None = None,
+    *,
+    merge: str | Callable[[Any, Any], Any] = "concatenate",
+    last: bool = False,
+    return_carry: bool = False,
+    time_axis: int = 1,
+) -> Layer:
+    """Two cells over sequences, one from the first step to the last, one back again.
+
+    `y = merge(recurrent(forward)(x), recurrent(backward, reverse=True)(x))`. `apply` takes the
+    keywords of `nn.recurrent`: `lengths`, which both respect, and `initial_carry`, a dict with the
+    entries "forward" and "backward".
+
+    Paper: Schuster and Paliwal, Bidirectional Recurrent Neural Networks,
+    https://doi.org/10.1109/78.650093
+
+    Args:
+        forward: a `Cell`.
+        backward: a `Cell`; None for one like `forward`, with parameters of its own.
+        merge: "concatenate" (along the last axis), "sum", or a function of the two outputs.
+        last: whether to return what `merge` gives for the output of the last step of each
+            direction; for the second this is at the first position.
+        return_carry: whether to return `(y, {"forward": carry, "backward": carry})`.
+        time_axis: the axis of time; those before are the batch's.
+
+    Returns:
+        A `Layer` from `(batch, time, in)` to `(batch, time, 2 * features)` (or whatever `merge`
+        makes), with params `{"forward": ..., "backward": ...}`.
+
+    Raises:
+        TypeError: a cell is not a `Cell`; `lengths` are not integers.
+        ValueError: `merge` is unknown; a shape does not fit.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> def forward(f, x, *, lengths=None):
+        ...     return f.upper(f.lower(x, lengths=lengths), lengths=lengths)
+        >>> model = nn.compose(forward, lower=nn.bidirectional(nn.lstm_cell(4)),
+        ...                    upper=nn.bidirectional(nn.lstm_cell(3)))
+        >>> x = jnp.ones((2, 5, 7))
+        >>> params, state = model.init(jax.random.key(0), x)
+        >>> model.apply(params, state, x, lengths=jnp.array([5, 2]))[0].shape
+        (2, 5, 6)
+    """
+    if not callable(merge) and merge not in _MERGES:
+        raise ValueError(
+            f"bidirectional: merge is {merge!r}, expected one of {sorted(_MERGES)} or a function"
+        )
+    _check_cell("bidirectional", forward)
+    backward = forward if backward is None else backward
+    _check_cell("bidirectional", backward)
+    merged = merge if callable(merge) else _MERGES[merge]
+    children = {
+        name: recurrent(cell, reverse=reverse, last=last, return_carry=True, time_axis=time_axis)
+        for name, cell, reverse in (("forward", forward, False), ("backward", backward, True))
+    }
+
+    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+        return init_side_by_side("bidirectional", children, key, x)
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        lengths: ArrayLike | None = None,
+        initial_carry: PyTree = None,
+    ) -> tuple[PyTree, PyTree]:
+        of_child = child_params("bidirectional", params, children)
+        begin = dict.fromkeys(children) if initial_carry is None else initial_carry
+        if sorted(begin) != sorted(children):
+            raise ValueError(
+                f"bidirectional: initial_carry has entries for {sorted(begin)}, "
+                f"expected {sorted(children)}"
+            )
+        outputs, carry = {}, {}
+        for name, child in children.items():
+            given = {"lengths": lengths, "initial_carry": begin[name]}
+            (outputs[name], carry[name]), _ = apply_child(
+                child, name, of_child[name], {}, x, key, train, **given
+            )
+        y = merged(outputs["forward"], outputs["backward"])
+        return ((y, carry) if return_carry else y), state
+
+    return Layer(init, apply)
+
+
+_MERGES: dict[str, Callable[[Any, Any], Any]] = {
+    "concatenate": lambda forward, backward: jnp.concatenate([forward, backward], axis=-1),
+    "sum": lambda forward, backward: forward + backward,
+}
+
+
+# How a sequence is run
+
+
+def _scan(
+    cell: Cell,
+    params: PyTree,
+    carry: PyTree,
+    xs: PyTree,
+    lengths: jax.Array | None,
+    key: jax.Array | None,
+    train: bool,
+    reverse: bool,
+) -> tuple[PyTree, PyTree]:
+    """The final carry and all outputs, time being the first axis."""
+    positions = jnp.arange(len(jax.tree.leaves(xs)[0]))
+    valid = None
+    if lengths is not None:
+        valid = jnp.expand_dims(positions, range(1, 1 + lengths.ndim)) < lengths[None]
+        # Padding that is not a number would reach the gradient through a mask on the result alone.
+        xs = where(valid, xs, zeros_like(xs))
+    parts = parts_of(cell.step)
+    if parts is not None:
+        return scan_in_parts(*parts, reverse, params, carry, xs, valid)
+
+    def step(carry: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
+        t, x_t, valid_t = inputs
+        step_key = None if key is None else jax.random.fold_in(key, t)
+        result = cell.step(params, carry, x_t, key=step_key, train=train)
+        return padded(valid_t, result, carry)
+
+    return lax.scan(step, carry, (positions, xs, valid), reverse=reverse)
+
+
+def _last(ys: PyTree, lengths: jax.Array | None, time: int, reverse: bool) -> PyTree:
+    """The output that was made last; zeros of a sequence of length 0."""
+    if time == 0:
+        raise ValueError("recurrent: x has 0 steps, expected at least 1 with last=True")
+    if reverse or lengths is None:
+        return jax.tree.map(lambda y: y[0 if reverse else -1], ys)
+    position = jnp.maximum(lengths - 1, 0)
+
+    def one(y: jax.Array) -> jax.Array:
+        at = jnp.expand_dims(position, (0, *range(1 + position.ndim, y.ndim)))
+        return jnp.take_along_axis(y, at, axis=0, mode="clip")[0]
+
+    return jax.tree.map(one, ys)
+
+
+# What is given
+
+
+def _check_cell(function: str, cell: Any) -> None:
+    refuse_constructor(cell, f"{function}: cell")
+    if not isinstance(cell, Cell):
+        raise TypeError(f"{function}: cell is {cell!r}, expected a Cell, as nn.lstm_cell(...)")
+
+
+def _batch_shape_and_time(x: PyTree, time_axis: int) -> tuple[tuple[int, ...], int]:
+    """The axes up to that of time, which all arrays of `x` have in common."""
+    shapes = [leaf.shape for leaf in jax.tree.leaves(x)]
+    leading = {shape[: time_axis + 1] for shape in shapes}
+    if len(leading) != 1 or len(min(leading)) <= time_axis:
+        text = ", ".join(map(str, shapes)) or "no arrays"
+        batch = ["batch"] if time_axis == 1 else [f"batch_{i}" for i in range(time_axis)]
+        raise ValueError(
+            f"recurrent: x has shape {text}, expected ({', '.join([*batch, 'time', '...'])}), "
+            "the same for all"
+        )
+    *batch_shape, time = leading.pop()
+    return tuple(batch_shape), time
+
+
+def _first_carry(
+    cell: Cell, params: PyTree, batch_shape: tuple[int, ...], dtype: jnp.dtype, given: PyTree
+) -> PyTree:
+    """The carry to begin with: as given, or else the cell's own, whose dtypes it has."""
+
+    def own(params: PyTree) -> PyTree:
+        return cell.initial_carry(params, batch_shape, dtype)
+
+    if given is None:
+        return own(params)
+    expected = jax.eval_shape(own, params)
+    same_structure("recurrent", **{f"the carry of {cell!r}": expected, "initial_carry": given})
+    for path, leaf, wanted in zip(
+        leaf_paths(given), jax.tree.leaves(given), jax.tree.leaves(expected), strict=True
+    ):
+        name = f"initial_carry '{path}'" if path else "initial_carry"
+        check_shape("recurrent", name, leaf, wanted.shape)
+    return jax.tree.map(
+        lambda leaf, wanted: jnp.asarray(leaf).astype(wanted.dtype), given, expected
+    )
+
+
+def _checked_lengths(
+    lengths: ArrayLike, batch_shape: tuple[int, ...], time: int, carry: PyTree
+) -> jax.Array:
+    """`lengths` as an array, when they and the carry fit the batch."""
+    check_shape("recurrent", "lengths", lengths, batch_shape)
+    if not jnp.issubdtype(jnp.result_type(lengths), jnp.integer):
+        raise TypeError(
+            f"recurrent: lengths have dtype {jnp.result_type(lengths)}, expected integers"
+        )
+    check_range("recurrent", "lengths", lengths, 0, time)
+    for path, leaf in zip(leaf_paths(carry), jax.tree.leaves(carry), strict=True):
+        if leaf.shape[: len(batch_shape)] != batch_shape:
+            raise ValueError(
+                f"recurrent: with lengths, each sequence has a carry of its own, but '{path}' has "
+                f"shape {leaf.shape}, expected {batch_shape} first"
+            )
+    return jnp.asarray(lengths).astype(jnp.result_type(int))

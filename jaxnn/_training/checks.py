@@ -1,0 +1,106 @@
+"""What is checked on the host before training starts."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn._core.layer import Layer
+from jaxnn._training.data.arrays import example_of
+from jaxnn._training.monitor import MONITORS
+from jaxnn.losses import (
+    multiclass_hinge_loss,
+    multiclass_perceptron_loss,
+    nll,
+    poly_loss_cross_entropy,
+    softmax_cross_entropy,
+    softmax_cross_entropy_with_integer_labels,
+)
+from jaxnn.metrics import Metric
+
+Metrics = tuple[tuple[str, Metric], ...]
+
+LOSSES_OF_CLASSES = (
+    multiclass_hinge_loss,
+    multiclass_perceptron_loss,
+    nll,
+    poly_loss_cross_entropy,
+    softmax_cross_entropy,
+    softmax_cross_entropy_with_integer_labels,
+)
+
+RESERVED = ("loss", "penalty", "skipped", *MONITORS)
+
+
+def check_metrics(function: str, metrics: Mapping[str, Metric] | None) -> Metrics:
+    """The metrics as pairs, which can be hashed."""
+    pairs = tuple((metrics or {}).items())
+    for name, metric in pairs:
+        if name in RESERVED or name.startswith("val_"):
+            raise ValueError(
+                f"{function}: metrics has the name {name!r}, expected another: "
+                f"{', '.join(map(repr, RESERVED))} and 'val_...' are the history's own"
+            )
+        if not isinstance(metric, Metric):
+            raise TypeError(
+                f"{function}: metrics[{name!r}] is {metric!r}, expected a Metric such as "
+                "nn.metrics.accuracy()"
+            )
+    return pairs
+
+
+def check_reported(metrics: Any) -> None:
+    """Raise unless what a whole loss function reports are values by name, for the history."""
+    if not isinstance(metrics, Mapping):
+        raise TypeError(f"loss function: metrics are {metrics!r}, expected a dict of arrays")
+    for name in metrics:
+        if name in RESERVED or str(name).startswith("val_"):
+            raise ValueError(f"loss function: metrics has the name {name!r}, expected another")
+
+
+def check_labels(function: str, model: Layer, loss: Any, **pairs: Any) -> None:
+    """Raise if an integer label is outside of the classes, which a compiled run cannot.
+
+    `pairs` are data sets by name, as `fit` takes them; None for one that is not there.
+    """
+    options: dict[str, Any] = {}
+    while isinstance(loss, functools.partial):
+        loss, options = loss.func, {**loss.keywords, **options}
+    axis = options.get("axis", -1)
+    given = {name: pair for name, pair in pairs.items() if pair is not None}
+    labels = {name: y for name, (_, y, *_) in given.items() if _is_integer(y)}
+    if loss not in LOSSES_OF_CLASSES or not isinstance(axis, int) or not labels:
+        return
+    example = example_of(next(iter(given.values()))[0])
+    params, state = jax.eval_shape(model.init, jax.random.key(0), example)
+    logits, _ = jax.eval_shape(model.apply, params, state, example)
+    for name, y in labels.items():
+        if logits.ndim == y.ndim + 1:
+            classes = logits.shape[axis]
+            ignored = options.get("ignore_index")
+            _check_classes(function, name, np.asarray(y), classes, ignored, logits.shape)
+
+
+def _is_integer(y: Any) -> bool:
+    return hasattr(y, "dtype") and bool(jnp.issubdtype(y.dtype, jnp.integer))
+
+
+def _check_classes(
+    function: str,
+    name: str,
+    labels: np.ndarray,
+    classes: int,
+    ignored: int | None,
+    shape: tuple[int, ...],
+) -> None:
+    is_wrong = (labels < 0) | (labels >= classes)
+    wrong = np.argwhere(is_wrong if ignored is None else is_wrong & (labels != ignored))
+    if len(wrong):
+        place = tuple(int(i) for i in wrong[0])
+        raise ValueError(
+            f"{function}: {name} has the label {labels[place]} at {place}, expected labels from 0 "
+            f"to {classes - 1}, since the model's output has shape {shape}"
+        )

@@ -1,0 +1,83 @@
+"""Data sets in memory: checks on the host, batches on the device."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxnn._core.arrays import PyTree, check_count
+from jaxnn._core.layer import abstract
+from jaxnn._core.paths import path_text
+from jaxnn._training.data.shuffle import shuffled_indices
+from jaxnn._training.data.transfer import copy_to_device
+
+
+def on_device(function: str, name: str, data: Any, supervised: bool = True) -> tuple[PyTree, int]:
+    """A data set as arrays of the device, and the number of its examples.
+
+    NumPy arrays are copied, never aliased.
+    """
+    check_set(function, name, data, supervised)
+    arrays = jax.tree.map(device_array, tuple(data) if isinstance(data, list) else data)
+    return arrays, count_examples(function, name, arrays)
+
+
+def check_set(function: str, name: str, data: Any, supervised: bool) -> None:
+    """Raise unless `data` has the form `(x, y)` or `(x, y, weights)`, if it is to have it."""
+    if supervised and not (isinstance(data, (tuple, list)) and len(data) in (2, 3)):
+        shape = getattr(data, "shape", None)
+        kind = type(data).__name__ if shape is None else f"an array of shape {tuple(shape)}"
+        raise TypeError(f"{function}: {name} is {kind}, expected (x, y) or (x, y, weights)")
+
+
+def device_array(leaf: Any) -> jax.Array:
+    """An array that shares no memory with a NumPy array."""
+    return leaf if isinstance(leaf, jax.Array) else copy_to_device(np.asarray(leaf))
+
+
+def count_examples(function: str, name: str, tree: PyTree) -> int:
+    """The length of axis 0, the same for each leaf."""
+    lengths: dict[str, int] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if jnp.ndim(leaf) == 0:
+            raise ValueError(f"{function}: {name} has a scalar, expected examples along axis 0")
+        lengths[path_text(path)] = leaf.shape[0]
+    if len(set(lengths.values())) != 1:
+        described = ", ".join(f"{path}: {length}" for path, length in lengths.items())
+        raise ValueError(
+            f"{function}: {name} has arrays of different lengths ({described}), expected as many "
+            "examples in each"
+        )
+    (n,) = set(lengths.values())
+    if n == 0:
+        raise ValueError(f"{function}: {name} has no examples, expected at least one")
+    return n
+
+
+def effective_batch_size(function: str, batch_size: int | None, n: int) -> int:
+    """The number of examples in a full batch: all of them if `batch_size` is None or larger."""
+    return n if batch_size is None else min(check_count(function, "batch_size", batch_size), n)
+
+
+def example_of(data: PyTree) -> PyTree:
+    """The shapes and dtypes of one example, as a batch of size 1."""
+
+    def one(leaf: Any) -> jax.ShapeDtypeStruct:
+        spec = abstract(leaf)
+        return jax.ShapeDtypeStruct((1, *spec.shape[1:]), spec.dtype)
+
+    return jax.tree.map(one, data)
+
+
+def take_batch(
+    data: PyTree, n: int, start: Any, size: int, seeds: jax.Array | None = None
+) -> PyTree:
+    """`size` examples from position `start` on, in the order that `seeds` fix, if any."""
+    if size == n:
+        return data
+    if seeds is None:
+        return jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size), data)
+    indices = shuffled_indices(seeds, n, start + jnp.arange(size, dtype=jnp.int32))
+    return jax.tree.map(lambda leaf: leaf.at[indices].get(mode="promise_in_bounds"), data)

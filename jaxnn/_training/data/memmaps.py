@@ -1,0 +1,60 @@
+"""Batches of data that stay in files: read row by row, in the order of a run in memory."""
+
+from collections.abc import Generator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnn._core.arrays import PyTree
+from jaxnn._training.data.shuffle import epoch_seeds, shuffled_indices
+from jaxnn._training.data.transfer import copy_to_device, take_to_device
+
+MOST_SHUFFLED = 2**32  # examples that `shuffled_indices` can tell apart
+
+
+def memmap_batches(
+    data: PyTree, n: int, size: int, key: jax.Array | None, epoch: int, skip: int
+) -> Generator[PyTree, None, None]:
+    """The batches of an epoch, after the first `skip`, which are not read.
+
+    Args:
+        data: a pytree of NumPy arrays with `n` examples along axis 0, in memory or mapped.
+        n: the number of examples.
+        size: how many are in a batch; in the last, what is left.
+        key: what fixes the order of the examples, with `epoch`; None for the order they are in.
+        epoch: the number of the epoch.
+        skip: how many batches to leave out.
+
+    Returns:
+        A generator of pytrees of arrays of the device.
+    """
+    seeds = None if key is None or size == n else _seeds(key, epoch)
+    for first in range(skip * size, n, size):
+        yield _batch(data, n, first, min(first + size, n), seeds)
+
+
+def _batch(data: PyTree, n: int, first: int, last: int, seeds: np.ndarray | None) -> PyTree:
+    if seeds is None:
+        return jax.tree.map(lambda leaf: copy_to_device(leaf[first:last]), data)
+    rows = _rows(seeds, n, first, last)
+    return jax.tree.map(lambda leaf: take_to_device(leaf, rows), data)
+
+
+def _seeds(key: jax.Array, epoch: int) -> np.ndarray:
+    with _on_cpu():
+        return np.asarray(epoch_seeds(key, jnp.asarray(epoch)))
+
+
+def _rows(seeds: np.ndarray, n: int, first: int, last: int) -> np.ndarray:
+    with _on_cpu():
+        return np.asarray(_indices(seeds, n, np.arange(first, last, dtype=np.uint32)))
+
+
+def _on_cpu() -> Any:
+    """An accelerator would compute an order only after the steps that it was given before."""
+    return jax.default_device(jax.local_devices(backend="cpu")[0])
+
+
+_indices = jax.jit(shuffled_indices, static_argnums=1)

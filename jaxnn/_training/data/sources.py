@@ -1,0 +1,180 @@
+"""Data that do not lie in memory: mapped files, and batches made by the caller."""
+
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxnn._core.arrays import PyTree
+from jaxnn._core.paths import path_text, same_structure
+from jaxnn._training.data.arrays import count_examples, effective_batch_size
+from jaxnn._training.data.memmaps import MOST_SHUFFLED, memmap_batches
+from jaxnn._training.data.prefetch import prefetched
+from jaxnn._training.data.streams import Stream
+from jaxnn._training.data.transfer import as_numpy, device_dtype, is_iterator
+
+
+def is_streamed(data: Any) -> bool:
+    """Whether `data` is read in batches: it has an `np.memmap`, or is no pytree of arrays.
+
+    Arrays, and tuples, lists, dicts and other pytrees, also of tuples, are data in memory. Any
+    other iterable is one of batches, and any other callable a function that makes one.
+    """
+    return _has_memmap(data) or _makes_batches(data)
+
+
+def _makes_batches(data: Any) -> bool:
+    is_array = hasattr(data, "__array__")
+    is_container = not jax.tree_util.all_leaves([data])
+    return not is_array and not is_container and (isinstance(data, Iterable) or callable(data))
+
+
+class Source:
+    """Where batches come from, epoch by epoch; made by `as_source`.
+
+    Attributes:
+        steps: the number of batches in an epoch, where known. That of an iterable is its `len`,
+            which may be wrong.
+        examples: the number of examples in an epoch, where known.
+        example: the shapes and dtypes of one example, as a batch of size 1.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        draw: Callable[[int, int], Generator[PyTree, None, None]],
+        first: PyTree,
+        *,
+        steps: int | None,
+        examples: int | None,
+        prefetch: int,
+    ) -> None:
+        self.steps, self.examples = steps, examples
+        self.example = jax.tree.map(_of_one, first)
+        self._draw, self._prefetch = draw, prefetch
+        self._where, self._first, self._warned = where, first, False
+
+    @contextmanager
+    def batches(self, epoch: int, skip: int = 0) -> Iterator[Iterator[PyTree]]:
+        """The batches of an epoch on the device, drawn ahead in a thread.
+
+        The thread ends before the context does. Batches that differ in structure or dtypes raise.
+
+        Args:
+            epoch: the number of the epoch.
+            skip: how many batches to leave out: those of mapped files are not read, others are
+                drawn and dropped.
+
+        Returns:
+            A context manager that gives an iterator.
+        """
+        with prefetched(self._draw(epoch, skip), self._prefetch) as drawn:
+            yield self._checked(drawn)
+
+    def _checked(self, batches: Iterator[PyTree]) -> Iterator[PyTree]:
+        other = None
+        for batch in batches:
+            if other is not None and not self._warned:  # it was not the last one of its epoch
+                self._warned = True
+                warnings.warn(
+                    f"{self._where} has batches of different shapes, {other[0]} and {other[1]}: "
+                    "each new shape compiles the step again",
+                    stacklevel=2,
+                )
+            other = self._other_shape(batch)
+            yield batch
+
+    def _other_shape(self, batch: PyTree) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """The shape of the first leaf that differs from the first batch's, after that one."""
+        same_structure(self._where, **{"the first batch": self._first, "a later one": batch})
+        leaves = jax.tree_util.tree_leaves_with_path(batch)
+        pairs = list(zip(jax.tree.leaves(self._first), leaves, strict=True))
+        for first, (path, leaf) in pairs:
+            if leaf.dtype != first.dtype:
+                place = f" at {path_text(path)!r}" if path else ""
+                raise ValueError(
+                    f"{self._where} has a batch of dtype {leaf.dtype}{place}, expected "
+                    f"{first.dtype}, as in the first batch"
+                )
+        shapes = ((first.shape, leaf.shape) for first, (_, leaf) in pairs)
+        return next((pair for pair in shapes if pair[0] != pair[1]), None)
+
+
+def as_source(
+    function: str,
+    name: str,
+    data: Any,
+    *,
+    batch_size: int | None,
+    shuffle_key: jax.Array | None,
+    prefetch: int = 2,
+) -> Source:
+    """The source of batches that `data` are.
+
+    Arrays, mapped or not, give the batches of a run in memory, in the same order. Of an iterable,
+    or a function that makes one, the first batch is drawn here, in the thread of the caller, and
+    the others in a thread of their own; its batches and their order are its own.
+
+    Args:
+        function: the function that errors name.
+        name: the argument of it that they name.
+        data: a pytree of arrays, mapped or in memory, or what makes batches.
+        batch_size: the examples in a batch of mapped files; None for all of them.
+        shuffle_key: what fixes the order of the examples of mapped files, with the epoch; None
+            for the order they are in.
+        prefetch: how many batches to draw ahead; 0 to draw all in the thread of the caller.
+
+    Returns:
+        A `Source`.
+
+    Raises:
+        TypeError: a leaf is no array; a function takes other arguments, or makes no iterable.
+        ValueError: there are no batches, or no examples in one; lengths differ.
+
+    Example:
+        >>> import numpy as np
+        >>> from jaxnn._training.data.sources import as_source
+        >>> def batches(epoch):
+        ...     for i in range(3):
+        ...         yield {"x": np.full((2, 4), epoch + i)}
+        >>> source = as_source("fit", "data", batches, batch_size=None, shuffle_key=None)
+        >>> source.example
+        {'x': ShapeDtypeStruct(shape=(1, 4), dtype=int32)}
+        >>> with source.batches(epoch=5, skip=1) as drawn:
+        ...     [int(batch["x"][0, 0]) for batch in drawn]
+        [6, 7]
+    """
+    where = f"{function}: {name}"
+    if not _makes_batches(data):
+        arrays = jax.tree_util.tree_map_with_path(partial(as_numpy, where), data)
+        n = count_examples(function, name, arrays)
+        size = effective_batch_size(function, batch_size, n)
+        if shuffle_key is not None and n > MOST_SHUFFLED:
+            raise ValueError(
+                f"{where} has {n} examples, expected at most {MOST_SHUFFLED} to shuffle"
+            )
+        draw = partial(memmap_batches, arrays, n, size, shuffle_key)
+        first = jax.tree.map(lambda leaf: _spec((size, *leaf.shape[1:]), leaf.dtype), arrays)
+        return Source(where, draw, first, steps=-(-n // size), examples=n, prefetch=prefetch)
+    stream = Stream(where, data)
+    return Source(
+        where, stream.batches, stream.first, steps=stream.steps, examples=None, prefetch=prefetch
+    )
+
+
+def _has_memmap(data: Any) -> bool:
+    return any(isinstance(leaf, np.memmap) for leaf in jax.tree.leaves(data, is_leaf=is_iterator))
+
+
+def _spec(shape: tuple[int, ...], dtype: np.dtype) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, device_dtype(dtype))
+
+
+def _of_one(batch: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """One example of a batch; what has no axes belongs to no example."""
+    shape = (1, *batch.shape[1:]) if batch.shape else ()
+    return jax.ShapeDtypeStruct(shape, batch.dtype)

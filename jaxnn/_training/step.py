@@ -1,0 +1,142 @@
+"""One step of training, for those who write their own loop."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxnn._core.arrays import PyTree, check_key, widen
+from jaxnn._training.monitor import Monitor, check_monitor, measured
+from jaxnn.optimizers._base import apply_updates, check_optimizer, extra_tolerant
+from jaxnn.optimizers._loss_scaling import loss_scale
+
+LossFunction = Callable[[PyTree, PyTree, Any, jax.Array], tuple[Any, tuple[PyTree, PyTree]]]
+
+
+class TrainState(NamedTuple):
+    """All that training carries from step to step.
+
+    The key stays as it is: step t draws from `jax.random.fold_in(key, t)`.
+    """
+
+    params: PyTree
+    state: PyTree
+    opt_state: PyTree
+    key: jax.Array
+    step: jax.Array
+
+
+def train_state(params: PyTree, state: PyTree, optimizer: Any, key: jax.Array) -> TrainState:
+    """The `TrainState` at step 0.
+
+    Args:
+        params: the parameters.
+        state: the model's state, `{}` for none.
+        optimizer: an `Optimizer` or optax transformation.
+        key: a typed PRNG key, for what is random in the steps.
+
+    Returns:
+        A `TrainState`.
+
+    Raises:
+        TypeError: `optimizer` or `key` is not what it should be.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> params = {"w": jnp.ones(2)}
+        >>> start = nn.train_state(params, {}, nn.optimizers.sgd(0.1), jax.random.key(0))
+        >>> start.step
+        Array(0, dtype=int32)
+    """
+    check_optimizer(optimizer, "train_state: optimizer")
+    check_key("train_state", key)
+    return TrainState(params, state, optimizer.init(params), key, jnp.zeros((), jnp.int32))
+
+
+def train_step(
+    loss_fn: LossFunction, optimizer: Any, *, monitor: Sequence[str] = ()
+) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]]:
+    """A pure step of training: gradient, update, next state.
+
+    Args:
+        loss_fn: `loss_fn(params, state, batch, key) -> (loss, (state, metrics))`, the loss a
+            scalar, `metrics` a dict of whatever is to be reported.
+        optimizer: an `Optimizer` or optax transformation. Its `update` gets as extra keywords the
+            loss, `value`, the gradients, `grad`, and the loss of this batch as a function of the
+            params, `value_fn`.
+        monitor: what else to report: any of "learning_rate", "gradient_norm" (before the optimizer
+            clips) and "update_norm". Optimizers in a `partition` have a rate each, as
+            "learning_rate/head/*".
+
+    Returns:
+        `step(train_state, batch) -> (train_state, metrics)`, to be jitted (donate the first
+        argument) or scanned; `metrics` holds the loss as well, as "loss", and what `monitor` names.
+
+    Raises:
+        TypeError: `optimizer` is not an optimizer.
+        ValueError: `monitor` has another name; at the first step, the learning rate is wanted and
+            the optimizer, as one of optax, does not tell it.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.sgd(0.25)
+        >>> def loss_fn(params, state, batch, key):
+        ...     return jnp.mean((params["w"] - batch) ** 2), (state, {})
+        >>> step = jax.jit(nn.train_step(loss_fn, optimizer))
+        >>> now = nn.train_state({"w": jnp.zeros(1)}, {}, optimizer, jax.random.key(0))
+        >>> for _ in range(3):
+        ...     now, metrics = step(now, jnp.array([8.0]))
+        >>> now.params["w"], metrics["loss"]
+        (Array([7.], dtype=float32), Array(4., dtype=float32))
+    """
+    check_optimizer(optimizer, "train_step: optimizer")
+    watched = check_monitor("train_step", monitor)
+
+    def step(train: TrainState, batch: Any) -> tuple[TrainState, dict[str, Any]]:
+        done = take_step(loss_fn, optimizer, watched, train, batch)
+        return done.train, {"loss": done.loss, **done.seen, **done.metrics}
+
+    return step
+
+
+class Step(NamedTuple):
+    """A step that was taken: where it led, and what was seen on the way."""
+
+    train: TrainState
+    loss: jax.Array
+    grads: PyTree
+    seen: dict[str, jax.Array]
+    metrics: PyTree
+
+
+def take_step(
+    loss_fn: LossFunction, optimizer: Any, monitor: Monitor, train: TrainState, batch: Any
+) -> Step:
+    """The step that `train_step` describes."""
+    key = jax.random.fold_in(train.key, train.step)
+    scale = loss_scale(train.opt_state)
+
+    def loss_of(params: PyTree) -> tuple[Any, tuple[PyTree, PyTree]]:
+        return loss_fn(params, train.state, batch, key)
+
+    def objective(params: PyTree) -> tuple[Any, tuple[Any, PyTree, PyTree]]:
+        loss, (state, metrics) = loss_of(params)
+        scaled = loss if scale is None else loss * scale.astype(loss.dtype)
+        return scaled, (loss, state, metrics)
+
+    (_, (loss, state, metrics)), grads = jax.value_and_grad(objective, has_aux=True)(train.params)
+    updates, opt_state = extra_tolerant(optimizer)(
+        grads,
+        train.opt_state,
+        train.params,
+        value=loss,
+        grad=grads,
+        value_fn=lambda params: loss_of(params)[0],
+    )
+    params = apply_updates(train.params, updates)
+    following = TrainState(params, state, opt_state, train.key, train.step + 1)
+    if scale is not None:
+        grads = jax.tree.map(lambda g: widen(g) / scale.astype(widen(g).dtype), grads)
+    seen = measured(monitor, optimizer, grads, updates, train.opt_state, opt_state)
+    return Step(following, loss, grads, seen, metrics)

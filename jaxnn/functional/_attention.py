@@ -1,0 +1,168 @@
+"""Attention: softmax in float32 or wider, and zeros where there is nothing to attend to."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import concrete, floating, hyperparameter, widen
+from jaxnn.functional._dropout import dropout
+from jaxnn.functional._masks import (
+    Window,
+    causal_mask,
+    check_boolean,
+    check_offset,
+    check_window,
+    combine_masks,
+    local_mask,
+)
+
+
+def dot_product_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    bias: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    window: Window | None = None,
+    query_offset: ArrayLike = 0,
+    scale: ArrayLike | None = None,
+    dropout_rate: ArrayLike = 0.0,
+    dropout_key: jax.Array | None = None,
+) -> jax.Array:
+    """Scaled dot-product attention: `softmax(scale * query @ key.T + bias) @ value` for each head.
+
+    With fewer heads of keys and values than of queries, consecutive query heads share one
+    (grouped-query attention; multi-query attention if there is a single one). A query that may
+    attend to no key gives zeros with zero gradients (`jax.nn.dot_product_attention`: the mean of
+    all values; torch: NaN or zeros). Logits and softmax are in float32 or wider.
+
+    Papers: Vaswani et al., Attention Is All You Need, https://arxiv.org/abs/1706.03762; Ainslie et
+    al., GQA, https://arxiv.org/abs/2305.13245
+
+    Args:
+        query: shape `(..., queries, heads, head_dim)`, floating.
+        key: shape `(..., keys, kv_heads, head_dim)`; `kv_heads` divides `heads`.
+        value: shape `(..., keys, kv_heads, value_dim)`. Keys and values are cast to the dtype of
+            the query.
+        bias: added to the logits, floating, of the rank of the query and broadcastable to `(...,
+            heads, queries, keys)`. Where it is -inf, there is no attention.
+        mask: booleans that broadcast in the same way; True where to attend.
+        causal: whether a query sees only the keys up to its own position. Query `i` is at position
+            `query_offset + i`, key `j` at `j`.
+        window: `(left, right)`, how many keys before and after its own position a query sees; an
+            integer stands for both.
+        query_offset: the position of the first query among the keys, an integer scalar, possibly
+            traced: `keys - queries` where the queries are the last ones (with 0, as in torch and
+            `jax.nn`, they are the first).
+        scale: the factor of the products; `1 / sqrt(head_dim)` if None.
+        dropout_rate: the probability of dropping a weight of the softmax, in [0, 1].
+        dropout_key: a typed PRNG key for the dropout.
+
+    Returns:
+        Shape `(..., queries, heads, value_dim)` in the floating dtype of the query.
+
+    Raises:
+        TypeError: `mask` is not boolean, `window` or `query_offset` is not of integers, or
+            `dropout_key` is not a typed key.
+        ValueError: the shapes do not fit; `dropout_rate` is outside [0, 1], or not 0 without a key.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> query, key = jnp.zeros((1, 3, 2, 4)), jnp.zeros((1, 3, 1, 4))
+        >>> value = jnp.array([1.0, 2.0, 6.0]).reshape(1, 3, 1, 1)
+        >>> y = nn.functional.dot_product_attention(query, key, value, causal=True)
+        >>> y.shape, y[0, :, 0, 0]  # the mean of the values so far
+        ((1, 3, 2, 1), Array([1. , 1.5, 3. ], dtype=float32))
+    """
+    query = floating(query)
+    key, value = jnp.asarray(key).astype(query.dtype), jnp.asarray(value).astype(query.dtype)
+    _check_shapes(query.shape, key.shape, value.shape)
+    *batch, queries, heads, head_dim = query.shape
+    keys, kv_heads = key.shape[-3:-1]
+    shape = (*batch, heads, queries, keys)
+
+    # The queries of all heads that share a key are the rows of one matrix.
+    matrix = (*batch, kv_heads, heads // kv_heads * queries)
+    rows = jnp.swapaxes(query, -3, -2).reshape(*matrix, head_dim)
+    key, value = jnp.swapaxes(key, -3, -2), jnp.swapaxes(value, -3, -2)
+    wide = widen(query).dtype
+    logits = jnp.einsum("...qd,...kd->...qk", rows, key, preferred_element_type=wide).reshape(shape)
+    logits = logits * hyperparameter(1 / math.sqrt(head_dim) if scale is None else scale, wide)
+
+    masks = _positional_masks(shape, causal, window, query_offset)
+    if mask is not None:
+        masks.append(check_boolean("dot_product_attention", jnp.asarray(mask)))
+        _check_broadcasts("mask", masks[-1].shape, shape)
+    if bias is not None:
+        bias = jnp.asarray(bias)
+        _check_broadcasts("bias", bias.shape, shape)
+        masks.append(bias != -jnp.inf)
+        logits = logits + jnp.where(masks[-1], bias, 0).astype(wide)
+    seen = combine_masks(*masks)
+    if seen is not None:
+        # Rows without a key to see keep their logits, and so have derivatives: y is set to 0.
+        sees = jnp.any(seen, axis=-1, keepdims=True)
+        logits = jnp.where(seen | ~sees, logits, -jnp.inf)
+
+    weights = jax.nn.softmax(logits)
+    if dropout_key is not None:
+        weights = dropout(dropout_key, weights, dropout_rate)
+    elif (rate := concrete(dropout_rate)) is None or rate != 0:
+        raise ValueError(
+            f"dot_product_attention: dropout_rate is {dropout_rate}, expected a dropout_key with it"
+        )
+    weights = weights.astype(query.dtype).reshape(*matrix, keys)
+    y = (weights @ value).reshape(*batch, heads, queries, value.shape[-1])
+    if seen is not None:
+        y = jnp.where(sees, y, 0)
+    return jnp.swapaxes(y, -3, -2)
+
+
+def _positional_masks(
+    shape: tuple[int, ...], causal: bool, window: Window | None, query_offset: ArrayLike
+) -> list[jax.Array]:
+    """The masks of `causal` and `window`, of the rank of the logits."""
+    queries, keys = shape[-2:]
+    offset = check_offset("dot_product_attention", query_offset)
+    masks = []
+    if causal:
+        masks.append(causal_mask(queries, keys, query_offset=offset))
+    if window is not None:
+        sides = check_window("dot_product_attention", window)
+        masks.append(local_mask(queries, sides, keys, query_offset=offset))
+    return [mask.reshape((1,) * (len(shape) - 2) + (queries, keys)) for mask in masks]
+
+
+def _check_shapes(query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...]) -> None:
+    for name, shape in (("query", query), ("key", key), ("value", value)):
+        if len(shape) < 3 or len(shape) != len(query):
+            raise ValueError(
+                f"dot_product_attention: {name} has shape {shape}, expected shape (..., sequence, "
+                f"heads, features) of one rank for query, key and value"
+            )
+    if key[:-3] != query[:-3] or key[-1] != query[-1] or query[-2] % max(key[-2], 1):
+        raise ValueError(
+            f"dot_product_attention: query has shape {query} and key {key}, expected equal batch "
+            "axes and features, and a number of query heads that is a multiple of the key's"
+        )
+    if value[:-1] != key[:-1]:
+        raise ValueError(
+            f"dot_product_attention: value has shape {value}, expected {key[:-1]} before its "
+            "features as key has"
+        )
+
+
+def _check_broadcasts(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    # The full rank is asked for: a mask (batch, keys) would pass for one (queries, keys).
+    fits = len(shape) == len(expected) and all(
+        given in (1, size) for given, size in zip(shape, expected, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"dot_product_attention: {name} has shape {shape}, expected {expected} (batch, heads, "
+            "queries, keys), or 1 for some of these"
+        )

@@ -1,0 +1,92 @@
+"""Batch normalisation and its statistics."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import along, canonical_axes, floating, widen
+from jaxnn.functional._normalization import affine, along_axes, other_axes
+
+
+def batch_norm(
+    x: ArrayLike,
+    mean: ArrayLike,
+    var: ArrayLike,
+    scale: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+) -> jax.Array:
+    """Normalise each feature by given statistics: `y = (x - mean) / sqrt(var + epsilon)`.
+
+    `scale` multiplies and `bias` shifts the result. In training the statistics are those of the
+    batch, `batch_statistics(x)`, and the gradient flows through them; in evaluation they are
+    running averages.
+
+    Paper: Ioffe and Szegedy, Batch Normalization, https://arxiv.org/abs/1502.03167
+
+    Args:
+        x: any shape; `axis` holds the features.
+        mean, var: shape `(features,)`; `var` is a biased variance.
+        scale, bias: shape `(features,)`, or None.
+        axis: the axis of the features.
+        epsilon: added to the variance.
+
+    Returns:
+        The shape and floating dtype of `x`.
+
+    Raises:
+        ValueError: `axis` is out of range, or a shape is not `(features,)`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> x = jnp.array([[1.0, 10.0], [3.0, 30.0]])
+        >>> nn.functional.batch_norm(x, *nn.functional.batch_statistics(x)).round(3)
+        Array([[-1., -1.],
+               [ 1.,  1.]], dtype=float32)
+    """
+    x = floating(x)
+    features = canonical_axes(axis, x.ndim, "batch_norm")
+    wide = along_axes("batch_norm", x, features, mean=mean, var=var, scale=scale, bias=bias)
+    z = (widen(x) - wide["mean"]) * lax.rsqrt(wide["var"] + epsilon)
+    return affine(z, wide).astype(x.dtype)
+
+
+def batch_statistics(
+    x: ArrayLike, *, axis: int = -1, axis_name: str | Sequence[str] | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Each feature's mean and biased variance over all other axes.
+
+    Args:
+        x: any shape; `axis` holds the features.
+        axis: the axis of the features.
+        axis_name: names of mapped axes (of `jax.vmap` or `jax.shard_map`) to reduce over as well:
+            sums and counts are added up, so that the result is that of the whole batch.
+
+    Returns:
+        `(mean, var)`, each of shape `(features,)`, float32 or wider.
+
+    Raises:
+        ValueError: `axis` is out of range.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.functional.batch_statistics(jnp.array([[1.0, 10.0], [3.0, 30.0]]))
+        (Array([ 2., 20.], dtype=float32), Array([  1., 100.], dtype=float32))
+    """
+    x = widen(x)
+    features = canonical_axes(axis, x.ndim, "batch_statistics")
+    others = other_axes(features, x.ndim)
+
+    def mean_over_batch(values: jax.Array) -> jax.Array:
+        local = jnp.mean(values, axis=others)
+        # Every mapped instance has the same count, so the mean of means is the whole mean.
+        return local if axis_name is None else lax.pmean(local, axis_name)
+
+    mean = mean_over_batch(x)
+    centered = x - along(mean, features, x.ndim)
+    return mean, mean_over_batch(jnp.square(centered))

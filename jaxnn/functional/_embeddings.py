@@ -1,0 +1,81 @@
+"""Embeddings of integers, and the way back."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn.functional._dense import linear
+
+
+def embed(ids: ArrayLike, embedding: ArrayLike) -> jax.Array:
+    """The rows of a table: `y = embedding[ids]`.
+
+    An id outside of the table, a negative one too, gives a row of NaN, and never another row.
+
+    Args:
+        ids: integers in `[0, vocabulary)`, any shape.
+        embedding: shape `(vocabulary, features)`, floating.
+
+    Returns:
+        Shape `(*ids.shape, features)` in the dtype of `embedding`.
+
+    Raises:
+        TypeError: `ids` are not integers.
+        ValueError: `embedding` has not two axes.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> table = jnp.array([[1.0, 2.0], [3.0, 4.0]])
+        >>> nn.functional.embed(jnp.array([1, 0, 7]), table)
+        Array([[ 3.,  4.],
+               [ 1.,  2.],
+               [nan, nan]], dtype=float32)
+    """
+    ids, embedding = jnp.asarray(ids), _table("embed", embedding)
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise TypeError(f"embed: ids have dtype {ids.dtype}, expected integers")
+    rows = embedding.at[ids]
+    return rows.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+
+
+def attend(x: ArrayLike, embedding: ArrayLike) -> jax.Array:
+    """How well `x` fits each row of a table: `y = x @ embedding.T`.
+
+    With the table of `embed`, this makes logits over the vocabulary of a model's last features.
+
+    Paper: Press and Wolf, Using the Output Embedding to Improve Language Models,
+    https://arxiv.org/abs/1608.05859
+
+    Args:
+        x: shape `(..., features)`.
+        embedding: shape `(vocabulary, features)`.
+
+    Returns:
+        Shape `(..., vocabulary)` in the dtype of `x`, to which the table is cast.
+
+    Raises:
+        ValueError: the shapes do not fit.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> table = jnp.array([[1.0, 2.0], [3.0, 4.0], [0.0, 1.0]])
+        >>> nn.functional.attend(jnp.array([1.0, -1.0]), table)
+        Array([-1., -1., -1.], dtype=float32)
+    """
+    x, embedding = jnp.asarray(x), _table("attend", embedding)
+    if x.ndim == 0 or x.shape[-1] != embedding.shape[1]:
+        raise ValueError(
+            f"attend: x has shape {x.shape}, expected {embedding.shape[1]} features in its last "
+            f"axis to fit an embedding of shape {embedding.shape}"
+        )
+    return linear(x, embedding.T)
+
+
+def _table(function: str, embedding: ArrayLike) -> jax.Array:
+    embedding = jnp.asarray(embedding)
+    if embedding.ndim != 2:
+        raise ValueError(
+            f"{function}: embedding has shape {embedding.shape}, expected shape "
+            "(vocabulary, features)"
+        )
+    return embedding

@@ -1,0 +1,209 @@
+"""Attention masks: booleans of shape `(batch, heads, queries, keys)`, True where to attend."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import check_count, promoted
+
+Window = int | tuple[int, int]
+
+
+def causal_mask(queries: int, keys: int | None = None, *, query_offset: ArrayLike = 0) -> jax.Array:
+    """Each query attends to the keys up to its own position: `j <= query_offset + i`.
+
+    Args:
+        queries: the number of queries.
+        keys: the number of keys; None for that of the queries.
+        query_offset: the position of the first query among the keys, an integer scalar, possibly
+            traced. 0 aligns the two at their beginnings, `keys - queries` at their ends.
+
+    Returns:
+        Shape `(1, 1, queries, keys)`, boolean.
+
+    Raises:
+        TypeError: a count or `query_offset` is not an integer.
+        ValueError: a count is less than 1, or `query_offset` is not a scalar.
+
+    Example:
+        >>> import jaxnn as nn
+        >>> nn.functional.causal_mask(2, 4, query_offset=2)[0, 0].astype(int)
+        Array([[1, 1, 1, 0],
+               [1, 1, 1, 1]], dtype=int32)
+    """
+    return _distances("causal_mask", queries, keys, query_offset) >= 0
+
+
+def local_mask(
+    queries: int, window: Window, keys: int | None = None, *, query_offset: ArrayLike = 0
+) -> jax.Array:
+    """Each query attends to the keys around its own position: `-left <= j - i - offset <= right`.
+
+    Args:
+        queries: the number of queries.
+        window: `(left, right)`, how many keys before and after its own position a query sees; an
+            integer stands for both. With a causal mask, `window=w` leaves `w + 1` keys.
+        keys: the number of keys; None for that of the queries.
+        query_offset: the position of the first query among the keys, as in `causal_mask`.
+
+    Returns:
+        Shape `(1, 1, queries, keys)`, boolean.
+
+    Raises:
+        TypeError: a count, `window` or `query_offset` is not of integers.
+        ValueError: a count is less than 1, `window` is negative, or `query_offset` is not a scalar.
+
+    Example:
+        >>> import jaxnn as nn
+        >>> nn.functional.local_mask(3, (1, 0))[0, 0].astype(int)
+        Array([[1, 0, 0],
+               [1, 1, 0],
+               [0, 1, 1]], dtype=int32)
+    """
+    left, right = check_window("local_mask", window)
+    distances = _distances("local_mask", queries, keys, query_offset)
+    return (distances <= left) & (distances >= -right)
+
+
+def padding_mask(lengths: ArrayLike, keys: int) -> jax.Array:
+    """Every query attends to the keys within its sequence's length, `j < lengths`.
+
+    Args:
+        lengths: shape `(batch,)`, integers: how many keys of each sequence are no padding.
+        keys: the number of keys, padding included.
+
+    Returns:
+        Shape `(batch, 1, 1, keys)`, boolean. A sequence of length 0 attends to nothing, and its
+        attention is 0.
+
+    Raises:
+        TypeError: `lengths` or `keys` is not of integers.
+        ValueError: `lengths` has not one axis, or `keys` is less than 1.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.functional.padding_mask(jnp.array([1, 3]), 3)[:, 0, 0].astype(int)
+        Array([[1, 0, 0],
+               [1, 1, 1]], dtype=int32)
+    """
+    lengths = _integers("padding_mask", "lengths", lengths, 1).astype(jnp.int32)
+    positions = jnp.arange(check_count("padding_mask", "keys", keys), dtype=jnp.int32)
+    return (positions[None, :] < lengths[:, None])[:, None, None, :]
+
+
+def segment_mask(query_segments: ArrayLike, key_segments: ArrayLike | None = None) -> jax.Array:
+    """Each query attends to the keys of its own segment: several sequences packed into one row.
+
+    Args:
+        query_segments: shape `(batch, queries)`, integers: which segment each query belongs to.
+        key_segments: shape `(batch, keys)`, the same for the keys; None for those of the queries.
+
+    Returns:
+        Shape `(batch, 1, queries, keys)`, boolean.
+
+    Raises:
+        TypeError: the segments are not integers.
+        ValueError: they have not two axes, or not the same batch.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.functional.segment_mask(jnp.array([[0, 0, 1]]))[0, 0].astype(int)
+        Array([[1, 1, 0],
+               [1, 1, 0],
+               [0, 0, 1]], dtype=int32)
+    """
+    of_queries = _integers("segment_mask", "query_segments", query_segments, 2)
+    given = query_segments if key_segments is None else key_segments
+    of_keys = _integers("segment_mask", "key_segments", given, 2)
+    if of_queries.shape[0] != of_keys.shape[0]:
+        raise ValueError(
+            f"segment_mask: query_segments has shape {of_queries.shape} and key_segments "
+            f"{of_keys.shape}, expected the same batch"
+        )
+    dtype = promoted(of_queries.dtype, of_keys.dtype)
+    same = of_queries.astype(dtype)[:, :, None] == of_keys.astype(dtype)[:, None, :]
+    return same[:, None]
+
+
+def combine_masks(*masks: ArrayLike | None) -> jax.Array | None:
+    """Attend where every mask does.
+
+    Args:
+        *masks: booleans that broadcast against one another, all of one rank; None is left out.
+
+    Returns:
+        Their conjunction, or None if there is no mask.
+
+    Raises:
+        TypeError: a mask is not boolean.
+        ValueError: the masks differ in rank, or their shapes do not broadcast.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> f = nn.functional
+        >>> padding = f.padding_mask(jnp.array([2]), 3)
+        >>> f.combine_masks(f.causal_mask(3), None, padding)[0, 0].astype(int)
+        Array([[1, 0, 0],
+               [1, 1, 0],
+               [1, 1, 0]], dtype=int32)
+    """
+    given = [check_boolean("combine_masks", jnp.asarray(m)) for m in masks if m is not None]
+    if not given:
+        return None
+    shapes = [mask.shape for mask in given]
+    try:
+        jnp.broadcast_shapes(*shapes)
+    except ValueError as error:
+        raise ValueError(
+            f"combine_masks: masks have shapes {shapes}, expected shapes that broadcast"
+        ) from error
+    if len({len(shape) for shape in shapes}) != 1:
+        raise ValueError(f"combine_masks: masks have shapes {shapes}, expected the same rank")
+    return functools.reduce(jnp.logical_and, given)
+
+
+def check_boolean(function: str, mask: jax.Array) -> jax.Array:
+    """`mask`, which must be boolean."""
+    if mask.dtype != jnp.bool:
+        raise TypeError(f"{function}: mask has dtype {mask.dtype}, expected bool (True: attend)")
+    return mask
+
+
+def check_window(function: str, window: Window) -> tuple[int, int]:
+    """`window` as `(left, right)`."""
+    sides = window if isinstance(window, tuple) else (window, window)
+    if len(sides) != 2 or any(isinstance(s, bool) or not isinstance(s, int) for s in sides):
+        raise TypeError(
+            f"{function}: window is {window!r}, expected an integer or a pair of integers"
+        )
+    if min(sides) < 0:
+        raise ValueError(f"{function}: window is {window}, expected at least 0")
+    return sides
+
+
+def check_offset(function: str, offset: ArrayLike) -> jax.Array:
+    """A query offset as an int32 scalar."""
+    return _integers(function, "query_offset", offset, 0).astype(jnp.int32)
+
+
+def _integers(function: str, name: str, value: ArrayLike, ndim: int) -> jax.Array:
+    array = jnp.asarray(value)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"{function}: {name} has dtype {array.dtype}, expected integers")
+    if array.ndim != ndim:
+        raise ValueError(
+            f"{function}: {name} has shape {array.shape}, expected {ndim or 'no'} "
+            f"{'axis' if ndim == 1 else 'axes'}"
+        )
+    return array
+
+
+def _distances(function: str, queries: int, keys: int | None, query_offset: ArrayLike) -> jax.Array:
+    """How far each key lies before each query, shape `(1, 1, queries, keys)`."""
+    check_count(function, "queries", queries)
+    keys = queries if keys is None else check_count(function, "keys", keys)
+    of_queries = check_offset(function, query_offset) + jnp.arange(queries, dtype=jnp.int32)
+    of_keys = jnp.arange(keys, dtype=jnp.int32)
+    return (of_queries[:, None] - of_keys[None, :])[None, None]

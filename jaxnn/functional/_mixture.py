@@ -1,0 +1,132 @@
+"""Mixtures of experts: each token goes through a few of many networks."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import check_count, floating, widen
+
+
+def mixture_of_experts(
+    x: ArrayLike,
+    logits: ArrayLike,
+    experts: Callable[[jax.Array], jax.Array],
+    *,
+    top_k: int = 2,
+    capacity: int | None = None,
+) -> jax.Array:
+    """The outputs of the `top_k` likeliest experts of each token, weighted: `y = sum_e g_e f_e(x)`.
+
+    `p = softmax(logits)`; `g` is `p` over the chosen experts, divided by its sum there (with
+    `top_k=1` it is `p` itself, so that the router has a gradient), and 0 elsewhere.
+
+    An expert takes `capacity` tokens: first choices before second ones, earlier tokens before later
+    ones. A token that finds an expert full gets nothing from it.
+
+    Papers: Shazeer et al., Outrageously Large Neural Networks, https://arxiv.org/abs/1701.06538;
+    Fedus et al., Switch Transformers, https://arxiv.org/abs/2101.03961
+
+    Args:
+        x: tokens, shape `(tokens, features)`.
+        logits: of the router, shape `(tokens, experts)`.
+        experts: all experts at once, from `(experts, capacity, features)` to
+            `(experts, capacity, out)`; rows that no token fills are zeros.
+        top_k: how many experts a token is given to.
+        capacity: how many tokens an expert takes; None for all, so that none is dropped.
+
+    Returns:
+        Shape `(tokens, out)` in the dtype of the experts' output. The gates are float32 or wider.
+
+    Raises:
+        TypeError: `top_k` or `capacity` is not an integer.
+        ValueError: the shapes do not fit; `top_k` is not between 1 and the number of experts;
+            `capacity` is less than 1.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> x = jnp.array([[1.0], [2.0], [3.0]])
+        >>> logits = jnp.array([[9.0, 0.0], [0.0, 9.0], [0.0, 9.0]])
+        >>> def times_ten_and_minus(tokens):
+        ...     return tokens * jnp.array([10.0, -1.0])[:, None, None]
+        >>> y = nn.functional.mixture_of_experts(x, logits, times_ten_and_minus, top_k=1)
+        >>> y.ravel().round(2)
+        Array([10., -2., -3.], dtype=float32)
+    """
+    x, logits = floating(x), widen(logits)
+    if x.ndim != 2 or logits.ndim != 2 or x.shape[0] != logits.shape[0]:
+        raise ValueError(
+            f"mixture_of_experts: x has shape {x.shape} and logits {logits.shape}, expected "
+            "(tokens, features) and (tokens, experts)"
+        )
+    tokens, n_experts = logits.shape
+    _check_top_k("mixture_of_experts", top_k, n_experts)
+    # No expert gets a token twice, so `tokens` places are always enough.
+    capacity = (
+        tokens if capacity is None else check_count("mixture_of_experts", "capacity", capacity)
+    )
+
+    gates, chosen = jax.lax.top_k(jax.nn.softmax(logits, axis=-1), top_k)
+    if top_k > 1:
+        gates = gates / jnp.sum(gates, axis=-1, keepdims=True)
+
+    # The places of the choices in their experts' queues: all first choices, then all second ones.
+    queue = jax.nn.one_hot(chosen.T.reshape(-1), n_experts, dtype=jnp.int32)
+    ahead = jnp.cumsum(queue, axis=0, dtype=jnp.int32) - queue
+    place = jnp.sum(ahead * queue, axis=-1, dtype=jnp.int32).reshape(top_k, tokens).T
+    slot = jnp.where(place < capacity, chosen * capacity + place, n_experts * capacity)
+
+    slots = jnp.zeros((n_experts * capacity, x.shape[1]), x.dtype)
+    for choice in range(top_k):
+        slots = slots.at[slot[:, choice]].set(x, mode="drop")
+    y = experts(slots.reshape(n_experts, capacity, x.shape[1]))
+    rows = y.reshape(n_experts * capacity, y.shape[-1])
+    given = rows.at[slot].get(mode="fill", fill_value=0)  # (tokens, top_k, out)
+    return jnp.sum(widen(given) * gates[:, :, None].astype(widen(given).dtype), axis=1).astype(
+        y.dtype
+    )
+
+
+def expert_balance(logits: ArrayLike, *, top_k: int = 2) -> jax.Array:
+    """How unevenly a router uses its n experts: `n sum_e f_e P_e`, at best 1, at worst `n / top_k`.
+
+    `f_e` is the share of all choices that fall on expert `e`, which has no gradient, `P_e` the mean
+    of its probability over the tokens. Added to the loss, times 0.01 or so, it keeps experts busy.
+
+    Paper: Fedus et al., Switch Transformers, https://arxiv.org/abs/2101.03961
+
+    Args:
+        logits: of the router, shape `(tokens, experts)`.
+        top_k: how many experts a token is given to.
+
+    Returns:
+        A scalar, float32 or wider.
+
+    Raises:
+        TypeError: `top_k` is not an integer.
+        ValueError: `logits` has another rank, or `top_k` is not between 1 and the number of
+            experts.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> even, uneven = jnp.eye(2) * 99, jnp.array([[99.0, 0.0], [99.0, 0.0]])
+        >>> [float(nn.functional.expert_balance(x, top_k=1)) for x in (even, uneven)]
+        [1.0, 2.0]
+    """
+    logits = widen(logits)
+    if logits.ndim != 2:
+        raise ValueError(
+            f"expert_balance: logits has shape {logits.shape}, expected (tokens, experts)"
+        )
+    n_experts = logits.shape[1]
+    _check_top_k("expert_balance", top_k, n_experts)
+    _, chosen = jax.lax.top_k(logits, top_k)
+    share = jnp.mean(jax.nn.one_hot(chosen, n_experts, dtype=logits.dtype), axis=(0, 1))
+    probability = jnp.mean(jax.nn.softmax(logits, axis=-1), axis=0)
+    return n_experts * jnp.sum(share * probability)
+
+
+def _check_top_k(function: str, top_k: int, n_experts: int) -> None:
+    if check_count(function, "top_k", top_k) > n_experts:
+        raise ValueError(f"{function}: top_k is {top_k}, expected at most {n_experts} experts")

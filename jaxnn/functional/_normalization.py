@@ -1,0 +1,313 @@
+"""Normalisation: statistics in float32 or wider and in two passes, whatever the input's dtype."""
+
+from collections.abc import Iterable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import (
+    accumulator_dtype,
+    along,
+    canonical_axes,
+    check_count,
+    check_shape,
+    floating,
+    widen,
+)
+
+
+def layer_norm(
+    x: ArrayLike,
+    scale: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    axis: int | Sequence[int] = -1,
+    epsilon: float = 1e-5,
+) -> jax.Array:
+    """Normalise each example over `axis`: `y = (x - mean) / sqrt(var + epsilon) * scale + bias`.
+
+    Paper: Ba et al., Layer Normalization, https://arxiv.org/abs/1607.06450
+
+    Args:
+        x: any shape.
+        scale, bias: the shape of the normalised axes, in the order of `x`'s axes, or None.
+        axis: the axis or axes to normalise over.
+        epsilon: added to the (biased) variance.
+
+    Returns:
+        The shape and floating dtype of `x`.
+
+    Raises:
+        ValueError: `axis` is out of range, or the shape of `scale` or `bias` does not fit.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.functional.layer_norm(jnp.array([1448.0, 1449.0, 1450.0])).round(3)
+        Array([-1.225,  0.   ,  1.225], dtype=float32)
+    """
+    x = floating(x)
+    axes = canonical_axes(axis, x.ndim, "layer_norm")
+    params = along_axes("layer_norm", x, axes, scale=scale, bias=bias)
+    return affine(_standardized(widen(x), axes, epsilon), params).astype(x.dtype)
+
+
+def rms_norm(
+    x: ArrayLike,
+    scale: ArrayLike | None = None,
+    *,
+    axis: int | Sequence[int] = -1,
+    epsilon: float = 1e-6,
+) -> jax.Array:
+    """Divide by the root mean square over `axis`: `y = x / sqrt(mean(x²) + epsilon) * scale`.
+
+    Paper: Zhang and Sennrich, Root Mean Square Layer Normalization,
+    https://arxiv.org/abs/1910.07467
+
+    Args:
+        x: any shape.
+        scale: the shape of the normalised axes, in the order of `x`'s axes, or None.
+        axis: the axis or axes to normalise over.
+        epsilon: added to the mean square (torch's default is the `eps` of the dtype).
+
+    Returns:
+        The shape and floating dtype of `x`.
+
+    Raises:
+        ValueError: `axis` is out of range, or the shape of `scale` does not fit.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.functional.rms_norm(jnp.array([1.0, -1.0, 5.0])).round(3)
+        Array([ 0.333, -0.333,  1.667], dtype=float32)
+    """
+    x = floating(x)
+    axes = canonical_axes(axis, x.ndim, "rms_norm")
+    params = along_axes("rms_norm", x, axes, scale=scale)
+    wide = widen(x)
+    mean_square = jnp.mean(jnp.square(wide), axis=axes, keepdims=True)
+    return affine(wide * lax.rsqrt(mean_square + epsilon), params).astype(x.dtype)
+
+
+def group_norm(
+    x: ArrayLike,
+    groups: int,
+    scale: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+) -> jax.Array:
+    """Normalise each example over each group of channels, and over all that is neither.
+
+    `y = (x - mean) / sqrt(var + epsilon) * scale + bias`, with the mean and the biased variance of
+    the `channels / groups` neighbouring channels of a group at all positions. With one group it is
+    layer norm over all axes but the first, with as many as there are channels `instance_norm`.
+
+    Paper: Wu and He, Group Normalization, https://arxiv.org/abs/1803.08494
+
+    Args:
+        x: shape `(batch, ...)`; `axis` holds the channels.
+        groups: into how many the channels are divided.
+        scale, bias: shape `(channels,)`, or None.
+        axis: the axis of the channels, not the first.
+        epsilon: added to the variance.
+
+    Returns:
+        The shape and floating dtype of `x`.
+
+    Raises:
+        TypeError: `groups` is not an integer.
+        ValueError: `groups` does not divide the channels; `axis` is out of range or the first; the
+            shape of `scale` or `bias` does not fit.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> x = jnp.array([[1.0, 3.0, 10.0, 30.0]])
+        >>> nn.functional.group_norm(x, 2).round(3)
+        Array([[-1.,  1., -1.,  1.]], dtype=float32)
+    """
+    x = floating(x)
+    groups = check_count("group_norm", "groups", groups)
+    channel = _channel_axis("group_norm", x, axis)
+    channels = x.shape[channel]
+    if channels % groups:
+        raise ValueError(
+            f"group_norm: x has {channels} channels in axis {axis}, expected a multiple of "
+            f"groups={groups}"
+        )
+    params = along_axes("group_norm", x, (channel,), scale=scale, bias=bias)
+    grouped = widen(x).reshape(
+        *x.shape[:channel], groups, channels // groups, *x.shape[channel + 1 :]
+    )
+    z = _standardized(grouped, other_axes((0, channel), grouped.ndim), epsilon)
+    return affine(z.reshape(x.shape), params).astype(x.dtype)
+
+
+def instance_norm(
+    x: ArrayLike,
+    scale: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+) -> jax.Array:
+    """Normalise each channel of each example over all positions.
+
+    `y = (x - mean) / sqrt(var + epsilon) * scale + bias`, with the biased variance.
+
+    Paper: Ulyanov et al., Instance Normalization, https://arxiv.org/abs/1607.08022
+
+    Args:
+        x: shape `(batch, ...)` with at least one axis of positions; `axis` holds the channels.
+        scale, bias: shape `(channels,)`, or None.
+        axis: the axis of the channels, not the first.
+        epsilon: added to the variance.
+
+    Returns:
+        The shape and floating dtype of `x`.
+
+    Raises:
+        ValueError: `x` has no axis besides batch and channels; `axis` is out of range or the
+            first; the shape of `scale` or `bias` does not fit.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> x = jnp.array([[[1.0, 10.0], [3.0, 30.0]]])
+        >>> nn.functional.instance_norm(x).round(3)
+        Array([[[-1., -1.],
+                [ 1.,  1.]]], dtype=float32)
+    """
+    x = floating(x)
+    channel = _channel_axis("instance_norm", x, axis)
+    if x.ndim < 3:
+        raise ValueError(
+            f"instance_norm: x has shape {x.shape}, expected positions to normalise over beside "
+            "batch and channels"
+        )
+    params = along_axes("instance_norm", x, (channel,), scale=scale, bias=bias)
+    z = _standardized(widen(x), other_axes((0, channel), x.ndim), epsilon)
+    return affine(z, params).astype(x.dtype)
+
+
+def unit_norm(x: ArrayLike, *, axis: int | Sequence[int] = -1, epsilon: float = 1e-6) -> jax.Array:
+    """Scale to Euclidean length 1 over `axis`: `y = x / max(‖x‖, epsilon)`.
+
+    Zero stays zero, and its gradient is finite. Applied to queries and keys it makes their
+    products cosines (QK norm).
+
+    Args:
+        x: any shape.
+        axis: the axis or axes to normalise over.
+        epsilon: the length below which `x` is divided by `epsilon`, positive; gradients grow up to
+            `1 / epsilon` (torch's default is 1e-12).
+
+    Returns:
+        The shape and floating dtype of `x`.
+
+    Raises:
+        ValueError: `axis` is out of range.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.functional.unit_norm(jnp.array([[3.0, 4.0], [0.0, 0.0]]))
+        Array([[0.6, 0.8],
+               [0. , 0. ]], dtype=float32)
+    """
+    x = floating(x)
+    axes = canonical_axes(axis, x.ndim, "unit_norm")
+    wide = widen(x)
+    square = jnp.sum(jnp.square(wide), axis=axes, keepdims=True)
+    # The maximum is taken before the root, whose derivative at 0 is infinite.
+    return (wide * lax.rsqrt(jnp.maximum(square, epsilon**2))).astype(x.dtype)
+
+
+def local_response_norm(
+    x: ArrayLike,
+    size: int = 5,
+    *,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 1.0,
+    axis: int = -1,
+) -> jax.Array:
+    """Damp each channel by its neighbours: `y = x / (k + alpha / size * Σ x²)^beta`.
+
+    The sum runs over the `size` channels from `c - size // 2` to `c + (size - 1) // 2`, as far as
+    there are any. As in torch `alpha` is divided by `size`; the paper does not divide it, and has
+    `size = 5`, `alpha = 1e-4`, `beta = 0.75`, `k = 2`.
+
+    Paper: Krizhevsky et al., ImageNet Classification with Deep Convolutional Neural Networks, 2012,
+    https://papers.nips.cc/paper/4824
+
+    Args:
+        x: any shape; `axis` holds the channels.
+        size: how many channels are summed over.
+        alpha, beta, k: the constants of the formula.
+        axis: the axis of the channels.
+
+    Returns:
+        The shape and floating dtype of `x`.
+
+    Raises:
+        TypeError: `size` is not an integer.
+        ValueError: `size` is less than 1; `axis` is out of range.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> x = jnp.array([1.0, 0.0, 0.0, 1.0, 1.0])
+        >>> nn.functional.local_response_norm(x, 3, alpha=3.0, beta=1.0).round(3)
+        Array([0.5  , 0.   , 0.   , 0.333, 0.333], dtype=float32)
+    """
+    x = floating(x)
+    size = check_count("local_response_norm", "size", size)
+    (channel,) = canonical_axes(axis, x.ndim, "local_response_norm")
+    wide = widen(x)
+    windows, padding = [1] * x.ndim, [(0, 0)] * x.ndim
+    windows[channel], padding[channel] = size, (size // 2, (size - 1) // 2)
+    total = lax.reduce_window(jnp.square(wide), 0.0, lax.add, windows, [1] * x.ndim, padding)
+    return (wide * jnp.power(k + alpha / size * total, -beta)).astype(x.dtype)
+
+
+# What the functions share
+
+
+def other_axes(axes: Iterable[int], ndim: int) -> tuple[int, ...]:
+    """Those of `ndim` axes that are not in `axes`."""
+    return tuple(a for a in range(ndim) if a not in axes)
+
+
+def along_axes(
+    function: str, x: jax.Array, axes: tuple[int, ...], **params: ArrayLike | None
+) -> dict[str, jax.Array]:
+    """Those of `params` that are given: checked, and shaped and cast to go with a widened `x`."""
+    wide = {}
+    for name, param in params.items():
+        if param is not None:
+            check_shape(function, name, param, tuple(x.shape[a] for a in axes))
+            wide[name] = along(param, axes, x.ndim).astype(accumulator_dtype(x.dtype))
+    return wide
+
+
+def affine(z: jax.Array, params: dict[str, jax.Array]) -> jax.Array:
+    """`z * scale + bias`, or what there is of it."""
+    if "scale" in params:
+        z = z * params["scale"]
+    return z + params["bias"] if "bias" in params else z
+
+
+def _standardized(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> jax.Array:
+    centered = x - jnp.mean(x, axis=axes, keepdims=True)
+    var = jnp.mean(jnp.square(centered), axis=axes, keepdims=True)
+    return centered * lax.rsqrt(var + epsilon)
+
+
+def _channel_axis(function: str, x: jax.Array, axis: int) -> int:
+    (channel,) = canonical_axes(axis, x.ndim, function)
+    if channel == 0:
+        raise ValueError(
+            f"{function}: axis is {axis}, the first of x of shape {x.shape}, expected another: "
+            "the first holds the batch"
+        )
+    return channel

@@ -1,0 +1,349 @@
+"""Pooling: the maximum or a mean of the elements in windows of the spatial axes."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import along, canonical_axes, check_count, check_range, floating, widen
+from jaxnn.functional._spatial import Padding, PerAxis, spatial_rank
+from jaxnn.functional._windows import combine_windows, windows_of
+
+
+def max_pool(
+    x: ArrayLike,
+    window: PerAxis,
+    *,
+    strides: PerAxis | None = None,
+    padding: Padding = "VALID",
+    dilation: PerAxis = 1,
+) -> jax.Array:
+    """The maximum of each window: `y[i] = max_k x[i * strides + k * dilation - low]`.
+
+    Of equal maxima the first, in row-major order, gets the gradient, as in torch. Padding counts
+    as -inf (an integer dtype's least value), so a window of padding alone gives that. A NaN in a
+    window gives NaN.
+
+    Args:
+        x: shape `(*batch, *spatial, channels)`, any real dtype.
+        window: the size of the window, one number for each spatial axis, which so many axes before
+            the last are. A single number stands for all axes but the first and the last.
+        strides: the step from window to window; `window` if None (flax steps by 1).
+        padding: "VALID" for none; "SAME" for `ceil(size / strides)` outputs; or what is added
+            before and after, a pair `(low, high)` for each spatial axis. A number stands for
+            both, a single number for all axes.
+        dilation: the step between the elements of a window.
+
+    Returns:
+        Shape `(*batch, *outputs, channels)` in the dtype of `x`.
+
+    Raises:
+        TypeError: an argument is not of integers, or `x` is complex.
+        ValueError: an argument does not fit the axes of `x`, or no window fits into `x`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+        >>> nn.functional.max_pool(x, 2)[0, :, :, 0]
+        Array([[ 5.,  7.],
+               [13., 15.]], dtype=float32)
+    """
+    x = _check_real("max_pool", jnp.asarray(x))
+    windows = windows_of("max_pool", x, window, strides, padding, dilation)
+    overlaps = all(w.stride == 1 for w in windows)  # the gradient of many maxima is slow at once
+    return combine_windows(x, windows, _least(x.dtype), _first_maximum, in_turn=overlaps)
+
+
+def avg_pool(
+    x: ArrayLike,
+    window: PerAxis,
+    *,
+    strides: PerAxis | None = None,
+    padding: Padding = "VALID",
+    count_padding: bool = True,
+) -> jax.Array:
+    """The mean of each window: `y[i] = mean_k x[i * strides + k - low]`.
+
+    Args:
+        x: shape `(*batch, *spatial, channels)`.
+        window, strides, padding: as in `max_pool`.
+        count_padding: whether padding counts as zeros, as in torch and flax (`count_include_pad`);
+            if not, the mean is that of the elements of `x` alone, as in stax and Keras.
+
+    Returns:
+        Shape `(*batch, *outputs, channels)` in the floating dtype of `x`. Sums are float32 or
+        wider.
+
+    Raises:
+        TypeError: an argument is not of integers.
+        ValueError: an argument does not fit the axes of `x`, or no window fits into `x`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> x = jnp.ones((1, 3, 1))
+        >>> nn.functional.avg_pool(x, 2, padding="SAME").ravel()
+        Array([1. , 0.5], dtype=float32)
+        >>> nn.functional.avg_pool(x, 2, padding="SAME", count_padding=False).ravel()
+        Array([1., 1.], dtype=float32)
+    """
+    x = floating(x)
+    windows = windows_of("avg_pool", x, window, strides, padding)
+    y = combine_windows(widen(x), windows, 0, jnp.add)
+    for axis, size, stride, _, pads in windows:
+        count = np.full(y.shape[axis], size)
+        if not count_padding:
+            first = np.arange(y.shape[axis]) * stride - pads[0]
+            inside = np.minimum(first + size, x.shape[axis]) - np.maximum(first, 0)
+            count = np.maximum(inside, 1)
+        y = y / along(count.astype(y.dtype), (axis,), y.ndim)
+    return y.astype(x.dtype)
+
+
+def lp_pool(
+    x: ArrayLike,
+    window: PerAxis,
+    p: float = 2.0,
+    *,
+    strides: PerAxis | None = None,
+    padding: Padding = "VALID",
+) -> jax.Array:
+    """The p-norm of each window: `y[i] = (sum_k |x[i * strides + k - low]|^p)^(1/p)`.
+
+    The gradient of a window of zeros is 0. (Torch sums `x^p`, which for odd `p` differs where `x`
+    is negative.)
+
+    Paper: Sermanet et al., Convolutional Neural Networks Applied to House Numbers Digit
+    Classification, https://arxiv.org/abs/1204.3968
+
+    Args:
+        x: shape `(*batch, *spatial, channels)`, real.
+        window, strides, padding: as in `max_pool`; padding counts as zeros.
+        p: the order of the norm, at least 1 and finite.
+
+    Returns:
+        Shape `(*batch, *outputs, channels)` in the floating dtype of `x`. Sums are float32 or
+        wider.
+
+    Raises:
+        TypeError: an argument is not of numbers, or `x` is complex.
+        ValueError: `p` is less than 1 or infinite; an argument does not fit the axes of `x`; or no
+            window fits into `x`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.functional.lp_pool(jnp.array([[3.0], [4.0], [0.0], [0.0]]), (2,)).ravel()
+        Array([5., 0.], dtype=float32)
+    """
+    x = _check_real("lp_pool", floating(x))
+    check_range("lp_pool", "p", p, 1)
+    if math.isinf(p):
+        raise ValueError("lp_pool: p is inf, expected a finite number; max_pool takes the maximum")
+    windows = windows_of("lp_pool", x, window, strides, padding)
+    wide = widen(x)
+    # An even power is smooth at 0 by itself; jnp.abs has derivative 1 there, and 0 is wanted.
+    powers = wide ** int(p) if p % 2 == 0 else (wide * jnp.sign(wide)) ** p
+    total = combine_windows(powers, windows, 0, jnp.add)
+    is_zero = total == 0
+    y = jnp.where(is_zero, 0, jnp.where(is_zero, 1, total) ** (1 / p))
+    return y.astype(x.dtype)
+
+
+def adaptive_max_pool(x: ArrayLike, output_size: int | Sequence[int | None]) -> jax.Array:
+    """The maximum of each of `output_size` nearly equal parts of the spatial axes.
+
+    Part `i` of `m` of an axis of size `n` is from `floor(i n / m)` to `ceil((i + 1) n / m)`, as in
+    torch: parts overlap by an element where `m` does not divide `n`. Of equal maxima the first,
+    in row-major order, gets the gradient.
+
+    Args:
+        x: shape `(*batch, *spatial, channels)`, any real dtype.
+        output_size: how many outputs, one number for each spatial axis; None keeps an axis as it
+            is. A single number stands for all axes but the first and the last. It may be larger
+            than `x`.
+
+    Returns:
+        Shape `(*batch, *output_size, channels)` in the dtype of `x`.
+
+    Raises:
+        TypeError: `output_size` is not of integers, or `x` is complex.
+        ValueError: `output_size` does not fit the axes of `x`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> x = jnp.array([[1.0], [5.0], [2.0], [4.0], [3.0]])
+        >>> nn.functional.adaptive_max_pool(x, (2,)).ravel()
+        Array([5., 4.], dtype=float32)
+    """
+    x = _check_real("adaptive_max_pool", jnp.asarray(x))
+    # From the last axis to the first, so that the first in row-major order wins.
+    for axis, size in reversed(_output_sizes("adaptive_max_pool", x, output_size)):
+        parts, is_part = _parts(x, axis, size)
+        parts = jnp.where(is_part, parts, jnp.asarray(_least(x.dtype), x.dtype))
+        x = jnp.squeeze(_maximum_along(parts, axis + 1), axis + 1)
+    return x
+
+
+def adaptive_avg_pool(x: ArrayLike, output_size: int | Sequence[int | None]) -> jax.Array:
+    """The mean of each of `output_size` nearly equal parts of the spatial axes.
+
+    Part `i` of `m` of an axis of size `n` is from `floor(i n / m)` to `ceil((i + 1) n / m)`, as in
+    torch: parts overlap by an element where `m` does not divide `n`.
+
+    Args:
+        x: shape `(*batch, *spatial, channels)`.
+        output_size: how many outputs, one number for each spatial axis; None keeps an axis as it
+            is. A single number stands for all axes but the first and the last. It may be larger
+            than `x`.
+
+    Returns:
+        Shape `(*batch, *output_size, channels)` in the floating dtype of `x`. Sums are float32 or
+        wider.
+
+    Raises:
+        TypeError: `output_size` is not of integers.
+        ValueError: `output_size` does not fit the axes of `x`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> x = jnp.array([[1.0], [5.0], [3.0], [4.0], [2.0]])
+        >>> nn.functional.adaptive_avg_pool(x, (2,)).ravel()
+        Array([3., 3.], dtype=float32)
+    """
+    x = floating(x)
+    y = widen(x)
+    for axis, size in _output_sizes("adaptive_avg_pool", x, output_size):
+        parts, is_part = _parts(y, axis, size)
+        count = is_part.sum(axis=axis + 1).astype(y.dtype)
+        y = jnp.where(is_part, parts, 0).sum(axis=axis + 1) / count
+    return y.astype(x.dtype)
+
+
+def global_max_pool(
+    x: ArrayLike, *, axis: int | Sequence[int] | None = None, keepdims: bool = False
+) -> jax.Array:
+    """The maximum of each channel over the spatial axes: `y = max(x, axis)`.
+
+    Of equal maxima the first, in row-major order, gets the gradient. A NaN gives NaN.
+
+    Args:
+        x: shape `(batch, *spatial, channels)`, any real dtype.
+        axis: the axis or axes to reduce; all but the first and the last if None.
+        keepdims: whether the reduced axes stay, with size 1.
+
+    Returns:
+        Shape `(batch, channels)`, or `(batch, 1, ..., channels)`, in the dtype of `x`.
+
+    Raises:
+        TypeError: `x` is complex.
+        ValueError: `axis` is out of range, or None and `x` has fewer than two axes.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.functional.global_max_pool(jnp.arange(16.0).reshape(2, 2, 2, 2))
+        Array([[ 6.,  7.],
+               [14., 15.]], dtype=float32)
+    """
+    x = _check_real("global_max_pool", jnp.asarray(x))
+    axes = _spatial_axes("global_max_pool", x, axis)
+    for a in reversed(axes):
+        x = _maximum_along(x, a)
+    return x if keepdims else jnp.squeeze(x, axes)
+
+
+def global_avg_pool(
+    x: ArrayLike, *, axis: int | Sequence[int] | None = None, keepdims: bool = False
+) -> jax.Array:
+    """The mean of each channel over the spatial axes: `y = mean(x, axis)`.
+
+    Paper: Lin et al., Network In Network, https://arxiv.org/abs/1312.4400
+
+    Args:
+        x: shape `(batch, *spatial, channels)`.
+        axis: the axis or axes to reduce; all but the first and the last if None.
+        keepdims: whether the reduced axes stay, with size 1.
+
+    Returns:
+        Shape `(batch, channels)`, or `(batch, 1, ..., channels)`, in the floating dtype of `x`.
+        Sums are float32 or wider.
+
+    Raises:
+        ValueError: `axis` is out of range, or None and `x` has fewer than two axes.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.functional.global_avg_pool(jnp.arange(16.0).reshape(2, 2, 2, 2))
+        Array([[ 3.,  4.],
+               [11., 12.]], dtype=float32)
+    """
+    x = floating(x)
+    axes = _spatial_axes("global_avg_pool", x, axis)
+    return jnp.mean(widen(x), axis=axes, keepdims=keepdims).astype(x.dtype)
+
+
+def _check_real(function: str, x: jax.Array) -> jax.Array:
+    if jnp.iscomplexobj(x):
+        raise TypeError(f"{function}: x has dtype {x.dtype}, expected a real dtype")
+    return x
+
+
+def _first_maximum(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The greater one, `a` if they are equal, NaN if one is NaN."""
+    return jnp.where((b > a) | (b != b), b, a)
+
+
+def _least(dtype: jnp.dtype) -> float | int | bool:
+    """What is never greater than another number."""
+    if jnp.issubdtype(dtype, jnp.floating):
+        return -math.inf
+    return False if dtype == jnp.bool_ else int(jnp.iinfo(dtype).min)
+
+
+# Parts of an axis, and whole axes
+
+
+def _output_sizes(
+    function: str, x: jax.Array, output_size: int | Sequence[int | None]
+) -> list[tuple[int, int]]:
+    """The spatial axes that change, each with its number of outputs."""
+    rank = spatial_rank(function, "output_size", output_size, x.shape)
+    axes = range(x.ndim - 1 - rank, x.ndim - 1)
+    sizes = output_size if isinstance(output_size, Sequence) else [output_size] * rank
+    for axis in axes:
+        if x.shape[axis] == 0:
+            raise ValueError(f"{function}: x has shape {x.shape}, axis {axis} has no elements")
+    return [
+        (axis, check_count(function, "output_size", size))
+        for axis, size in zip(axes, sizes, strict=True)
+        if size is not None
+    ]
+
+
+def _parts(x: jax.Array, axis: int, size: int) -> tuple[jax.Array, jax.Array]:
+    """`axis` as two, `size` parts of equal length, and which elements are of the part."""
+    n = x.shape[axis]
+    numbers = np.arange(size)
+    start, stop = numbers * n // size, -(-(numbers + 1) * n // size)
+    index = start[:, None] + np.arange(max(stop - start))
+    if n % size == 0:
+        parts = x.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
+    else:
+        parts = jnp.take(x, np.minimum(index, n - 1), axis, mode="clip")
+    return parts, along(index < stop[:, None], (axis, axis + 1), parts.ndim)
+
+
+def _maximum_along(x: jax.Array, axis: int) -> jax.Array:
+    """The maximum, whose first place alone gets the gradient; NaN if there is one."""
+    return jnp.take_along_axis(x, jnp.argmax(x, axis, keepdims=True), axis)
+
+
+def _spatial_axes(function: str, x: jax.Array, axis: int | Sequence[int] | None) -> tuple[int, ...]:
+    if axis is not None:
+        return canonical_axes(axis, x.ndim, function)
+    if x.ndim < 2:
+        raise ValueError(
+            f"{function}: x has shape {x.shape}, expected shape (batch, *spatial, channels)"
+        )
+    return tuple(range(1, x.ndim - 1))

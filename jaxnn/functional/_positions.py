@@ -1,0 +1,192 @@
+"""Where in a sequence an element is: rotations, waves, and biases of attention."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import absolute, along, check_count, floating, hyperparameter, widen
+
+
+def rotary(
+    x: ArrayLike,
+    positions: ArrayLike,
+    *,
+    base: ArrayLike = 10000.0,
+    fraction: float = 1.0,
+    interleaved: bool = False,
+) -> jax.Array:
+    """Rotate pairs of features by angles that grow with the position (RoPE).
+
+    Pair `i` of `n` turns by `positions * base ** (-i / n)`, in float32 or wider, so that the
+    product of a rotated query with a rotated key depends on the distance of the two alone.
+
+    Paper: Su et al., RoFormer, https://arxiv.org/abs/2104.09864
+
+    Args:
+        x: queries or keys, shape `(..., time, heads, head_dim)`, floating.
+        positions: integer or floating, shape `(time,)`, or `(..., time)` if they differ by example.
+        base: of the geometric series of frequencies; may be traced.
+        fraction: the part of the features that is rotated, the first ones, in (0, 1]; the others
+            stay as they are.
+        interleaved: False pairs feature `i` with `i + n` (GPT-NeoX, Llama), True feature `2 i` with
+            `2 i + 1` (the paper, GPT-J). Weights of one convention do not fit the other.
+
+    Returns:
+        The shape and floating dtype of `x`.
+
+    Raises:
+        ValueError: `fraction` is outside (0, 1] or leaves an odd number of features to rotate, or
+            the shapes do not fit.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> x = jnp.array([1.0, 0.0]).reshape(1, 1, 2)
+        >>> nn.functional.rotary(x, jnp.array([jnp.pi / 2])).round(3).ravel() + 0.0
+        Array([0., 1.], dtype=float32)
+    """
+    x, positions = floating(x), jnp.asarray(positions)
+    if x.ndim < 3 or positions.shape not in (x.shape[-3:-2], x.shape[:-2]):
+        raise ValueError(
+            f"rotary: x has shape {x.shape} and positions {positions.shape}, expected "
+            "(..., time, heads, head_dim) and (time,) or (..., time)"
+        )
+    rotated = rotated_features("rotary", x.shape[-1], fraction)
+    dtype = widen(x).dtype
+    pairs = widen(x[..., :rotated])
+    shape = pairs.shape[:-1]
+    pairs = pairs.reshape(*shape, rotated // 2, 2) if interleaved else pairs.reshape(*shape, 2, -1)
+    axis = -1 if interleaved else -2
+    first, second = jnp.moveaxis(pairs, axis, 0)
+
+    angles = _angles(positions.astype(dtype), rotated, base)[..., None, :]
+    angles = angles.reshape((1,) * (x.ndim - angles.ndim) + angles.shape)
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    turned = jnp.stack([first * cos - second * sin, first * sin + second * cos], axis)
+    turned = turned.reshape(*shape, rotated).astype(x.dtype)
+    return jnp.concatenate([turned, x[..., rotated:]], axis=-1)
+
+
+def sinusoidal(positions: ArrayLike, features: int, *, base: ArrayLike = 10000.0) -> jax.Array:
+    """Positions as waves: `sin(w_i p)` in feature `2 i`, `cos(w_i p)` in feature `2 i + 1`.
+
+    `w_i = base ** (-2 i / features)`, as in the paper; tensor2tensor has all sines first. It serves
+    for times as well, such as the noise levels of a diffusion model.
+
+    Paper: Vaswani et al., Attention Is All You Need, https://arxiv.org/abs/1706.03762
+
+    Args:
+        positions: any shape, integer or floating.
+        features: how many features, an even number.
+        base: of the geometric series of frequencies; may be traced.
+
+    Returns:
+        Shape `(*positions.shape, features)` in the floating dtype of the positions (integers give
+        the default float).
+
+    Raises:
+        TypeError: `features` is not an integer.
+        ValueError: `features` is not even.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> y = nn.functional.sinusoidal(jnp.arange(3), 4)
+        >>> print(jnp.array_str(y, precision=2))
+        [[ 0.    1.    0.    1.  ]
+         [ 0.84  0.54  0.01  1.  ]
+         [ 0.91 -0.42  0.02  1.  ]]
+    """
+    check_even("sinusoidal", features)
+    positions = floating(positions)
+    angles = _angles(widen(positions), features, base)
+    waves = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+    return waves.reshape(*positions.shape, features).astype(positions.dtype)
+
+
+def alibi_slopes(heads: int) -> jax.Array:
+    """How fast attention fades with the distance in each head: `2 ** (-8 h / heads)`, `h` from 1.
+
+    If `heads` is no power of two, the slopes of the next smaller one are followed by every other
+    slope of the next larger one, as in the paper's code.
+
+    Paper: Press et al., Train Short, Test Long, https://arxiv.org/abs/2108.12409
+
+    Args:
+        heads: the number of heads.
+
+    Returns:
+        Shape `(heads,)`, the default float.
+
+    Raises:
+        TypeError: `heads` is not an integer.
+        ValueError: `heads` is less than 1.
+
+    Example:
+        >>> import jaxnn as nn
+        >>> nn.functional.alibi_slopes(4)
+        Array([0.25      , 0.0625    , 0.015625  , 0.00390625], dtype=float32)
+    """
+    heads = check_count("alibi_slopes", "heads", heads)
+    smaller = 2 ** (heads.bit_length() - 1)
+    exponents = [8 * (h + 1) / smaller for h in range(smaller)]
+    exponents += [8 * (h + 0.5) / smaller for h in range(heads - smaller)]
+    return jnp.exp2(-jnp.asarray(exponents, jnp.result_type(float)))
+
+
+def alibi_bias(
+    slopes: ArrayLike, query_positions: ArrayLike, key_positions: ArrayLike
+) -> jax.Array:
+    """Attention with linear biases: `-slope * |query position - key position|` for each head.
+
+    Paper: Press et al., Train Short, Test Long, https://arxiv.org/abs/2108.12409
+
+    Args:
+        slopes: shape `(heads,)`, as from `alibi_slopes`.
+        query_positions: shape `(queries,)`, integer or floating.
+        key_positions: shape `(keys,)`, integer or floating.
+
+    Returns:
+        Shape `(1, heads, queries, keys)`, a `bias` of `dot_product_attention`, in the dtype of the
+        slopes, float32 at least.
+
+    Raises:
+        ValueError: an argument has not one axis.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.functional.alibi_bias(jnp.array([0.5, 0.1]), jnp.array([3]), jnp.arange(3))
+        Array([[[[-1.5, -1. , -0.5]],
+                [[-0.3, -0.2, -0.1]]]], dtype=float32)
+    """
+    given = {"slopes": slopes, "query_positions": query_positions, "key_positions": key_positions}
+    for name, value in given.items():
+        if jnp.ndim(value) != 1:
+            raise ValueError(f"alibi_bias: {name} has shape {jnp.shape(value)}, expected one axis")
+    slopes = widen(slopes)
+    queries, keys = (jnp.asarray(p).astype(slopes.dtype) for p in (query_positions, key_positions))
+    distances = absolute(queries[:, None] - keys[None, :])
+    return (-slopes[:, None, None] * distances[None])[None]
+
+
+def rotated_features(function: str, head_dim: int, fraction: float) -> int:
+    """How many of the features of a head are rotated."""
+    rotated = int(head_dim * fraction)
+    if not 0 < fraction <= 1 or rotated == 0 or rotated % 2:
+        raise ValueError(
+            f"{function}: fraction {fraction} of {head_dim} features is {head_dim * fraction:g}, "
+            "expected a fraction in (0, 1] that gives an even number"
+        )
+    return rotated
+
+
+def check_even(function: str, features: int) -> None:
+    """Raise unless `features` is an even number of at least 2."""
+    if check_count(function, "features", features) % 2:
+        raise ValueError(f"{function}: features is {features}, expected an even number")
+
+
+def _angles(positions: jax.Array, features: int, base: ArrayLike) -> jax.Array:
+    """The angles of `features / 2` waves at each position, along a new last axis."""
+    dtype = positions.dtype
+    exponents = -jnp.arange(0, features, 2, dtype=dtype) / features
+    frequencies = jnp.power(hyperparameter(base, dtype), exponents)
+    return positions[..., None] * along(frequencies, [positions.ndim], positions.ndim + 1)

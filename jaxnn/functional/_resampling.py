@@ -1,0 +1,172 @@
+"""Resampling: finer spatial axes by repetition, interpolation or from channels, and back."""
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import along, floating, widen
+from jaxnn.functional._spatial import PerAxis, per_axis, spatial_rank, split
+
+
+def upsample(x: ArrayLike, scale: PerAxis, *, method: str = "nearest") -> jax.Array:
+    """`scale` times as many elements along each spatial axis.
+
+    Element `i` is the middle of `[i, i + 1)` along its axis, before and after (half-pixel centres,
+    torch's `align_corners=False`), so output `j` lies at `(j + 0.5) / scale - 0.5` of the input.
+    "nearest" repeats each element; "linear" weighs the two nearest by their distances, along one
+    axis after the other, and continues the first and the last element beyond the edges. For other
+    sizes and methods there is `jax.image.resize`.
+
+    Args:
+        x: shape `(*batch, *spatial, channels)`, any dtype.
+        scale: how many times as many, one number for each spatial axis, which so many axes before
+            the last are. A single number stands for all axes but the first and the last.
+        method: "nearest" or "linear"; "bilinear" and "trilinear" are other names of the latter.
+
+    Returns:
+        Shape `(*batch, *(scale * spatial), channels)` in the dtype of `x`, a floating one for
+        "linear".
+
+    Raises:
+        TypeError: `scale` is not of integers.
+        ValueError: `method` is unknown, `scale` does not fit the axes of `x`, or there is nothing
+            to interpolate.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> x = jnp.array([[0.0], [8.0]])
+        >>> nn.functional.upsample(x, (4,), method="linear").ravel()
+        Array([0., 0., 1., 3., 5., 7., 8., 8.], dtype=float32)
+        >>> nn.functional.upsample(x, (2,)).ravel()
+        Array([0., 0., 8., 8.], dtype=float32)
+    """
+    check_method(method)
+    x = jnp.asarray(x) if method == "nearest" else floating(x)
+    rank = spatial_rank("upsample", "scale", scale, x.shape)
+    scales = per_axis("upsample", "scale", scale, rank)
+    if method != "nearest" and 0 in x.shape[-1 - rank : -1]:
+        raise ValueError(f"upsample: x has shape {x.shape}, expected elements to interpolate")
+    y = x if method == "nearest" else widen(x)
+    for axis, factor in enumerate(scales, start=x.ndim - 1 - rank):
+        if method == "nearest":
+            y = jnp.repeat(y, factor, axis)
+        elif factor > 1:
+            y = _interpolate(y, factor, axis)
+    return y.astype(x.dtype)
+
+
+def pixel_shuffle(x: ArrayLike, factor: PerAxis) -> jax.Array:
+    """Channels become pixels: `(h, w, c * r * r)` to `(h * r, w * r, c)`, for `factor` `r`.
+
+    Channel `c * r * r + i * r + j` of pixel `(h, w)` is channel `c` of pixel `(h * r + i,
+    w * r + j)`, as in torch (TensorFlow's `depth_to_space` has `c` as the fastest index, not the
+    slowest), and likewise for other numbers of spatial axes.
+
+    Paper: Shi et al., Real-Time Single Image and Video Super-Resolution Using an Efficient
+    Sub-Pixel Convolutional Neural Network, https://arxiv.org/abs/1609.05158
+
+    Args:
+        x: shape `(*batch, *spatial, channels)`, any dtype.
+        factor: how many times as many pixels, one number for each spatial axis, which so many axes
+            before the last are. A single number stands for all axes but the first and the last.
+
+    Returns:
+        Shape `(*batch, *(factor * spatial), channels / product of the factors)`.
+
+    Raises:
+        TypeError: `factor` is not of integers.
+        ValueError: `factor` does not fit the axes of `x`, or its product does not divide the
+            channels.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.functional.pixel_shuffle(jnp.arange(4).reshape(1, 1, 1, 4), 2)[0, :, :, 0]
+        Array([[0, 1],
+               [2, 3]], dtype=int32)
+    """
+    x = jnp.asarray(x)
+    rank = spatial_rank("pixel_shuffle", "factor", factor, x.shape)
+    factors = per_axis("pixel_shuffle", "factor", factor, rank)
+    batch, sizes = split(x, rank)
+    channels, rest = divmod(x.shape[-1], math.prod(factors))
+    if rest:
+        raise ValueError(
+            f"pixel_shuffle: x has shape {x.shape}, expected channels that {math.prod(factors)} "
+            f"divides, the pixels made of each with factor {factor}"
+        )
+    n = len(batch)
+    y = x.reshape(*batch, *sizes, channels, *factors)
+    pixels = zip(range(n, n + rank), range(n + rank + 1, n + 2 * rank + 1), strict=True)
+    y = y.transpose(*range(n), *itertools.chain(*pixels), n + rank)
+    return y.reshape(*batch, *(s * f for s, f in zip(sizes, factors, strict=True)), channels)
+
+
+def pixel_unshuffle(x: ArrayLike, factor: PerAxis) -> jax.Array:
+    """Pixels become channels, the inverse of `pixel_shuffle`: `(h * r, w * r, c)` to `(h, w, ...)`.
+
+    Pixel `(h * r + i, w * r + j)` of channel `c` is channel `c * r * r + i * r + j` of pixel
+    `(h, w)`, for `factor` `r`, as in torch, and likewise for other numbers of spatial axes.
+
+    Args:
+        x: shape `(*batch, *spatial, channels)`, any dtype.
+        factor: how many times fewer pixels, one number for each spatial axis, which so many axes
+            before the last are. A single number stands for all axes but the first and the last.
+
+    Returns:
+        Shape `(*batch, *(spatial / factor), channels * product of the factors)`.
+
+    Raises:
+        TypeError: `factor` is not of integers.
+        ValueError: `factor` does not fit the axes of `x`, or does not divide their sizes.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> x = jnp.arange(8).reshape(1, 2, 4, 1)
+        >>> nn.functional.pixel_unshuffle(x, 2)
+        Array([[[[0, 1, 4, 5],
+                 [2, 3, 6, 7]]]], dtype=int32)
+    """
+    x = jnp.asarray(x)
+    rank = spatial_rank("pixel_unshuffle", "factor", factor, x.shape)
+    factors = per_axis("pixel_unshuffle", "factor", factor, rank)
+    batch, sizes = split(x, rank)
+    if any(s % f for s, f in zip(sizes, factors, strict=True)):
+        raise ValueError(
+            f"pixel_unshuffle: x has spatial shape {sizes}, expected sizes that factor {factor} "
+            "divides"
+        )
+    n = len(batch)
+    coarse = [s // f for s, f in zip(sizes, factors, strict=True)]
+    pixels = itertools.chain(*zip(coarse, factors, strict=True))
+    y = x.reshape(*batch, *pixels, x.shape[-1])
+    of_coarse, of_factors = range(n, n + 2 * rank, 2), range(n + 1, n + 2 * rank, 2)
+    y = y.transpose(*range(n), *of_coarse, n + 2 * rank, *of_factors)
+    return y.reshape(*batch, *coarse, x.shape[-1] * math.prod(factors))
+
+
+def check_method(method: str) -> None:
+    """Raise unless `upsample` knows the method."""
+    methods = "nearest", "linear", "bilinear", "trilinear"
+    if method not in methods:
+        raise ValueError(f"upsample: method is {method!r}, expected one of {methods}")
+
+
+def _interpolate(x: jax.Array, factor: int, axis: int) -> jax.Array:
+    """Linear interpolation along `axis`: `factor` outputs of each element and its neighbours."""
+    size = x.shape[axis]
+    ends = [(0, 0)] * x.ndim
+    ends[axis] = (1, 1)
+    padded = jnp.pad(x, ends, mode="edge")
+    # The outputs of an element lie at these distances after it, between -0.5 and 0.5.
+    distance = (np.arange(factor) + 0.5) / factor - 0.5
+    weights = np.maximum(-distance, 0), 1 - np.abs(distance), np.maximum(distance, 0)
+    y = sum(
+        along(weight.astype(x.dtype), (axis + 1,), x.ndim + 1)
+        * jnp.expand_dims(jax.lax.slice_in_dim(padded, shift, shift + size, axis=axis), axis + 1)
+        for shift, weight in enumerate(weights)
+    )
+    return jnp.asarray(y).reshape(*x.shape[:axis], size * factor, *x.shape[axis + 1 :])

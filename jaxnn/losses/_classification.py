@@ -1,0 +1,315 @@
+"""Losses of classes that exclude each other, one value per example."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import check_range, check_shape, hyperparameter, is_inexact, widen
+from jaxnn.losses._arguments import Axis, all_axes, broadcast_mask
+
+
+def softmax_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    label_smoothing: ArrayLike = 0.0,
+    class_weights: ArrayLike | None = None,
+    ignore_index: int | None = None,
+) -> jax.Array:
+    """The cross-entropy of softmax: `-Σ_c labels_c log softmax(logits)_c`, with `0 log 0 = 0`.
+
+    With class weights, each term of the sum is multiplied by that of its class, as in torch, whose
+    mean then divides by the weights of the labels: divide by `class_weights[labels].sum()` for it.
+
+    Args:
+        logits: shape `(..., classes, ...)`, the classes in `axis`; unnormalised log-probabilities.
+        labels: distributions of the shape of `logits`, or integer classes, in the shape of
+            `logits` without `axis`. A class outside [0, classes) gives NaN, not a quiet number.
+        axis: the axis of the classes; several, or None for all, are flattened into one.
+        where: booleans that broadcast to the shape of `logits`: a class takes no part where False,
+            and an example without any class has loss 0. With as many axes as `logits` has without
+            `axis`, they tell of whole examples.
+        label_smoothing: the part `s` of the labels that is spread evenly over the classes,
+            `(1 - s) labels + s / classes`; in [0, 1], may be traced.
+        class_weights: shape `(classes,)`; None for 1.
+        ignore_index: the integer label of examples whose loss and gradient are 0; None for none.
+
+    Returns:
+        The shape of `logits` without `axis`, float32 or wider.
+
+    Raises:
+        ValueError: the shapes do not fit; `label_smoothing` is known and outside [0, 1];
+            `ignore_index` is given for distributions.
+        TypeError: labels of one axis fewer than `logits` are not integers.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> logits = jnp.array([[2.0, 0.0], [0.0, 1000.0]])
+        >>> nn.losses.softmax_cross_entropy(logits, jnp.array([0, 1])).tolist()
+        [0.12692..., 0.0]
+        >>> distributions = jnp.array([[0.5, 0.5], [0.0, 1.0]])
+        >>> nn.losses.softmax_cross_entropy(logits, distributions).tolist()
+        [1.12692..., 0.0]
+        >>> padded = jnp.array([0, -100])
+        >>> nn.losses.softmax_cross_entropy(logits, padded, ignore_index=-100).tolist()
+        [0.12692..., 0.0]
+    """
+    function = "softmax_cross_entropy"
+    check_range(function, "label_smoothing", label_smoothing, 0, 1)
+    examples = _examples(function, logits, labels, axis, where, ignore_index)
+    targets = _smoothed(examples.targets, label_smoothing, examples.included)
+    return _expected(function, targets, _log_softmax(examples), class_weights)
+
+
+def softmax_cross_entropy_with_integer_labels(
+    logits: ArrayLike, labels: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
+) -> jax.Array:
+    """`softmax_cross_entropy` of integer labels, under the name that optax has for it.
+
+    Args:
+        logits: shape `(..., classes, ...)`, the classes in `axis`; unnormalised log-probabilities.
+        labels: integer classes, in the shape of `logits` without `axis`. A class outside
+            [0, classes) gives NaN; optax counts negative ones from the end.
+        axis: the axis of the classes; several, or None for all, are flattened into one, in the
+            order given.
+        where: as in `softmax_cross_entropy`. If it excludes the class of the label itself, the
+            loss is 0; optax's is then no cross-entropy, and can be negative.
+
+    Returns:
+        The shape of `labels`, float32 or wider.
+
+    Raises:
+        ValueError: the shapes do not fit.
+        TypeError: the labels are not integers.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> logits = jnp.array([[2.0, 0.0], [0.0, 1000.0]])
+        >>> nn.losses.softmax_cross_entropy_with_integer_labels(logits, jnp.array([0, 1])).tolist()
+        [0.12692..., 0.0]
+    """
+    function = "softmax_cross_entropy_with_integer_labels"
+    if not jnp.issubdtype(jnp.asarray(labels).dtype, jnp.integer):
+        raise TypeError(
+            f"{function}: labels have dtype {jnp.asarray(labels).dtype}, expected integer classes"
+        )
+    examples = _examples(function, logits, labels, axis, where)
+    return _expected(function, examples.targets, _log_softmax(examples))
+
+
+def poly_loss_cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    epsilon: ArrayLike = 2.0,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """Cross-entropy with a steeper first term: `softmax_cross_entropy + epsilon Σ_c labels_c
+    (1 - p_c)`.
+
+    Paper: Leng et al., PolyLoss, https://arxiv.org/abs/2204.12511
+
+    Args:
+        logits: shape `(..., classes, ...)`, the classes in `axis`; unnormalised log-probabilities.
+        labels: distributions of the shape of `logits`, or integer classes, in the shape of
+            `logits` without `axis`.
+        epsilon: the coefficient; 0 gives the cross-entropy; may be traced.
+        axis: the axis of the classes; several, or None for all, are flattened into one.
+        where: as in `softmax_cross_entropy`.
+
+    Returns:
+        The shape of `logits` without `axis`, float32 or wider.
+
+    Raises:
+        ValueError: the shapes do not fit.
+        TypeError: labels of one axis fewer than `logits` are not integers.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> logits = jnp.log(jnp.array([[0.5, 0.25, 0.25]]))
+        >>> nn.losses.poly_loss_cross_entropy(logits, jnp.array([0])).tolist()
+        [1.693147...]
+    """
+    function = "poly_loss_cross_entropy"
+    examples = _examples(function, logits, labels, axis, where)
+    log_probs = _log_softmax(examples)
+    missed = jnp.sum(examples.targets * -jnp.expm1(log_probs), -1)
+    cross_entropy = _expected(function, examples.targets, log_probs)
+    return cross_entropy + hyperparameter(epsilon, missed.dtype) * missed
+
+
+def nll(
+    log_probs: ArrayLike,
+    labels: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    *,
+    class_weights: ArrayLike | None = None,
+    ignore_index: int | None = None,
+) -> jax.Array:
+    """The negative log-likelihood of labels: `-Σ_c labels_c log_probs_c`, with `0 log 0 = 0`.
+
+    It is what `softmax_cross_entropy` is after its softmax, for models that end in one.
+
+    Args:
+        log_probs: shape `(..., classes, ...)`, the classes in `axis`; log-probabilities.
+        labels: distributions of the shape of `log_probs`, or integer classes, in the shape of
+            `log_probs` without `axis`. A class outside [0, classes) gives NaN.
+        axis: the axis of the classes; several, or None for all, are flattened into one.
+        where: as in `softmax_cross_entropy`.
+        class_weights: shape `(classes,)`; None for 1.
+        ignore_index: the integer label of examples whose loss and gradient are 0; None for none.
+
+    Returns:
+        The shape of `log_probs` without `axis`, float32 or wider.
+
+    Raises:
+        ValueError: the shapes do not fit, or `ignore_index` is given for distributions.
+        TypeError: labels of one axis fewer than `log_probs` are not integers.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.losses.nll(jnp.log(jnp.array([[0.5, 0.5], [0.0, 1.0]])), jnp.array([0, 1])).tolist()
+        [0.693147..., 0.0]
+    """
+    examples = _examples("nll", log_probs, labels, axis, where, ignore_index)
+    log_probs = jnp.where(examples.included, examples.scores, 0)
+    return _expected("nll", examples.targets, log_probs, class_weights)
+
+
+def smooth_labels(
+    labels: ArrayLike, alpha: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = None
+) -> jax.Array:
+    """Labels of which a part is spread evenly over the classes: `(1 - alpha) labels + alpha / n`.
+
+    Paper: Szegedy et al., Rethinking the Inception Architecture, https://arxiv.org/abs/1512.00567
+
+    Args:
+        labels: distributions over `axis`, floating.
+        alpha: the part that is spread, in [0, 1]; may be traced.
+        axis: the axis of the classes, or several; None for all.
+        where: booleans that broadcast to the shape of `labels`: the n classes over which `alpha`
+            is spread. The others get 0 (in optax, a share as well).
+
+    Returns:
+        The shape of `labels`, float32 or wider.
+
+    Raises:
+        ValueError: `alpha` is known and outside [0, 1], or `where` does not fit.
+        TypeError: the labels are integers, as those of `softmax_cross_entropy` may be.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.losses.smooth_labels(jnp.array([1.0, 0.0]), 0.1)
+        Array([0.95, 0.05], dtype=float32)
+    """
+    check_range("smooth_labels", "alpha", alpha, 0, 1)
+    if not is_inexact(jnp.asarray(labels).dtype):
+        raise TypeError(
+            f"smooth_labels: labels have dtype {jnp.asarray(labels).dtype}, expected distributions "
+            "of floating dtype"
+        )
+    labels = widen(labels)
+    axes = all_axes("smooth_labels", axis, labels.ndim)
+    included = broadcast_mask("smooth_labels", True if where is None else where, labels.shape)
+    classes = jnp.sum(included, axes, keepdims=True, dtype=labels.dtype)
+    alpha = hyperparameter(alpha, labels.dtype)
+    return jnp.where(included, (1 - alpha) * labels + alpha / jnp.maximum(classes, 1), 0)
+
+
+class _Examples(NamedTuple):
+    """The arguments of a loss with the classes in the last axis."""
+
+    scores: jax.Array
+    targets: jax.Array  # 0 for a class that takes no part, NaN for one that does not exist
+    included: jax.Array  # which classes take part; broadcasts to the shape of the scores
+
+
+def _examples(
+    loss: str,
+    scores: ArrayLike,
+    labels: ArrayLike,
+    axis: Axis,
+    where: ArrayLike | None,
+    ignore_index: int | None = None,
+) -> _Examples:
+    scores, labels = widen(scores), jnp.asarray(labels)
+    axes = all_axes(loss, axis, scores.ndim)
+    without_axes = tuple(n for a, n in enumerate(scores.shape) if a not in axes)
+    scores_last = _classes_last(scores, axes)
+    included = jnp.full((1,) * scores_last.ndim, True)
+    if where is not None:
+        new_axes = axes if jnp.ndim(where) == len(without_axes) else ()
+        included = _classes_last(broadcast_mask(loss, where, scores.shape, new_axes), axes)
+    if labels.shape == scores.shape:
+        if ignore_index is not None:
+            raise ValueError(
+                f"{loss}: ignore_index is {ignore_index}, expected None for labels that are "
+                "distributions"
+            )
+        targets = _classes_last(labels.astype(scores.dtype), axes)
+    else:
+        targets = _one_hot(loss, scores, labels, without_axes, scores_last.shape[-1])
+        if ignore_index is not None:
+            included = included & jnp.expand_dims(labels != ignore_index, -1)
+    return _Examples(scores_last, jnp.where(included, targets, 0), included)
+
+
+def _classes_last(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """`x` with `axes` as one last axis."""
+    x = jnp.moveaxis(x, axes, range(-len(axes), 0))
+    batch = x.shape[: x.ndim - len(axes)]
+    return x.reshape(*batch, math.prod(x.shape[len(batch) :]))
+
+
+def _one_hot(
+    loss: str, scores: jax.Array, labels: jax.Array, expected: tuple[int, ...], classes: int
+) -> jax.Array:
+    """Integer labels as distributions; NaN for a class that does not exist."""
+    if labels.shape != expected:
+        raise ValueError(
+            f"{loss}: labels have shape {labels.shape} and logits {scores.shape}, expected labels "
+            f"of the same shape (distributions) or of shape {expected} (integer classes)"
+        )
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(
+            f"{loss}: labels of shape {labels.shape} have dtype {labels.dtype}, expected integer "
+            "classes"
+        )
+    exists = jnp.expand_dims((labels >= 0) & (labels < classes), -1)
+    return jnp.where(exists, jax.nn.one_hot(labels, classes, dtype=scores.dtype), jnp.nan)
+
+
+def _smoothed(targets: jax.Array, part: ArrayLike, included: jax.Array) -> jax.Array:
+    """Targets of which a part is spread over the classes that take part."""
+    classes = jnp.asarray(targets.shape[-1], targets.dtype)
+    if included.shape[-1] != 1:
+        count = jnp.sum(included, -1, keepdims=True, dtype=targets.dtype)
+        classes = jnp.maximum(count, 1)
+    part = hyperparameter(part, targets.dtype)
+    return jnp.where(included, (1 - part) * targets + part / classes, 0)
+
+
+def _log_softmax(examples: _Examples) -> jax.Array:
+    """Log-probabilities of the classes that take part, -inf for the others, finite for none."""
+    any_included = jnp.any(examples.included, -1, keepdims=True)
+    otherwise = jnp.where(any_included, -jnp.inf, 0)
+    return jax.nn.log_softmax(jnp.where(examples.included, examples.scores, otherwise))
+
+
+def _expected(
+    loss: str, targets: jax.Array, log_probs: jax.Array, class_weights: ArrayLike | None = None
+) -> jax.Array:
+    """`-Σ_c weight_c targets_c log_probs_c`, with `0 log 0 = 0`."""
+    if class_weights is not None:
+        check_shape(loss, "class_weights", class_weights, targets.shape[-1:])
+        weights = hyperparameter(class_weights, targets.dtype)
+        targets = targets * weights.reshape((1,) * (targets.ndim - 1) + weights.shape)
+    impossible = (targets == 0) & jnp.isneginf(log_probs)
+    return jnp.sum(targets * jnp.where(impossible, 0, -log_probs), -1)

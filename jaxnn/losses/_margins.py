@@ -1,0 +1,146 @@
+"""Losses that are 0 once the right answer wins by a margin."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import check_shape, widen
+from jaxnn.losses._arguments import fitting, masked
+
+
+def hinge_loss(
+    predictor_outputs: ArrayLike, targets: ArrayLike, *, where: ArrayLike | None = None
+) -> jax.Array:
+    """The hinge loss: `max(0, 1 - predictor_outputs targets)`; its derivative at the kink is 0.
+
+    Paper: Cortes and Vapnik, Support-Vector Networks, 1995.
+
+    Args:
+        predictor_outputs: any shape; positive for yes, negative for no.
+        targets: the same shape; 1 for yes, -1 for no.
+        where: booleans of the same shape; the loss and its gradient are 0 where False.
+
+    Returns:
+        The shape of `predictor_outputs`, float32 or wider.
+
+    Raises:
+        ValueError: the shapes differ (optax broadcasts them).
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.losses.hinge_loss(jnp.array([0.25, 2.0, 2.0]), jnp.array([1, 1, -1]))
+        Array([0.75, 0.  , 3.  ], dtype=float32)
+    """
+    return _hinge("hinge_loss", 1, predictor_outputs, targets, where)
+
+
+def perceptron_loss(
+    predictor_outputs: ArrayLike, targets: ArrayLike, *, where: ArrayLike | None = None
+) -> jax.Array:
+    """The perceptron's loss: `max(0, -predictor_outputs targets)`; its derivative at 0 is 0.
+
+    Paper: Rosenblatt, The Perceptron, 1958.
+
+    Args:
+        predictor_outputs: any shape; positive for yes, negative for no.
+        targets: the same shape; 1 for yes, -1 for no.
+        where: booleans of the same shape; the loss and its gradient are 0 where False.
+
+    Returns:
+        The shape of `predictor_outputs`, float32 or wider.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.losses.perceptron_loss(jnp.array([0.25, 2.0, 2.0]), jnp.array([1, 1, -1]))
+        Array([0., 0., 2.], dtype=float32)
+    """
+    return _hinge("perceptron_loss", 0, predictor_outputs, targets, where)
+
+
+def multiclass_hinge_loss(
+    scores: ArrayLike, labels: ArrayLike, *, where: ArrayLike | None = None
+) -> jax.Array:
+    """How far the label's score is from beating each other's by 1: `max_c (scores_c + [c ≠ label])
+    - scores_label`.
+
+    Paper: Crammer and Singer, On the Algorithmic Implementation of Multiclass Kernel-based Vector
+    Machines, 2001. (torch's `MultiMarginLoss` sums over the classes instead.)
+
+    Args:
+        scores: shape `(..., classes)`.
+        labels: integer classes, shape `(...)`. A class outside [0, classes) gives NaN.
+        where: booleans of the shape of `labels`; the loss and its gradient are 0 where False.
+
+    Returns:
+        The shape of `labels`, float32 or wider.
+
+    Raises:
+        ValueError: the shapes do not fit.
+        TypeError: the labels are not integers.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> scores = jnp.array([[3.0, 1.0, 0.0], [0.5, 1.0, 0.0]])
+        >>> nn.losses.multiclass_hinge_loss(scores, jnp.array([0, 1]))
+        Array([0. , 0.5], dtype=float32)
+    """
+    return _multiclass_margin("multiclass_hinge_loss", 1, scores, labels, where)
+
+
+def multiclass_perceptron_loss(
+    scores: ArrayLike, labels: ArrayLike, *, where: ArrayLike | None = None
+) -> jax.Array:
+    """How far the label's score is from the largest: `max_c scores_c - scores_label`.
+
+    Paper: Collins, Discriminative Training Methods for Hidden Markov Models, 2002.
+
+    Args:
+        scores: shape `(..., classes)`.
+        labels: integer classes, shape `(...)`. A class outside [0, classes) gives NaN.
+        where: booleans of the shape of `labels`; the loss and its gradient are 0 where False.
+
+    Returns:
+        The shape of `labels`, float32 or wider.
+
+    Raises:
+        ValueError: the shapes do not fit.
+        TypeError: the labels are not integers.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> scores = jnp.array([[3.0, 1.0, 0.0], [0.5, 1.0, 0.0]])
+        >>> nn.losses.multiclass_perceptron_loss(scores, jnp.array([0, 0]))
+        Array([0. , 0.5], dtype=float32)
+    """
+    return _multiclass_margin("multiclass_perceptron_loss", 0, scores, labels, where)
+
+
+def _hinge(
+    loss: str,
+    margin: float,
+    predictor_outputs: ArrayLike,
+    targets: ArrayLike,
+    where: ArrayLike | None,
+) -> jax.Array:
+    outputs, signs = fitting(loss, predictor_outputs=predictor_outputs, targets=targets)
+    product = masked(outputs, where, loss) * masked(signs, where, loss)
+    return masked(jax.nn.relu(margin - product), where, loss)
+
+
+def _multiclass_margin(
+    loss: str, margin: float, scores: ArrayLike, labels: ArrayLike, where: ArrayLike | None
+) -> jax.Array:
+    scores, labels = widen(scores), jnp.asarray(labels)
+    check_shape(loss, "labels", labels, scores.shape[:-1])
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"{loss}: labels have dtype {labels.dtype}, expected integer classes")
+    if where is not None:
+        scores = jnp.where(jnp.expand_dims(where, -1), scores, 0)
+    is_label = jax.nn.one_hot(labels, scores.shape[-1], dtype=bool)
+    of_label = jnp.sum(jnp.where(is_label, scores, 0), -1)
+    values = jnp.max(jnp.where(is_label, scores, scores + margin), -1) - of_label
+    exists = (labels >= 0) & (labels < scores.shape[-1])
+    return masked(jnp.where(exists, values, jnp.nan), where, loss)

@@ -1,0 +1,102 @@
+"""Losses of overlapping regions."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import canonical_axes, check_shape, hyperparameter, widen
+from jaxnn.losses._arguments import broadcast_mask, fitting
+
+REDUCTIONS = {"mean": jnp.mean, "sum": jnp.sum}
+
+
+def dice_loss(
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    class_weights: ArrayLike | None = None,
+    smooth: ArrayLike = 1.0,
+    alpha: ArrayLike = 0.5,
+    beta: ArrayLike = 0.5,
+    apply_softmax: bool = True,
+    reduction: str = "mean",
+    ignore_background: bool = False,
+    axis: int | tuple[int, ...] | None = None,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """One minus the overlap of predicted and true regions, for each class.
+
+    `1 - (both + smooth) / (both + alpha predicted_only + beta true_only + smooth)`, where `both =
+    Σ p t`, `predicted_only = Σ p (1 - t)` and `true_only = Σ t (1 - p)` over the pixels. It is the
+    Dice coefficient for `alpha = beta = 0.5`, Tversky's index otherwise.
+
+    Paper: Milletari et al., V-Net, https://arxiv.org/abs/1606.04797; Salehi et al., Tversky loss
+    function for image segmentation, https://arxiv.org/abs/1706.05721
+
+    Args:
+        predictions: logits, shape `(batch, ..., classes)`; with one class, a sigmoid is meant
+            where for more there is a softmax. Probabilities if not `apply_softmax` (trusted to be
+            some: optax checks that they sum to 1, which no compiled program can).
+        targets: the same shape, probabilities or one-hot; both may leave out a last axis of one.
+        class_weights: shape `(classes,)`; None for 1. The losses of the classes are multiplied by
+            them, and their mean is still over the number of classes.
+        smooth: added above and below; may be traced. With 0, an empty region found empty has
+            loss 0.
+        alpha: the weight of pixels that are wrongly in the region; may be traced.
+        beta: the weight of pixels that are wrongly not in the region; may be traced.
+        apply_softmax: whether the predictions are logits.
+        reduction: over the classes: "mean", "sum" or "none".
+        ignore_background: whether to leave out class 0 if there are more.
+        axis: the axis of the pixels, or several; None for all but the first and the last.
+        where: booleans that broadcast to the shape of `predictions`, the classes included: which
+            pixels count.
+
+    Returns:
+        One value per example, shape `(batch,)`; for the reduction "none", `(batch, classes)`;
+        float32 or wider.
+
+    Raises:
+        ValueError: the shapes do not fit, or `reduction` is none of the three.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> truth = jnp.array([[1.0, 1.0, 0.0, 0.0]])[..., None]
+        >>> logits = jnp.array([[9.0, 9.0, 9.0, -9.0]])[..., None]  # one pixel too many
+        >>> nn.losses.dice_loss(logits, truth, smooth=0.0).round(3)
+        Array([0.2], dtype=float32)
+    """
+    if reduction not in (*REDUCTIONS, "none"):
+        raise ValueError(f"dice_loss: reduction is {reduction!r}, expected 'mean', 'sum' or 'none'")
+    predictions, targets = widen(predictions), widen(targets)
+    if predictions.ndim == targets.ndim - 1:
+        predictions = predictions[..., None]
+    if targets.ndim == predictions.ndim - 1:
+        targets = targets[..., None]
+    predictions, targets = fitting("dice_loss", predictions=predictions, targets=targets)
+    ndim, classes = predictions.ndim, predictions.shape[-1]
+    pixels = tuple(range(1, ndim - 1)) if axis is None else canonical_axes(axis, ndim, "dice_loss")
+
+    probs = predictions
+    if where is not None:
+        included = broadcast_mask("dice_loss", where, predictions.shape)
+        probs, targets = jnp.where(included, probs, 0), jnp.where(included, targets, 0)
+    if apply_softmax:
+        probs = jax.nn.sigmoid(probs) if classes == 1 else jax.nn.softmax(probs)
+    if where is not None:
+        probs = jnp.where(included, probs, 0)
+
+    smooth, alpha, beta = (hyperparameter(h, probs.dtype) for h in (smooth, alpha, beta))
+    both = jnp.sum(probs * targets, pixels)
+    predicted_only = jnp.sum(probs, pixels) - both
+    true_only = jnp.sum(targets, pixels) - both
+    union = both + alpha * predicted_only + beta * true_only + smooth
+    is_empty = union == 0
+    losses = 1 - jnp.where(is_empty, 1, (both + smooth) / jnp.where(is_empty, 1, union))
+
+    if class_weights is not None:
+        check_shape("dice_loss", "class_weights", class_weights, (classes,))
+        weights = hyperparameter(class_weights, losses.dtype)
+        losses = losses * weights.reshape((1,) * (losses.ndim - 1) + weights.shape)
+    if ignore_background and classes > 1:
+        losses = losses[..., 1:]
+    return losses if reduction == "none" else REDUCTIONS[reduction](losses, -1)

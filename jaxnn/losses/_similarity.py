@@ -1,0 +1,237 @@
+"""Losses of vectors that should point the same way, or lie near each other."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import (
+    absolute,
+    canonical_axes,
+    check_range,
+    check_shape,
+    hyperparameter,
+    widen,
+)
+from jaxnn.losses._arguments import Axis, all_axes, broadcast_mask, fitting, masked
+
+
+def cosine_similarity(
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    epsilon: ArrayLike = 0.0,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """The cosine of the angle between vectors: `predictions · targets / (|predictions| |targets|)`.
+
+    A vector of zeros has similarity 0 to every other, with gradient 0 (NaN in optax, unless
+    `epsilon` is given). torch's `eps` bounds the norms, the `epsilon` here their squares.
+
+    Args:
+        predictions: any shape, the vectors in `axis`.
+        targets: the same shape.
+        epsilon: the least squared norm, for those below it; may be traced.
+        axis: the axis of the vectors, or several; None for all.
+        where: booleans that broadcast to the shape of the arguments: which elements count.
+
+    Returns:
+        The shape of the arguments without `axis`, float32 or wider; in [-1, 1].
+
+    Raises:
+        ValueError: the shapes differ, or `epsilon` is known and negative.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> a, b = jnp.array([[3.0, 4.0], [0.0, 0.0]]), jnp.array([[4.0, 3.0], [1.0, 2.0]])
+        >>> nn.losses.cosine_similarity(a, b).tolist()
+        [0.96000..., 0.0]
+    """
+    return _cosine("cosine_similarity", predictions, targets, epsilon, axis, where)
+
+
+def cosine_distance(
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    epsilon: ArrayLike = 0.0,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """One minus the cosine of the angle between vectors: `1 - cosine_similarity`.
+
+    Args:
+        predictions: any shape, the vectors in `axis`.
+        targets: the same shape.
+        epsilon: the least squared norm, for those below it; may be traced.
+        axis: the axis of the vectors, or several; None for all.
+        where: booleans that broadcast to the shape of the arguments: which elements count. A
+            vector without any has distance 1, as one of zeros.
+
+    Returns:
+        The shape of the arguments without `axis`, float32 or wider; in [0, 2].
+
+    Raises:
+        ValueError: the shapes differ, or `epsilon` is known and negative.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.losses.cosine_distance(jnp.array([3.0, 4.0]), jnp.array([-6.0, -8.0]))
+        Array(2., dtype=float32)
+    """
+    return 1 - _cosine("cosine_distance", predictions, targets, epsilon, axis, where)
+
+
+def triplet_margin_loss(
+    anchors: ArrayLike,
+    positives: ArrayLike,
+    negatives: ArrayLike,
+    axis: int = -1,
+    norm_degree: ArrayLike = 2,
+    margin: ArrayLike = 1.0,
+    eps: ArrayLike = 1e-6,
+    *,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """By how much each anchor is not nearer to its positive than to its negative, by a margin:
+    `max(0, d(anchors, positives) - d(anchors, negatives) + margin)`.
+
+    `d(a, b) = (Σ |a - b|^norm_degree + eps)^(1 / norm_degree)`. optax leaves out the absolute
+    value, without which distances of odd degree are none; torch adds `eps` to `a - b`. The
+    derivative at the kink is 0.
+
+    Paper: Schroff et al., FaceNet, https://arxiv.org/abs/1503.03832
+
+    Args:
+        anchors: any shape, the vectors in `axis`.
+        positives: the same shape; what should be near.
+        negatives: the same shape; what should be far.
+        axis: the axis of the vectors.
+        norm_degree: the degree of the norm, more than 0; may be traced.
+        margin: by how much nearer is near enough; may be traced.
+        eps: keeps the derivative finite where two vectors are equal; may be traced.
+        where: booleans of the shape of the result; the loss and its gradient are 0 where False.
+
+    Returns:
+        The shape of the arguments without `axis`, float32 or wider.
+
+    Raises:
+        ValueError: the shapes differ, or `eps` is known and negative.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> anchor, positive = jnp.array([0.0, 0.0]), jnp.array([3.0, 4.0])
+        >>> nn.losses.triplet_margin_loss(anchor, positive, jnp.array([0.0, 5.5]))
+        Array(0.5, dtype=float32)
+    """
+    function = "triplet_margin_loss"
+    check_range(function, "eps", eps, 0)
+    anchors, positives, negatives = fitting(
+        function, anchors=anchors, positives=positives, negatives=negatives
+    )
+    axes = canonical_axes(axis, anchors.ndim, function)
+    if where is not None:
+        expected = tuple(n for a, n in enumerate(anchors.shape) if a not in axes)
+        check_shape(function, "where", where, expected)
+        included = jnp.expand_dims(where, axes)
+        anchors, positives, negatives = (
+            jnp.where(included, x, 0) for x in (anchors, positives, negatives)
+        )
+    degree, margin, eps = (hyperparameter(h, anchors.dtype) for h in (norm_degree, margin, eps))
+
+    def distance(a: jax.Array, b: jax.Array) -> jax.Array:
+        powers = jnp.sum(absolute(a - b) ** degree, axes) + eps
+        is_zero = powers == 0
+        return jnp.where(is_zero, 0, jnp.where(is_zero, 1, powers) ** (1 / degree))
+
+    gap = distance(anchors, positives) - distance(anchors, negatives)
+    return masked(jax.nn.relu(gap + margin), where, function)
+
+
+def ntxent(
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    temperature: ArrayLike = 0.07,
+    *,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """The contrastive loss of embeddings of which those with equal labels belong together.
+
+    The mean over all pairs (i, j) of different examples with equal labels of `-log(exp(s_ij) /
+    (exp(s_ij) + Σ_k exp(s_ik)))`, k running over the examples with another label than i, and
+    `s = cosine_similarity / temperature`. It is 0 if there is no pair (NaN in optax).
+
+    Paper: Chen et al., A Simple Framework for Contrastive Learning of Visual Representations,
+    https://arxiv.org/abs/2002.05709
+
+    Args:
+        embeddings: shape `(batch, features)`.
+        labels: integers, shape `(batch,)`.
+        temperature: more than 0; the smaller, the more the nearest negatives count; may be traced.
+        where: booleans, shape `(batch,)`; an example is in no pair where False.
+
+    Returns:
+        A scalar, unlike other losses, since a pair belongs to no one example; float32 or wider.
+
+    Raises:
+        ValueError: the shapes do not fit.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> views = jnp.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+        >>> right = nn.losses.ntxent(views, jnp.array([0, 0, 1, 1]))
+        >>> wrong = nn.losses.ntxent(views, jnp.array([0, 1, 1, 0]))
+        >>> bool(right < 1e-4), bool(wrong > 10)
+        (True, True)
+    """
+    embeddings, labels = widen(embeddings), jnp.asarray(labels)
+    if embeddings.ndim != 2:
+        raise ValueError(
+            f"ntxent: embeddings have shape {embeddings.shape}, expected shape (batch, features)"
+        )
+    n = len(embeddings)
+    check_shape("ntxent", "labels", labels, (n,))
+    included = jnp.full((n,), True)
+    if where is not None:
+        check_shape("ntxent", "where", where, (n,))
+        included = jnp.asarray(where).astype(bool)
+        embeddings = jnp.where(included[:, None], embeddings, 0)
+    units = _unit(embeddings, jnp.finfo(embeddings.dtype).eps, (1,))
+    similarities = jnp.matmul(units, units.T, precision="highest")
+    similarities = similarities / hyperparameter(temperature, units.dtype)
+
+    both = included[:, None] & included[None, :]
+    equal = labels[:, None] == labels[None, :]
+    is_pair = both & equal & ~jnp.eye(n, dtype=bool)
+    is_negative = both & ~equal
+    has_negative = jnp.any(is_negative, 1, keepdims=True)
+    negatives = jnp.where(is_negative, similarities, jnp.where(has_negative, -jnp.inf, 0))
+    of_negatives = jax.nn.logsumexp(negatives, 1, keepdims=True)
+    losses = jax.nn.softplus(of_negatives - similarities)
+    total = jnp.sum(jnp.where(is_pair & has_negative, losses, 0))
+    return total / jnp.maximum(jnp.sum(is_pair, dtype=total.dtype), 1)
+
+
+def _cosine(
+    loss: str,
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    epsilon: ArrayLike,
+    axis: Axis,
+    where: ArrayLike | None,
+) -> jax.Array:
+    check_range(loss, "epsilon", epsilon, 0)
+    predictions, targets = fitting(loss, predictions=predictions, targets=targets)
+    axes = all_axes(loss, axis, predictions.ndim)
+    if where is not None:
+        included = broadcast_mask(loss, where, predictions.shape)
+        predictions, targets = (jnp.where(included, x, 0) for x in (predictions, targets))
+    return jnp.sum(_unit(predictions, epsilon, axes) * _unit(targets, epsilon, axes), axes)
+
+
+def _unit(x: jax.Array, epsilon: ArrayLike, axes: tuple[int, ...]) -> jax.Array:
+    """`x` over its norm, whose square is at least `epsilon`; zeros, with gradient 0, for zeros."""
+    squares = jnp.sum(jnp.square(x), axes, keepdims=True)
+    squares = jnp.maximum(squares, hyperparameter(epsilon, x.dtype))
+    is_zero = squares == 0
+    return jnp.where(is_zero, 0, x / jnp.sqrt(jnp.where(is_zero, 1, squares)))

@@ -1,0 +1,192 @@
+"""What a metric is, and how accumulators are merged."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import PyTree
+
+
+class Metric(NamedTuple):
+    """A metric: three pure functions.
+
+    `init() -> accumulator` of nothing;
+    `update(accumulator, predictions, targets=None, weights=None) -> accumulator`, with one weight
+    for each example (axis 0), 1 if None, 0 for an example that is only padding;
+    `compute(accumulator) -> value`.
+
+    Accumulators of parts of a set, of two batches or two devices, are merged by `merge`, and what
+    is computed is then the metric of the whole set. Most are sums, which may just as well be added
+    leaf by leaf, as `jax.lax.psum` does; those of `whole_set` are not.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> metric = nn.metrics.mean()
+        >>> first = metric.update(metric.init(), jnp.array([1.0, 2.0]))
+        >>> second = metric.update(metric.init(), jnp.array([6.0]))
+        >>> metric.compute(nn.metrics.merge(first, second))
+        Array(3., dtype=float32)
+    """
+
+    init: Callable[[], PyTree]
+    update: Callable[..., PyTree]
+    compute: Callable[[PyTree], Any]
+
+
+class Sum(NamedTuple):
+    """A sum, and what rounding has left out of it: counts stay exact far beyond 2^24."""
+
+    value: jax.Array
+    rest: jax.Array
+
+    def merge(self, other: "Sum") -> "Sum":
+        """The sum of both."""
+        value = self.value + other.value
+        of_other = value - self.value
+        lost = (self.value - (value - of_other)) + (other.value - of_other)
+        lost = lax.stop_gradient(jnp.where(jnp.isfinite(value), lost, 0))
+        return Sum(value, self.rest + other.rest + lost)
+
+    @staticmethod
+    def merge_all(stacked: "Sum") -> "Sum":
+        """The sum over a leading axis."""
+        zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), stacked)
+        total, _ = lax.scan(lambda total, part: (total.merge(part), None), zero, stacked)
+        return Sum(*total)
+
+    def total(self) -> jax.Array:
+        """The sum as one number."""
+        return self.value + self.rest
+
+
+def summed(value: ArrayLike) -> Sum:
+    """A sum of one part."""
+    value = jnp.asarray(value)
+    return Sum(value, jnp.zeros_like(value))
+
+
+class Examples(NamedTuple):
+    """All examples so far: predictions, targets and weights, along axis 0.
+
+    Those with weight 0 count for nothing, so that there may be room for more than there are.
+    """
+
+    columns: tuple[jax.Array, ...]
+    parts: jax.Array  # 1, unless accumulators were added up instead of merged
+
+    @property
+    def rows(self) -> int:
+        """How many there is room for."""
+        return len(self.columns[0])
+
+    def merge(self, other: "Examples") -> "Examples":
+        """The examples of both."""
+        if self.rows == 0 or other.rows == 0:
+            return self if other.rows == 0 else other
+        pairs = zip(self.columns, other.columns, strict=True)
+        return Examples(tuple(jnp.concatenate(pair) for pair in pairs), self.parts)
+
+    @staticmethod
+    def merge_all(stacked: "Examples") -> "Examples":
+        """The examples along the two leading axes as along one."""
+        flat = tuple(column.reshape(-1, *column.shape[2:]) for column in stacked.columns)
+        return Examples(flat, jnp.max(stacked.parts))
+
+    def written_into(self, buffer: "Examples", row: ArrayLike) -> "Examples":
+        """A buffer for more examples, with these from `row` on."""
+        pairs = zip(buffer.columns, self.columns, strict=True)
+        written = (lax.dynamic_update_slice_in_dim(whole, part, row, 0) for whole, part in pairs)
+        return Examples(tuple(written), self.parts)
+
+
+def _is_node(tree: PyTree) -> bool:
+    return isinstance(tree, Sum | Examples)
+
+
+def merge(*accumulators: PyTree) -> PyTree:
+    """The accumulator of all examples of several accumulators of one metric.
+
+    Args:
+        accumulators: at least one; of any batches or devices.
+
+    Returns:
+        An accumulator.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> auc = nn.metrics.roc_auc()
+        >>> first = auc.update(auc.init(), jnp.array([0.1, 0.7]), jnp.array([0, 1]))
+        >>> second = auc.update(auc.init(), jnp.array([0.8]), jnp.array([0]))
+        >>> auc.compute(nn.metrics.merge(first, second))
+        Array(0.5, dtype=float32)
+    """
+
+    def both(a: Any, b: Any) -> Any:
+        return a.merge(b) if _is_node(a) else jnp.add(a, b)
+
+    return functools.reduce(lambda a, b: jax.tree.map(both, a, b, is_leaf=_is_node), accumulators)
+
+
+def merge_all(stacked: PyTree) -> PyTree:
+    """The accumulator of all examples of many accumulators that are stacked along axis 0.
+
+    Args:
+        stacked: as `jax.vmap`, the outputs of `jax.lax.scan` and `jax.lax.all_gather` (over the
+            devices of an axis) stack them.
+
+    Returns:
+        An accumulator.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> auc = nn.metrics.roc_auc()
+        >>> scores, labels = jnp.array([[0.1, 0.7], [0.8, 0.9]]), jnp.array([[0, 1], [0, 1]])
+        >>> batches = jax.vmap(lambda s, y: auc.update(auc.init(), s, y))(scores, labels)
+        >>> auc.compute(nn.metrics.merge_all(batches))
+        Array(0.75, dtype=float32)
+    """
+
+    def one(node: Any) -> Any:
+        return node.merge_all(node) if _is_node(node) else jnp.sum(node, 0, dtype=node.dtype)
+
+    return jax.tree.map(one, stacked, is_leaf=_is_node)
+
+
+# For loops, where an accumulator keeps its shape
+
+
+def keeps_examples(accumulator: PyTree) -> bool:
+    """Whether an accumulator grows with the number of examples."""
+    nodes = jax.tree.leaves(accumulator, is_leaf=_is_node)
+    return any(isinstance(node, Examples) for node in nodes)
+
+
+def blank(accumulator: PyTree, rows: int) -> PyTree:
+    """Zeros like an accumulator, or its shapes, with room for the examples of `rows` rows."""
+
+    def zeros(leaf: Any) -> jax.Array:
+        return jnp.zeros(leaf.shape, leaf.dtype)
+
+    def one(node: Any) -> Any:
+        if not isinstance(node, Examples):
+            return jax.tree.map(zeros, node)
+        columns = (jnp.zeros((rows, *leaf.shape[1:]), leaf.dtype) for leaf in node.columns)
+        return Examples(tuple(columns), zeros(node.parts))
+
+    return jax.tree.map(one, accumulator, is_leaf=_is_node)
+
+
+def merge_into(total: PyTree, part: PyTree, row: ArrayLike) -> PyTree:
+    """`total` merged with the accumulator of one batch, whose examples go from `row` on."""
+
+    def both(whole: Any, node: Any) -> Any:
+        if isinstance(node, Examples):
+            return node.written_into(whole, row)
+        return merge(whole, node)
+
+    return jax.tree.map(both, total, part, is_leaf=_is_node)

@@ -1,0 +1,317 @@
+"""Metrics that are means over examples."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import PyTree, accumulator_dtype, canonical_axes, check_count
+from jaxnn.losses import absolute_error, softmax_cross_entropy, squared_error
+from jaxnn.metrics._accumulators import Metric, Sum, merge, summed
+
+
+class MeanAccumulator(NamedTuple):
+    """A weighted sum of values and the sum of their weights."""
+
+    total: Sum | jax.Array
+    weight: Sum | jax.Array
+
+
+def mean(function: Callable[[Any, Any], ArrayLike] | None = None) -> Metric:
+    """The weighted mean over all elements: `Σ w v / Σ w`, NaN for none.
+
+    Args:
+        function: `function(predictions, targets) -> values`, of shape `(batch, ...)`, as any of
+            `nn.losses`; None for the predictions themselves.
+
+    Returns:
+        A `Metric`.
+
+    Raises:
+        ValueError: the weights are not one for each example.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> error = nn.metrics.mean(nn.losses.absolute_error)
+        >>> sums = error.update(error.init(), jnp.array([1.0, 5.0]), jnp.array([2.0, 2.0]))
+        >>> error.compute(sums)
+        Array(2., dtype=float32)
+    """
+
+    def values(predictions: Any, targets: Any) -> tuple[ArrayLike, None]:
+        return predictions if function is None else function(predictions, targets), None
+
+    return _mean_of(values)
+
+
+def accuracy(
+    threshold: float | None = None, axis: int = -1, *, ignore_index: int | None = None
+) -> Metric:
+    """The fraction of right predictions.
+
+    Args:
+        threshold: None for classes: the prediction is the largest logit (or probability) along
+            `axis`. A number for yes or no: the prediction is yes where it is more than the
+            threshold (0 for logits, 0.5 for probabilities).
+        axis: the axis of the classes.
+        ignore_index: the target of elements, as of padded tokens, that count in no way; None for
+            none.
+
+    Returns:
+        A `Metric`. For classes the targets are integers, in the shape of the predictions without
+        `axis`, or distributions of the same shape, of which the largest counts; for yes or no
+        they have the shape of the predictions.
+
+    Raises:
+        ValueError: the shapes do not fit.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> metric = nn.metrics.accuracy()
+        >>> logits = jnp.array([[2.0, 0.0], [0.0, 1.0], [3.0, 1.0]])
+        >>> metric.compute(metric.update(metric.init(), logits, jnp.array([0, 1, 1])))
+        Array(0.6666667, dtype=float32)
+    """
+
+    def is_right(
+        predictions: ArrayLike, targets: ArrayLike | None
+    ) -> tuple[jax.Array, jax.Array | None]:
+        predictions, targets = arrays("accuracy", predictions, targets)
+        same_shape = predictions.shape == targets.shape
+        if threshold is not None:
+            check_equal_shapes("accuracy", predictions, targets)
+            yes = predictions > threshold
+            return yes == targets.astype(bool), _counted(targets, ignore_index)
+        if same_shape and predictions.ndim > 0:
+            targets = jnp.argmax(targets, axis)
+        check_classes("accuracy", predictions, targets, axis)
+        classes = jnp.argmax(predictions, axis)
+        return classes == targets.astype(classes.dtype), _counted(targets, ignore_index)
+
+    return _mean_of(is_right)
+
+
+def top_k_accuracy(k: int, axis: int = -1, *, ignore_index: int | None = None) -> Metric:
+    """The fraction of examples whose label is among the k largest predictions.
+
+    Of equal predictions the first counts as the largest, as for `accuracy`, which it is for k = 1.
+
+    Args:
+        k: how many predictions, at least 1.
+        axis: the axis of the classes.
+        ignore_index: the target of elements that count in no way; None for none.
+
+    Returns:
+        A `Metric`. The targets are integer classes, in the shape of the predictions without `axis`.
+
+    Raises:
+        ValueError: `k` is less than 1, or the shapes do not fit.
+        TypeError: `k` is no integer.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> metric = nn.metrics.top_k_accuracy(2)
+        >>> logits = jnp.array([[2.0, 0.0, 1.0], [0.0, 1.0, 2.0]])
+        >>> metric.compute(metric.update(metric.init(), logits, jnp.array([2, 0])))
+        Array(0.5, dtype=float32)
+    """
+    check_count("top_k_accuracy", "k", k)
+
+    def is_right(
+        predictions: ArrayLike, targets: ArrayLike | None
+    ) -> tuple[jax.Array, jax.Array | None]:
+        predictions, targets = arrays("top_k_accuracy", predictions, targets)
+        check_classes("top_k_accuracy", predictions, targets, axis)
+        scores = jnp.moveaxis(predictions, axis, -1)
+        classes = jnp.arange(scores.shape[-1]).reshape((1,) * targets.ndim + (-1,))
+        label = targets[..., None].astype(classes.dtype)
+        own = jnp.sum(jnp.where(classes == label, scores, 0), -1, keepdims=True, dtype=scores.dtype)
+        is_ahead = ~(scores <= own) | ((scores == own) & (classes < label))  # NaN is ahead of all
+        rank = jnp.sum(is_ahead, -1)
+        exists = (targets >= 0) & (targets < scores.shape[-1])
+        return (rank < k) & exists, _counted(targets, ignore_index)
+
+    return _mean_of(is_right)
+
+
+def perplexity(axis: int = -1, *, ignore_index: int | None = None) -> Metric:
+    """The exponential of the mean cross-entropy: as many equally likely classes would be as hard.
+
+    Args:
+        axis: the axis of the classes.
+        ignore_index: the target of elements, as of padded tokens, that count in no way; None for
+            none.
+
+    Returns:
+        A `Metric`. The predictions are logits, the targets integers in the shape of the logits
+        without `axis`, or distributions, as of `softmax_cross_entropy`.
+
+    Raises:
+        ValueError: the shapes do not fit.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> metric = nn.metrics.perplexity()
+        >>> tokens = jnp.array([[0, 1, 2], [3, 4, 5]])
+        >>> metric.compute(metric.update(metric.init(), jnp.zeros((2, 3, 8)), tokens)).round(3)
+        Array(8., dtype=float32)
+    """
+
+    def entropy(
+        predictions: ArrayLike, targets: ArrayLike | None
+    ) -> tuple[jax.Array, jax.Array | None]:
+        predictions, targets = arrays("perplexity", predictions, targets)
+        values = softmax_cross_entropy(predictions, targets, axis, ignore_index=ignore_index)
+        return values, _counted(targets, ignore_index)
+
+    return _mean_of(entropy, jnp.exp)
+
+
+def mean_absolute_error() -> Metric:
+    """The mean over all elements of `|predictions - targets|`.
+
+    Returns:
+        A `Metric`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> metric = nn.metrics.mean_absolute_error()
+        >>> predictions, targets = jnp.array([1.0, 5.0]), jnp.array([2.0, 2.0])
+        >>> metric.compute(metric.update(metric.init(), predictions, targets))
+        Array(2., dtype=float32)
+    """
+    return mean(absolute_error)
+
+
+def mean_squared_error() -> Metric:
+    """The mean over all elements of `(predictions - targets)²`.
+
+    Returns:
+        A `Metric`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> metric = nn.metrics.mean_squared_error()
+        >>> predictions, targets = jnp.array([1.0, 5.0]), jnp.array([2.0, 2.0])
+        >>> metric.compute(metric.update(metric.init(), predictions, targets))
+        Array(5., dtype=float32)
+    """
+    return mean(squared_error)
+
+
+def root_mean_squared_error() -> Metric:
+    """The square root of the mean over all elements of `(predictions - targets)²`.
+
+    Of several outputs, scikit-learn averages the roots, one for each; here there is one root.
+
+    Returns:
+        A `Metric`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> metric = nn.metrics.root_mean_squared_error()
+        >>> predictions, targets = jnp.array([1.0, 3.0]), jnp.array([2.0, 2.0])
+        >>> metric.compute(metric.update(metric.init(), predictions, targets))
+        Array(1., dtype=float32)
+    """
+    return _mean_of(
+        lambda predictions, targets: (squared_error(predictions, targets), None), jnp.sqrt
+    )
+
+
+def _mean_of(
+    function: Callable[[Any, Any], tuple[ArrayLike, jax.Array | None]],
+    last: Callable[[jax.Array], jax.Array] = lambda value: value,
+) -> Metric:
+    """The mean of the values of a function, which may tell which of them count; then `last`."""
+
+    def init() -> MeanAccumulator:
+        return MeanAccumulator(summed(jnp.zeros(())), summed(jnp.zeros(())))
+
+    def update(
+        accumulator: PyTree, predictions: Any, targets: Any = None, weights: ArrayLike | None = None
+    ) -> PyTree:
+        values, counted = function(predictions, targets)
+        sums = weighted_sums(values, weights, counted)
+        dtype = accumulator.total.value.dtype
+        return merge(accumulator, MeanAccumulator(*(summed(s.astype(dtype)) for s in sums)))
+
+    def compute(accumulator: PyTree) -> jax.Array:
+        total, weight = (_number(field) for field in accumulator)
+        some = weight != 0
+        return last(jnp.where(some, total / jnp.where(some, weight, 1), jnp.nan))
+
+    return Metric(init, update, compute)
+
+
+def _number(part: Sum | jax.Array) -> jax.Array:
+    return part.total() if isinstance(part, Sum) else part
+
+
+def _counted(targets: jax.Array, ignore_index: int | None) -> jax.Array | None:
+    return None if ignore_index is None else targets != ignore_index
+
+
+def weighted_sums(
+    values: ArrayLike, weights: ArrayLike | None = None, counted: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """`(Σ w v, Σ w)` over all elements, the weights being one for each example of axis 0.
+
+    Values with weight 0, or not `counted`, count for nothing, NaN and infinity included.
+    """
+    values = jnp.asarray(values)
+    values = values.astype(accumulator_dtype(values.dtype))
+    if weights is None and counted is None:
+        return jnp.sum(values), jnp.asarray(values.size, values.dtype)
+    per_value = element_weights(values.shape, weights, values.dtype)
+    if counted is not None:
+        per_value = jnp.where(counted, per_value, 0)
+    weighted = jnp.where(per_value != 0, per_value * values, 0)
+    values_per_weight = values.size // max(per_value.size, 1)
+    return jnp.sum(weighted), jnp.sum(per_value) * values_per_weight
+
+
+def element_weights(
+    shape: tuple[int, ...], weights: ArrayLike | None, dtype: jnp.dtype
+) -> jax.Array:
+    """Weights of examples in a shape that broadcasts to that of their values; ones for None."""
+    if weights is None:
+        return jnp.ones((1,) * len(shape), dtype)
+    weights = jnp.asarray(weights).astype(dtype)
+    if not shape or weights.shape != shape[:1]:
+        raise ValueError(
+            f"weights have shape {weights.shape}, expected one for each example of values of "
+            f"shape {shape}"
+        )
+    return weights.reshape(weights.shape + (1,) * (len(shape) - 1))
+
+
+def arrays(
+    metric: str, predictions: ArrayLike, targets: ArrayLike | None
+) -> tuple[jax.Array, jax.Array]:
+    """Both as arrays; targets are required."""
+    if targets is None:
+        raise ValueError(f"{metric}: targets is None, expected an array")
+    return jnp.asarray(predictions), jnp.asarray(targets)
+
+
+def check_equal_shapes(metric: str, predictions: jax.Array, targets: jax.Array) -> None:
+    """Raise unless there is a target for each prediction."""
+    if predictions.shape != targets.shape:
+        raise ValueError(
+            f"{metric}: predictions have shape {predictions.shape} and targets {targets.shape}, "
+            "expected targets of the same shape"
+        )
+
+
+def check_classes(metric: str, predictions: jax.Array, targets: jax.Array, axis: int) -> None:
+    """Raise unless there is a target for each vector of predictions along `axis`."""
+    (axis,) = canonical_axes(axis, predictions.ndim, metric)
+    expected = predictions.shape[:axis] + predictions.shape[axis + 1 :]
+    if targets.shape != expected:
+        raise ValueError(
+            f"{metric}: predictions have shape {predictions.shape} and targets {targets.shape}, "
+            f"expected targets of the same shape or of shape {expected}"
+        )

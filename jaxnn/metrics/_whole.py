@@ -1,0 +1,276 @@
+"""Metrics that need all examples at once."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import PyTree, accumulator_dtype, check_count, widen
+from jaxnn.metrics._accumulators import Examples, Metric, merge
+from jaxnn.metrics._means import arrays, check_classes, check_equal_shapes, element_weights
+
+AVERAGES = ("macro", "weighted", None)
+
+
+def whole_set(function: Callable[[jax.Array, jax.Array, jax.Array], Any]) -> Metric:
+    """A metric that is no sum over examples, as a rank statistic is none.
+
+    The accumulator holds every example, so the result is exact and the memory grows with the set.
+    `nn.evaluate`, `nn.fit` and `nn.training_run` make room for all examples beforehand. In loops of
+    your own, accumulators are merged by `nn.metrics.merge`, or stacked by `jax.lax.scan` and
+    `jax.lax.all_gather` and merged by `nn.metrics.merge_all`; added up, as by `jax.lax.psum`, they
+    give NaN.
+
+    Args:
+        function: `function(predictions, targets, weights) -> value`, of all examples along axis 0;
+            those with weight 0 may be anything and must count for nothing.
+
+    Returns:
+        A `Metric`; NaN for no examples.
+
+    Raises:
+        ValueError: the weights are not one for each example, or there are no targets.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> def largest_error(predictions, targets, weights):
+        ...     return jnp.max(jnp.where(weights > 0, jnp.abs(predictions - targets), 0))
+        >>> metric = nn.metrics.whole_set(largest_error)
+        >>> predictions, targets = jnp.array([1.0, 5.0]), jnp.array([2.0, 2.0])
+        >>> metric.compute(metric.update(metric.init(), predictions, targets))
+        Array(3., dtype=float32)
+    """
+    return _whole_set("whole_set", function)
+
+
+def _whole_set(
+    metric: str,
+    function: Callable[[jax.Array, jax.Array, jax.Array], Any],
+    check: Callable[[jax.Array, jax.Array], None] = lambda predictions, targets: None,
+) -> Metric:
+    def init() -> Examples:
+        return Examples((jnp.zeros((0,)),) * 3, jnp.ones((), jnp.int32))
+
+    def update(
+        accumulator: Examples,
+        predictions: ArrayLike,
+        targets: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+    ) -> PyTree:
+        predictions, targets = arrays(metric, predictions, targets)
+        check(predictions, targets)
+        if predictions.shape[:1] != targets.shape[:1] or predictions.ndim == 0:
+            raise ValueError(
+                f"{metric}: predictions have shape {predictions.shape} and targets "
+                f"{targets.shape}, expected as many examples along axis 0"
+            )
+        weight = element_weights(predictions.shape[:1], weights, jnp.result_type(float))
+        weight = jnp.broadcast_to(weight, predictions.shape[:1])
+        return merge(accumulator, Examples((predictions, targets, weight), accumulator.parts))
+
+    def compute(accumulator: Examples) -> Any:
+        if accumulator.rows == 0:
+            return jnp.full((), jnp.nan)
+        predictions, targets, weights = accumulator.columns
+        value = function(predictions, targets, weights)
+        is_sound = (accumulator.parts == 1) & jnp.any(weights != 0)
+        return jax.tree.map(lambda leaf: jnp.where(is_sound, leaf, jnp.nan), value)
+
+    return Metric(init, update, compute)
+
+
+def roc_auc(classes: int | None = None, *, average: str | None = "macro", axis: int = -1) -> Metric:
+    """The area under the ROC curve: how often a positive has a higher score than a negative.
+
+    `Σ_i Σ_j w_i w_j ([s_i > s_j] + [s_i = s_j] / 2) / Σ_i Σ_j w_i w_j` over the positives i and the
+    negatives j. Exact, ties and weights included, however the set was cut into batches: see
+    `whole_set` for what that takes.
+
+    Paper: Hanley and McNeil, The Meaning and Use of the Area under a Receiver Operating
+    Characteristic (ROC) Curve, 1982.
+
+    Args:
+        classes: None for yes or no: the predictions are scores (logits as well as probabilities),
+            the targets of the same shape. Else the number of classes, each against the rest: the
+            predictions have their scores along `axis`, the targets are integers in the shape
+            without it.
+        average: of the classes: "macro", the mean; "weighted", weighted by how frequent they are;
+            None for a value each.
+        axis: the axis of the classes.
+
+    Returns:
+        A `Metric`; NaN without a positive or without a negative, and for a score that is NaN.
+
+    Raises:
+        ValueError: `classes` is less than 1; `average` is none of the three; the shapes do not fit.
+        TypeError: `classes` is no integer.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> metric = nn.metrics.roc_auc()
+        >>> scores, labels = jnp.array([0.1, 0.4, 0.4, 0.8]), jnp.array([0, 0, 1, 1])
+        >>> metric.compute(metric.update(metric.init(), scores, labels))
+        Array(0.875, dtype=float32)
+    """
+    return _of_scores("roc_auc", _area, classes, average, axis)
+
+
+def average_precision(
+    classes: int | None = None, *, average: str | None = "macro", axis: int = -1
+) -> Metric:
+    """The precision at the score of each positive, averaged over the positives.
+
+    The precision at a score is that of predicting "yes" from this score on. Exact, however the set
+    was cut into batches: see `whole_set` for what that takes.
+
+    Args:
+        classes: None for yes or no, or the number of classes, as in `roc_auc`.
+        average: of the classes: "macro", "weighted" or None, as in `roc_auc`.
+        axis: the axis of the classes.
+
+    Returns:
+        A `Metric`; NaN without a positive (scikit-learn: 0), and for a score that is NaN.
+
+    Raises:
+        ValueError: `classes` is less than 1; `average` is none of the three; the shapes do not fit.
+        TypeError: `classes` is no integer.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> metric = nn.metrics.average_precision()
+        >>> scores, labels = jnp.array([0.1, 0.4, 0.3, 0.8]), jnp.array([0, 0, 1, 1])
+        >>> metric.compute(metric.update(metric.init(), scores, labels))
+        Array(0.8333334, dtype=float32)
+    """
+    return _of_scores("average_precision", _mean_precision, classes, average, axis)
+
+
+def r2_score() -> Metric:
+    """How much of the variance is explained: `1 - Σ (t - predictions)² / Σ (t - mean(t))²`.
+
+    Of several outputs, the mean of the scores of each, as in scikit-learn; where the targets t do
+    not vary it is 1 for predictions without error, else 0. Their mean is taken before the squares,
+    so that targets far from 0 lose no precision: see `whole_set` for what that takes.
+
+    Returns:
+        A `Metric`; NaN for fewer than two examples. The predictions and targets have the same
+        shape, `(batch, ...)`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> metric = nn.metrics.r2_score()
+        >>> predictions, targets = jnp.array([1.0, 2.0, 4.0]), jnp.array([1.0, 2.0, 3.0])
+        >>> metric.compute(metric.update(metric.init(), predictions, targets))
+        Array(0.5, dtype=float32)
+    """
+
+    def score(predictions: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
+        predictions, targets = widen(predictions), widen(targets)
+        w = element_weights(targets.shape, weights, targets.dtype)
+        predictions, targets = (jnp.where(w != 0, x, 0) for x in (predictions, targets))
+        mean = jnp.sum(w * targets, 0) / jnp.sum(w, 0)
+        unexplained = jnp.sum(w * jnp.square(targets - predictions), 0)
+        variance = jnp.sum(w * jnp.square(targets - mean[None]), 0)
+        is_constant = variance == 0
+        scores = 1 - unexplained / jnp.where(is_constant, 1, variance)
+        scores = jnp.where(is_constant, (unexplained == 0).astype(scores.dtype), scores)
+        return jnp.where(jnp.sum(weights != 0) < 2, jnp.nan, jnp.mean(scores))
+
+    return _whole_set("r2_score", score, _equal_shapes("r2_score"))
+
+
+def _equal_shapes(metric: str) -> Callable[[jax.Array, jax.Array], None]:
+    return lambda predictions, targets: check_equal_shapes(metric, predictions, targets)
+
+
+def _of_scores(
+    metric: str,
+    statistic: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    classes: int | None,
+    average: str | None,
+    axis: int,
+) -> Metric:
+    """A statistic of scores and weights of the positive and the negative, for each class."""
+    if average not in AVERAGES:
+        raise ValueError(f"{metric}: average is {average!r}, expected one of {AVERAGES}")
+
+    def of_one(scores: jax.Array, is_positive: jax.Array, weights: jax.Array) -> jax.Array:
+        """Of scores and labels in one dimension; those with weight 0 may be NaN."""
+        is_nan = jnp.any(jnp.isnan(scores) & (weights != 0))
+        scores = jnp.where(weights != 0, scores, 0)
+        order = jnp.argsort(scores)
+        positive, negative = (
+            jnp.where(chosen, weights, 0)[order] for chosen in (is_positive, ~is_positive)
+        )
+        return jnp.where(is_nan, jnp.nan, statistic(scores[order], positive, negative))
+
+    def of_elements(predictions: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
+        weights = element_weights(targets.shape, weights, accumulator_dtype(predictions.dtype))
+        weights = jnp.broadcast_to(weights, targets.shape).reshape(-1)
+        return of_one(predictions.reshape(-1), targets.reshape(-1).astype(bool), weights)
+
+    def of_classes(predictions: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
+        dtype = accumulator_dtype(predictions.dtype)
+        weights = element_weights(targets.shape, weights, dtype)
+        weights = jnp.broadcast_to(weights, targets.shape).reshape(-1)
+        scores = jnp.moveaxis(predictions, axis, 0).reshape(classes, -1)
+        labels = targets.reshape(-1).astype(jnp.int32)
+
+        def of_class(number: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
+            is_positive = labels == number
+            frequency = jnp.sum(jnp.where(is_positive, weights, 0))
+            return of_one(scores, is_positive, weights), frequency
+
+        values, frequencies = jax.vmap(of_class)(jnp.arange(classes, dtype=jnp.int32), scores)
+        if average is None:
+            return values
+        if average == "macro":
+            return jnp.mean(values)
+        return jnp.sum(values * frequencies) / jnp.sum(frequencies)
+
+    if classes is None:
+        return _whole_set(metric, of_elements, _equal_shapes(metric))
+    check_count(metric, "classes", classes)
+
+    def check(predictions: jax.Array, targets: jax.Array) -> None:
+        check_classes(metric, predictions, targets, axis)
+        if predictions.shape[axis] != classes:
+            raise ValueError(
+                f"{metric}: predictions have shape {predictions.shape}, expected {classes} classes "
+                f"in axis {axis}"
+            )
+
+    return _whole_set(metric, of_classes, check)
+
+
+def _area(scores: jax.Array, positive: jax.Array, negative: jax.Array) -> jax.Array:
+    """The negatives below each positive, and half of those at its score."""
+    first, last = _ties(scores)
+    below, up_to = _sum_below(negative)[first], jnp.cumsum(negative)[last]
+    part = (below + up_to) / (2 * jnp.sum(negative))
+    return jnp.sum(positive / jnp.sum(positive) * part)
+
+
+def _mean_precision(scores: jax.Array, positive: jax.Array, negative: jax.Array) -> jax.Array:
+    """The part of positives among those that have each positive's score or more."""
+    first, _ = _ties(scores)
+    above, other = (jnp.sum(w) - _sum_below(w)[first] for w in (positive, negative))
+    precision = above / jnp.where(positive == 0, 1, above + other)
+    return jnp.sum(positive / jnp.sum(positive) * precision)
+
+
+def _ties(scores: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The first and the last place with the same score as each place of sorted scores."""
+    n = len(scores)
+    places, edge, differs = jnp.arange(n), jnp.array([True]), scores[1:] != scores[:-1]
+    first = lax.cummax(jnp.where(jnp.concatenate([edge, differs]), places, 0))
+    last = lax.cummin(jnp.where(jnp.concatenate([differs, edge]), places, n - 1), reverse=True)
+    return first, last
+
+
+def _sum_below(weights: jax.Array) -> jax.Array:
+    """The sum of the weights before each place."""
+    return jnp.concatenate([jnp.zeros((1,), weights.dtype), jnp.cumsum(weights)[:-1]])

@@ -1,0 +1,160 @@
+"""Gradient accumulation: one update for several batches."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxnn._core.arrays import PyTree, check_range, hyperparameter, widen
+from jaxnn._core.paths import same_structure
+from jaxnn.optimizers._base import (
+    Optimizer,
+    ScalarOrSchedule,
+    cast_like,
+    check_optimizer,
+    extra_tolerant,
+    next_count,
+    zero_count,
+    zero_moments,
+)
+from jaxnn.optimizers._leafwise import value_at
+from jaxnn.optimizers._rates import told_by
+
+SkipFunction = Callable[[PyTree, jax.Array, PyTree], tuple[jax.Array, PyTree]]
+
+
+class MultiStepsState(NamedTuple):
+    """The gradients gathered in `mini_step` calls, and the state after `gradient_step` updates."""
+
+    mini_step: jax.Array
+    gradient_step: jax.Array
+    inner_opt_state: PyTree
+    acc_grads: PyTree
+    skip_state: PyTree = ()
+
+
+def accumulate(
+    optimizer: Any,
+    every: ScalarOrSchedule,
+    *,
+    use_grad_mean: bool = True,
+    should_skip_update_fn: SkipFunction | None = None,
+    accumulator_dtype: Any = None,
+) -> Optimizer:
+    """Update once in `every` calls, by the mean of their gradients: `optax.MultiSteps`.
+
+    The other calls give updates of zero, leave the state of the optimizer alone and do not run
+    it. The gradients count alike, whatever the size of their batches.
+
+    Args:
+        optimizer: the `Optimizer` or optax transformation that makes the updates. Schedules in it
+            count updates, not calls; extra keywords reach it from the last call alone.
+        every: the calls for an update, at least 1; or a function of the number of updates so far.
+        use_grad_mean: whether the gradients are averaged; else they are summed.
+        should_skip_update_fn: None, or `f(updates, gradient_step, params) -> (skip, info)`, as
+            `skip_not_finite`: a call for which `skip` is true counts for nothing. `info` is kept
+            in the state.
+        accumulator_dtype: the dtype of the mean; None for float32 or wider.
+
+    Returns:
+        An `Optimizer` with state `MultiStepsState(mini_step, gradient_step, inner_opt_state,
+        acc_grads, skip_state)`.
+
+    Raises:
+        TypeError: `optimizer` is not one.
+        ValueError: `every` is known and less than 1; the structures differ.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.accumulate(nn.optimizers.sgd(1.0), every=2)
+        >>> state = optimizer.init(jnp.zeros(1))
+        >>> for g in (2.0, 4.0, 7.0, 9.0):
+        ...     updates, state = optimizer.update(jnp.array([g]), state)
+        ...     print(updates + 0.0)
+        [0.]
+        [-3.]
+        [0.]
+        [-8.]
+    """
+    check_optimizer(optimizer, "accumulate: optimizer")
+    check_range("accumulate", "every", every, 1)
+    inner_update = extra_tolerant(optimizer)
+
+    def skipping(
+        updates: PyTree, gradient_step: jax.Array, params: PyTree
+    ) -> tuple[jax.Array, PyTree]:
+        if should_skip_update_fn is None:
+            return jnp.asarray(False), ()
+        return should_skip_update_fn(updates, gradient_step, params)
+
+    def init(params: PyTree) -> PyTree:
+        zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), params)
+        _, skip_state = skipping(zeros, zero_count(), zeros)
+        return MultiStepsState(
+            zero_count(),
+            zero_count(),
+            optimizer.init(params),
+            zero_moments(params, accumulator_dtype),
+            skip_state,
+        )
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        same_structure("accumulate", state=state.acc_grads, updates=updates)
+        skip, skip_state = skipping(updates, state.gradient_step, params)
+        gathered = jnp.where(skip, state.mini_step, next_count(state.mini_step))
+        needed = hyperparameter(value_at(every, state.gradient_step), gathered.dtype)
+
+        def add(acc: jax.Array, g: jax.Array) -> jax.Array:
+            wide, g = widen(acc), widen(g).astype(widen(acc).dtype)
+            if use_grad_mean:
+                g = (g - wide) / gathered.astype(wide.dtype)
+            return jnp.where(skip, acc, (wide + g).astype(acc.dtype))
+
+        acc_grads = jax.tree.map(add, state.acc_grads, updates)
+
+        def move() -> tuple[PyTree, PyTree]:
+            grads = jax.tree.map(cast_like, acc_grads, updates)
+            moves, inner = inner_update(grads, state.inner_opt_state, params, **extra)
+            zeros = jax.tree.map(jnp.zeros_like, acc_grads)
+            return jax.tree.map(cast_like, moves, updates), MultiStepsState(
+                zero_count(), next_count(state.gradient_step), inner, zeros, skip_state
+            )
+
+        def wait() -> tuple[PyTree, PyTree]:
+            return jax.tree.map(jnp.zeros_like, updates), MultiStepsState(
+                gathered, state.gradient_step, state.inner_opt_state, acc_grads, skip_state
+            )
+
+        return lax.cond(~skip & (gathered >= needed), move, wait)  # type: ignore[no-any-return]
+
+    return Optimizer(init, told_by(update, optimizer, "inner_opt_state"))
+
+
+def skip_not_finite(
+    updates: PyTree, gradient_step: jax.Array, params: PyTree
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Whether any gradient is infinite or NaN, as `accumulate`'s `should_skip_update_fn`.
+
+    Args:
+        updates: a tree of floating arrays.
+        gradient_step: unused.
+        params: unused.
+
+    Returns:
+        A boolean, and `{"should_skip": it, "num_not_finite": how many}`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> skip, _ = nn.optimizers.skip_not_finite({"w": jnp.array([1.0, jnp.nan])}, 0, None)
+        >>> bool(skip)
+        True
+    """
+    leaves = jax.tree.leaves(updates)
+    counts = (jnp.sum(~jnp.isfinite(leaf), dtype=jnp.int32) for leaf in leaves)
+    num_not_finite = sum(counts, zero_count())
+    should_skip = num_not_finite > 0
+    return should_skip, {"should_skip": should_skip, "num_not_finite": num_not_finite}

@@ -1,0 +1,133 @@
+"""AdaBelief: Adam that divides by how far the gradients are from their mean."""
+
+from typing import Any, NamedTuple
+
+import jax
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import PyTree, hyperparameter
+from jaxnn.optimizers._base import (
+    Optimizer,
+    ScalarOrSchedule,
+    abs_square,
+    chain,
+    moving_average,
+    next_count,
+    zero_count,
+    zero_moments,
+    zero_squares,
+)
+from jaxnn.optimizers._leafwise import (
+    check_decays,
+    check_nonnegative,
+    corrected,
+    corrected_mean,
+    leafwise,
+    over_root,
+)
+from jaxnn.optimizers._scaling import scale_by_learning_rate
+
+
+class ScaleByBeliefState(NamedTuple):
+    """The number of updates so far, the mean, and the mean square of the distance from it."""
+
+    count: jax.Array  # type: ignore[assignment]
+    mu: PyTree
+    nu: PyTree
+
+
+def scale_by_belief(
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-16,
+    eps_root: ArrayLike = 1e-16,
+    *,
+    nesterov: bool = False,
+) -> Optimizer:
+    """Scale by AdaBelief's moments: `u = μ̂ / (√ν̂ + eps)`, see `adabelief`.
+
+    Args:
+        b1: the weight of the old mean, in [0, 1]; may be traced.
+        b2: the weight of the old mean square, in [0, 1]; may be traced.
+        eps: added to the root.
+        eps_root: added to ν at each step.
+        nesterov: whether the mean looks a step ahead.
+
+    Returns:
+        An `Optimizer` with state `ScaleByBeliefState(count, mu, nu)`.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range; the structures differ.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.scale_by_belief(b1=0.5)
+        >>> optimizer.update(jnp.array([8.0]), optimizer.init(jnp.zeros(1)))[0]
+        Array([2.], dtype=float32)
+    """
+    check_decays("scale_by_belief", b1=b1, b2=b2)
+    check_nonnegative("scale_by_belief", eps=eps, eps_root=eps_root)
+
+    def init(params: PyTree) -> PyTree:
+        return ScaleByBeliefState(zero_count(), zero_moments(params), zero_squares(params))
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        count = next_count(state.count)
+
+        def rule(g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
+            mu = moving_average(mu, g, b1)
+            nu = moving_average(nu, abs_square(g - mu), b2) + hyperparameter(eps_root, nu.dtype)
+            mean = corrected_mean(mu, g, b1, count, nesterov=nesterov)
+            return over_root(mean, corrected(nu, b2, count), eps), mu, nu
+
+        updates, mu, nu = leafwise("scale_by_belief", rule, updates, state.mu, state.nu)
+        return updates, ScaleByBeliefState(count, mu, nu)
+
+    return Optimizer(init, update)
+
+
+def adabelief(
+    learning_rate: ScalarOrSchedule,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-16,
+    eps_root: ArrayLike = 1e-16,
+    *,
+    nesterov: bool = False,
+) -> Optimizer:
+    """AdaBelief: Adam with `ν = b2 ν + (1 - b2) (g - μ)² + eps_root`.
+
+    `w = w - learning_rate μ̂ / (√ν̂ + eps)` with μ, μ̂ and ν̂ as in Adam: the step is long where
+    the gradients are as expected, however large they are.
+
+    Paper: Zhuang et al., AdaBelief Optimizer, https://arxiv.org/abs/2010.07468
+
+    Args:
+        learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
+        b1: the weight of the old mean, in [0, 1]; may be traced.
+        b2: the weight of the old mean square, in [0, 1]; may be traced.
+        eps: added to the root.
+        eps_root: added to ν at each step, so that it gathers.
+        nesterov: whether the mean looks a step ahead.
+
+    Returns:
+        An `Optimizer` with state `(ScaleByBeliefState(count, mu, nu), ...)`.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.adabelief(0.1)
+        >>> state = optimizer.init(jnp.zeros(2))
+        >>> for sign in (1, -1, 1, -1):              # steady, and back and forth
+        ...     updates, state = optimizer.update(jnp.array([1.0, sign]), state)
+        >>> [round(u, 2) for u in updates.tolist()]
+        [-0.13, 0.01]
+    """
+    return chain(
+        scale_by_belief(b1, b2, eps, eps_root, nesterov=nesterov),
+        scale_by_learning_rate(learning_rate),
+    )

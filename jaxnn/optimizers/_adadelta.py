@@ -1,0 +1,113 @@
+"""Adadelta."""
+
+from typing import Any, NamedTuple
+
+import jax
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import PyTree, hyperparameter
+from jaxnn.optimizers._base import (
+    Optimizer,
+    ScalarOrSchedule,
+    abs_square,
+    chain,
+    moving_average,
+    safe_sqrt,
+    zero_squares,
+)
+from jaxnn.optimizers._leafwise import check_decays, check_nonnegative, leafwise
+from jaxnn.optimizers._scaling import scale_by_learning_rate
+from jaxnn.optimizers._weight_decay import add_decayed_weights
+
+
+class ScaleByAdaDeltaState(NamedTuple):
+    """The mean squares of the gradients and of the updates."""
+
+    e_g: PyTree
+    e_x: PyTree
+
+
+def scale_by_adadelta(rho: ArrayLike = 0.9, eps: ArrayLike = 1e-6) -> Optimizer:
+    """Give updates the size of those before: `u = g √(e_x + eps) / √(e_g + eps)`.
+
+    `e_g = rho e_g + (1 - rho) g²` before, and `e_x = rho e_x + (1 - rho) u²` after.
+
+    Args:
+        rho: the weight of the old mean squares, in [0, 1]; may be traced.
+        eps: added inside the roots; it sets the size of the first updates.
+
+    Returns:
+        An `Optimizer` with state `ScaleByAdaDeltaState(e_g, e_x)`.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range; the structures differ.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.scale_by_adadelta(rho=0.75)
+        >>> optimizer.update(jnp.array([8.0]), optimizer.init(jnp.zeros(1)))[0]
+        Array([0.002], dtype=float32)
+    """
+    check_decays("scale_by_adadelta", rho=rho)
+    check_nonnegative("scale_by_adadelta", eps=eps)
+
+    def init(params: PyTree) -> PyTree:
+        return ScaleByAdaDeltaState(zero_squares(params), zero_squares(params))
+
+    def rule(g: jax.Array, e_g: jax.Array, e_x: jax.Array) -> tuple[jax.Array, ...]:
+        epsilon = hyperparameter(eps, e_g.dtype)
+        e_g = moving_average(e_g, abs_square(g), rho)
+        u = g * (safe_sqrt(e_x + epsilon) / safe_sqrt(e_g + epsilon)).astype(g.dtype)
+        return u, e_g, moving_average(e_x, abs_square(u), rho)
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        updates, e_g, e_x = leafwise("scale_by_adadelta", rule, updates, state.e_g, state.e_x)
+        return updates, ScaleByAdaDeltaState(e_g, e_x)
+
+    return Optimizer(init, update)
+
+
+def adadelta(
+    learning_rate: ScalarOrSchedule | None = None,
+    rho: ArrayLike = 0.9,
+    eps: ArrayLike = 1e-6,
+    weight_decay: ScalarOrSchedule = 0.0,
+    weight_decay_mask: Any = None,
+) -> Optimizer:
+    """Adadelta: `w = w - learning_rate g √(e_x + eps) / √(e_g + eps)`.
+
+    e_g and e_x are the running mean squares of the gradients and of the updates before the
+    learning rate. The decayed weights are added to the gradient. torch's Adadelta is the same,
+    but for the weights that decay; without a learning rate, optax's ascends and this one descends.
+
+    Paper: Zeiler, ADADELTA, https://arxiv.org/abs/1212.5701
+
+    Args:
+        learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`; None
+            for 1, as in the paper.
+        rho: the weight of the old mean squares, in [0, 1]; may be traced.
+        eps: added inside the roots; it sets the size of the first updates.
+        weight_decay: the factor, at least 0 (may be traced), or a schedule.
+        weight_decay_mask: which leaves decay, see `add_decayed_weights`; None for those with two
+            axes or more.
+
+    Returns:
+        An `Optimizer` whose `update` needs the params.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range; `update` is called without params.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.adadelta(rho=0.75)
+        >>> w = jnp.zeros(2)
+        >>> optimizer.update(jnp.array([8.0, -8.0]), optimizer.init(w), w)[0]
+        Array([-0.002,  0.002], dtype=float32)
+    """
+    return chain(
+        add_decayed_weights(weight_decay, weight_decay_mask),
+        scale_by_adadelta(rho, eps),
+        scale_by_learning_rate(1.0 if learning_rate is None else learning_rate),
+    )

@@ -1,0 +1,221 @@
+"""Adafactor: the mean squares of a matrix in the memory of a row and a column."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import PyTree, check_range, hyperparameter
+from jaxnn.optimizers._averaging import ema
+from jaxnn.optimizers._base import (
+    Optimizer,
+    ScalarOrSchedule,
+    abs_square,
+    chain,
+    moving_average,
+    next_count,
+    real_dtype,
+    safe_sqrt,
+    zero_count,
+)
+from jaxnn.optimizers._block_rms import clip_by_block_rms, scale_by_param_block_rms
+from jaxnn.optimizers._leafwise import leafwise
+from jaxnn.optimizers._scaling import scale, scale_by_learning_rate
+from jaxnn.optimizers._weight_decay import add_decayed_weights
+
+
+class FactoredState(NamedTuple):
+    """The number of updates so far and the mean squares, of rows and columns or of all elements.
+
+    What a leaf does not need has shape (1,).
+    """
+
+    count: jax.Array  # type: ignore[assignment]
+    v_row: PyTree
+    v_col: PyTree
+    v: PyTree
+
+
+def increasing_decay(count: ArrayLike, exponent: ArrayLike) -> jax.Array:
+    """The weight of the old mean squares after `count` updates: `1 - (count + 1)^-exponent`."""
+    dtype = jnp.result_type(float)
+    return 1 - (hyperparameter(count, dtype) + 1) ** -hyperparameter(exponent, dtype)
+
+
+def _factored_axes(shape: Sequence[int], smallest: int) -> tuple[int, int] | None:
+    """The axes of a matrix that is factored: the second largest and the largest."""
+    if len(shape) < 2:
+        return None
+    *_, second, largest = np.argsort(shape)
+    return (int(second), int(largest)) if shape[second] >= smallest else None
+
+
+def scale_by_factored_rms(
+    factored: bool = True,
+    decay_rate: ArrayLike = 0.8,
+    step_offset: ArrayLike = 0,
+    min_dim_size_to_factor: int = 128,
+    epsilon: ArrayLike = 1e-30,
+    decay_rate_fn: Callable[[Any, Any], Any] = increasing_decay,
+) -> Optimizer:
+    """Divide by the root of a mean square that is kept as a product of rows and columns.
+
+    `v = b v + (1 - b) (g² + epsilon)`, `u = g / √v`, with `b = 1 - t^-decay_rate` at step t. Of a
+    matrix, only the means r of its rows and c of its columns are kept, and `v = r c / mean(r)`.
+
+    Args:
+        factored: whether matrices are factored.
+        decay_rate: the exponent, at least 0; may be traced.
+        step_offset: the number of steps that do not count, of a training before this one.
+        min_dim_size_to_factor: the size that the second largest axis of a leaf has at least if
+            the leaf is factored, over its two largest axes.
+        epsilon: added to the squares of the gradients.
+        decay_rate_fn: b, a function of the number of updates so far (a float) and `decay_rate`.
+
+    Returns:
+        An `Optimizer` with state `FactoredState(count, v_row, v_col, v)`.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range; the structures differ.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.scale_by_factored_rms(min_dim_size_to_factor=2)
+        >>> g = jnp.array([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0]])   # rank 1: nothing is lost
+        >>> updates, state = optimizer.update(g, optimizer.init(g))
+        >>> updates.round(3)
+        Array([[1., 1., 1.],
+               [1., 1., 1.]], dtype=float32)
+        >>> [leaf.shape for leaf in state[1:]]
+        [(2,), (3,), (1,)]
+    """
+    check_range("scale_by_factored_rms", "decay_rate", decay_rate, 0)
+    check_range("scale_by_factored_rms", "epsilon", epsilon, 0)
+
+    def axes_of(leaf: ArrayLike) -> tuple[int, int] | None:
+        return _factored_axes(jnp.shape(leaf), min_dim_size_to_factor) if factored else None
+
+    def init(params: PyTree) -> PyTree:
+        def zeros(p: jax.Array, which: str) -> jax.Array:
+            shapes = {"v_row": (1,), "v_col": (1,), "v": p.shape}
+            axes = axes_of(p)
+            if axes is not None:
+                second, largest = (tuple(np.delete(p.shape, axis)) for axis in axes)
+                shapes = {"v_row": largest, "v_col": second, "v": (1,)}
+            return jnp.zeros(shapes[which], real_dtype(p.dtype))
+
+        return FactoredState(
+            zero_count(),
+            *(
+                jax.tree.map(lambda p, which=which: zeros(p, which), params)
+                for which in FactoredState._fields[1:]
+            ),
+        )
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        dtype = jnp.result_type(float)
+        since = hyperparameter(state.count, dtype) - hyperparameter(step_offset, dtype)
+        decay = decay_rate_fn(since, decay_rate)
+
+        def rule(
+            g: jax.Array, v_row: jax.Array, v_col: jax.Array, v: jax.Array
+        ) -> tuple[jax.Array, ...]:
+            square = abs_square(g) + hyperparameter(epsilon, v.dtype)
+            axes = axes_of(g)
+            if axes is None:
+                v = moving_average(v, square, decay)
+                return g / safe_sqrt(v).astype(g.dtype), v_row, v_col, v
+            second, largest = axes
+            v_row = moving_average(v_row, jnp.mean(square, largest), decay)
+            v_col = moving_average(v_col, jnp.mean(square, second), decay)
+            rows, columns = jnp.expand_dims(v_row, largest), jnp.expand_dims(v_col, second)
+            # Roots of the factors: their product may be less than the least float32.
+            root = safe_sqrt(rows / jnp.mean(rows, second, keepdims=True)) * safe_sqrt(columns)
+            return g / root.astype(g.dtype), v_row, v_col, v
+
+        updates, *squares = leafwise(
+            "scale_by_factored_rms", rule, updates, state.v_row, state.v_col, state.v
+        )
+        return updates, FactoredState(next_count(state.count), *squares)
+
+    return Optimizer(init, update)
+
+
+def adafactor(
+    learning_rate: ScalarOrSchedule | None = None,
+    min_dim_size_to_factor: int = 128,
+    decay_rate: ArrayLike = 0.8,
+    decay_offset: ArrayLike = 0,
+    multiply_by_parameter_scale: bool = True,
+    clipping_threshold: ArrayLike | None = 1.0,
+    momentum: ArrayLike | None = None,
+    dtype_momentum: Any = None,
+    weight_decay_rate: ScalarOrSchedule | None = None,
+    eps: ArrayLike = 1e-30,
+    factored: bool = True,
+    weight_decay_mask: Any = None,
+) -> Optimizer:
+    """Adafactor: Adam without a mean, its mean squares in the memory of rows and columns.
+
+    `w = w - learning_rate max(rms(w), 1e-3) û - weight_decay_rate w`, where û is `u = g / √v`
+    shrunk to a root mean square of at most `clipping_threshold`, leaf by leaf. v and its factors
+    are those of `scale_by_factored_rms`: a matrix of n by m needs n + m numbers.
+
+    optax computes b and keeps the momentum in float32 always, here b is in JAX's default float
+    dtype and the momentum in float32 or wider. The decay leaves out biases and scales. torch's
+    Adafactor factors every matrix, over its last two axes, divides the rate by √t once that is
+    less, and decays by `learning_rate weight_decay w`.
+
+    Paper: Shazeer and Stern, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost,
+    https://arxiv.org/abs/1804.04235
+
+    Args:
+        learning_rate: a number at least 0 (may be traced), a schedule `count -> number`, or None
+            for 1.
+        min_dim_size_to_factor: the size that the second largest axis of a leaf has at least if
+            the leaf is factored, over its two largest axes.
+        decay_rate: the exponent in `b = 1 - t^-decay_rate`, at least 0; may be traced.
+        decay_offset: the number of steps that do not count in t, of a training before this one.
+        multiply_by_parameter_scale: whether steps are in proportion to the size of the weights.
+        clipping_threshold: the largest root mean square of u, or None.
+        momentum: the weight of the old mean of the steps, in [0, 1], or None; may be traced.
+        dtype_momentum: the dtype of that mean; None for float32 or wider.
+        weight_decay_rate: the factor of the weights (may be traced), a schedule, or None. It is
+            not multiplied by the learning rate.
+        eps: added to the squares of the gradients.
+        factored: whether matrices are factored.
+        weight_decay_mask: which leaves decay, see `add_decayed_weights`; None for those with two
+            axes or more.
+
+    Returns:
+        An `Optimizer` with state `(FactoredState(count, v_row, v_col, v), ...)` whose `update`
+        needs the params.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range; `update` is called without params.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> w = jnp.ones((256, 512))
+        >>> def numbers(optimizer):
+        ...     return sum(leaf.size for leaf in jax.tree.leaves(optimizer.init(w)))
+        >>> numbers(nn.optimizers.adam(0.1)), numbers(nn.optimizers.adafactor(0.1))
+        (262145, 770)
+    """
+    parts = [scale_by_factored_rms(factored, decay_rate, decay_offset, min_dim_size_to_factor, eps)]
+    if clipping_threshold is not None:
+        parts.append(clip_by_block_rms(clipping_threshold))
+    if learning_rate is not None:
+        parts.append(scale_by_learning_rate(learning_rate, flip_sign=False))
+    if multiply_by_parameter_scale:
+        parts.append(scale_by_param_block_rms())
+    if momentum is not None:
+        parts.append(ema(momentum, debias=False, accumulator_dtype=dtype_momentum))
+    if weight_decay_rate is not None:
+        parts.append(add_decayed_weights(weight_decay_rate, weight_decay_mask))
+    return chain(*parts, scale(-1.0))

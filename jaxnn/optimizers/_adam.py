@@ -1,0 +1,323 @@
+"""Adam, AdamW and their variants with Nesterov's look ahead."""
+
+from typing import Any, NamedTuple
+
+import jax
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import PyTree
+from jaxnn.optimizers._amsgrad import scale_by_amsgrad
+from jaxnn.optimizers._base import (
+    Optimizer,
+    ScalarOrSchedule,
+    abs_square,
+    chain,
+    moving_average,
+    next_count,
+    zero_count,
+    zero_moments,
+    zero_squares,
+)
+from jaxnn.optimizers._leafwise import (
+    check_decays,
+    check_nonnegative,
+    corrected,
+    corrected_mean,
+    leafwise,
+    over_root,
+)
+from jaxnn.optimizers._scaling import scale_by_learning_rate
+from jaxnn.optimizers._weight_decay import add_decayed_weights
+
+
+class ScaleByAdamState(NamedTuple):
+    """The number of updates so far, the mean and the mean square of the gradients."""
+
+    count: jax.Array  # type: ignore[assignment]
+    mu: PyTree
+    nu: PyTree
+
+
+def scale_by_adam(
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-8,
+    eps_root: ArrayLike = 0.0,
+    mu_dtype: Any = None,
+    *,
+    nesterov: bool = False,
+) -> Optimizer:
+    """Scale by Adam's moments: `u = μ̂ / (√(ν̂ + eps_root) + eps)`.
+
+    `μ = b1 μ + (1 - b1) g`, `ν = b2 ν + (1 - b2) g²`, `μ̂ = μ / (1 - b1^t)`,
+    `ν̂ = ν / (1 - b2^t)`; see `adam`.
+
+    Args:
+        b1: the weight of the old mean, in [0, 1]; may be traced.
+        b2: the weight of the old mean square, in [0, 1]; may be traced.
+        eps: added to the root.
+        eps_root: added inside the root.
+        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
+        nesterov: whether the mean looks a step ahead.
+
+    Returns:
+        An `Optimizer` with state `ScaleByAdamState(count, mu, nu)`.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range; the structures differ.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.scale_by_adam()
+        >>> optimizer.update(jnp.array([8.0, -0.1]), optimizer.init(jnp.zeros(2)))[0]
+        Array([ 1., -1.], dtype=float32)
+    """
+    check_decays("adam", b1=b1, b2=b2)
+    check_nonnegative("adam", eps=eps, eps_root=eps_root)
+
+    def init(params: PyTree) -> PyTree:
+        return ScaleByAdamState(zero_count(), zero_moments(params, mu_dtype), zero_squares(params))
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        count = next_count(state.count)
+
+        def rule(g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
+            mu = moving_average(mu, g, b1)
+            nu = moving_average(nu, abs_square(g), b2)
+            mean = corrected_mean(mu, g, b1, count, nesterov=nesterov)
+            return over_root(mean, corrected(nu, b2, count), eps, eps_root), mu, nu
+
+        updates, mu, nu = leafwise("adam", rule, updates, state.mu, state.nu)
+        return updates, ScaleByAdamState(count, mu, nu)
+
+    return Optimizer(init, update)
+
+
+def _moments(
+    optimizer: str,
+    b1: ArrayLike,
+    b2: ArrayLike,
+    eps: ArrayLike,
+    eps_root: ArrayLike,
+    mu_dtype: Any,
+    nesterov: bool,
+    amsgrad: bool,
+) -> Optimizer:
+    if not amsgrad:
+        return scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    if nesterov:
+        raise ValueError(f"{optimizer}: nesterov and amsgrad are True, expected one of them")
+    return scale_by_amsgrad(b1, b2, eps, eps_root, mu_dtype, maximum_first=True)
+
+
+def adam(
+    learning_rate: ScalarOrSchedule,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-8,
+    eps_root: ArrayLike = 0.0,
+    mu_dtype: Any = None,
+    *,
+    nesterov: bool = False,
+    amsgrad: bool = False,
+) -> Optimizer:
+    """Adam: `w = w - learning_rate μ̂ / (√(ν̂ + eps_root) + eps)`.
+
+    At step t = 1, 2, ...: `μ = b1 μ + (1 - b1) g`, `ν = b2 ν + (1 - b2) g²`, both beginning at 0
+    and corrected for that: `μ̂ = μ / (1 - b1^t)`, `ν̂ = ν / (1 - b2^t)`. With `nesterov`,
+    `μ̂ = b1 μ / (1 - b1^(t+1)) + (1 - b1) g / (1 - b1^t)`. With `amsgrad`, ν̂ is made of the
+    largest ν so far, as in torch (optax's `amsgrad` is a function of its own here too, and
+    differs).
+
+    Paper: Kingma and Ba, Adam, https://arxiv.org/abs/1412.6980; nesterov: Dozat, Incorporating
+    Nesterov Momentum into Adam, 2016; amsgrad: Reddi et al., https://arxiv.org/abs/1904.09237
+
+    Args:
+        learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
+        b1: the weight of the old mean, in [0, 1]; may be traced.
+        b2: the weight of the old mean square, in [0, 1]; may be traced.
+        eps: added to the root, in float32 or wider.
+        eps_root: added inside the root.
+        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
+        nesterov: whether the mean looks a step ahead.
+        amsgrad: whether to divide by the largest mean square so far.
+
+    Returns:
+        An `Optimizer` with state `(ScaleByAdamState(count, mu, nu), ...)`, and `nu_max` in it
+        with `amsgrad`.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range, or both `nesterov` and `amsgrad`
+            are asked for.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.adam(0.1)
+        >>> w = jnp.array([1.0, -2.0])
+        >>> state = optimizer.init(w)
+        >>> for _ in range(10):
+        ...     updates, state = optimizer.update(2 * w, state, w)
+        ...     w = nn.optimizers.apply_updates(w, updates)
+        >>> [round(x, 2) for x in w.tolist()]
+        [0.08, -1.02]
+    """
+    return chain(
+        _moments("adam", b1, b2, eps, eps_root, mu_dtype, nesterov, amsgrad),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+def adamw(
+    learning_rate: ScalarOrSchedule,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-8,
+    eps_root: ArrayLike = 0.0,
+    mu_dtype: Any = None,
+    *,
+    weight_decay: ScalarOrSchedule,
+    mask: Any = None,
+    nesterov: bool = False,
+    amsgrad: bool = False,
+) -> Optimizer:
+    """Adam with decoupled weight decay: `w = w - learning_rate (u + weight_decay * w)`.
+
+    `u` is the scaled gradient of `adam`. The decay has no default, since optax's (1e-4) and torch's
+    (1e-2) differ by a hundred; unlike theirs, it leaves out biases and scales (see `mask`).
+
+    Paper: Loshchilov and Hutter, Decoupled Weight Decay Regularization,
+    https://arxiv.org/abs/1711.05101
+
+    Args:
+        learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
+        b1: the weight of the old mean, in [0, 1]; may be traced.
+        b2: the weight of the old mean square, in [0, 1]; may be traced.
+        eps: added to the root, in float32 or wider.
+        eps_root: added inside the root.
+        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
+        weight_decay: the factor, at least 0 (may be traced), or a schedule.
+        mask: which leaves decay, see `add_decayed_weights`; None for those with two axes or more.
+        nesterov: whether the mean looks a step ahead.
+        amsgrad: whether to divide by the largest mean square so far.
+
+    Returns:
+        An `Optimizer` whose `update` needs the params.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range, or both `nesterov` and `amsgrad`
+            are asked for; `update` is called without params.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.adamw(0.1, weight_decay=0.5)
+        >>> w = {"kernel": jnp.full((1, 1), 2.0), "bias": jnp.full(1, 2.0)}
+        >>> updates, _ = optimizer.update({"kernel": jnp.ones((1, 1)), "bias": jnp.ones(1)},
+        ...                               optimizer.init(w), w)
+        >>> updates
+        {'bias': Array([-0.1], dtype=float32), 'kernel': Array([[-0.2]], dtype=float32)}
+    """
+    return chain(
+        _moments("adamw", b1, b2, eps, eps_root, mu_dtype, nesterov, amsgrad),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+def nadam(
+    learning_rate: ScalarOrSchedule,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-8,
+    eps_root: ArrayLike = 0.0,
+    mu_dtype: Any = None,
+) -> Optimizer:
+    """Adam with Nesterov's look ahead: `adam(..., nesterov=True)`.
+
+    `μ̂ = b1 μ / (1 - b1^(t+1)) + (1 - b1) g / (1 - b1^t)`. torch's NAdam begins with half the b1
+    and warms it up over hundreds of steps (`momentum_decay`); optax's and this one do not.
+
+    Paper: Dozat, Incorporating Nesterov Momentum into Adam,
+    https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ
+
+    Args:
+        learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
+        b1: the weight of the old mean, in [0, 1]; may be traced.
+        b2: the weight of the old mean square, in [0, 1]; may be traced.
+        eps: added to the root, in float32 or wider.
+        eps_root: added inside the root.
+        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
+
+    Returns:
+        An `Optimizer` with state `(ScaleByAdamState(count, mu, nu), ...)`.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> g = jnp.ones(1)
+        >>> steps = {}
+        >>> for name in ("adam", "nadam"):
+        ...     optimizer = getattr(nn.optimizers, name)(0.1, b1=0.5)
+        ...     steps[name], _ = optimizer.update(g, optimizer.init(g))
+        >>> steps
+        {'adam': Array([-0.1], dtype=float32), 'nadam': Array([-0.13333334], dtype=float32)}
+    """
+    return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=True)
+
+
+def nadamw(
+    learning_rate: ScalarOrSchedule,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-8,
+    eps_root: ArrayLike = 0.0,
+    mu_dtype: Any = None,
+    *,
+    weight_decay: ScalarOrSchedule,
+    mask: Any = None,
+) -> Optimizer:
+    """NAdam with decoupled weight decay: `adamw(..., nesterov=True)`.
+
+    As with `adamw`, the decay has no default and leaves out biases and scales.
+
+    Paper: Dozat, Incorporating Nesterov Momentum into Adam,
+    https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ; Loshchilov and Hutter, Decoupled Weight
+    Decay Regularization, https://arxiv.org/abs/1711.05101
+
+    Args:
+        learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
+        b1: the weight of the old mean, in [0, 1]; may be traced.
+        b2: the weight of the old mean square, in [0, 1]; may be traced.
+        eps: added to the root, in float32 or wider.
+        eps_root: added inside the root.
+        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
+        weight_decay: the factor, at least 0 (may be traced), or a schedule.
+        mask: which leaves decay, see `add_decayed_weights`; None for those with two axes or more.
+
+    Returns:
+        An `Optimizer` whose `update` needs the params.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range; `update` is called without params.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.nadamw(0.1, b1=0.5, weight_decay=0.5)
+        >>> w = jnp.full((1, 1), 2.0)
+        >>> optimizer.update(jnp.zeros((1, 1)), optimizer.init(w), w)[0]
+        Array([[-0.1]], dtype=float32)
+    """
+    return adamw(
+        learning_rate,
+        b1,
+        b2,
+        eps,
+        eps_root,
+        mu_dtype,
+        weight_decay=weight_decay,
+        mask=mask,
+        nesterov=True,
+    )

@@ -1,0 +1,145 @@
+"""Adamax: Adam with the infinity norm."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import PyTree, absolute, hyperparameter
+from jaxnn.optimizers._adam import ScaleByAdamState
+from jaxnn.optimizers._base import (
+    Optimizer,
+    ScalarOrSchedule,
+    chain,
+    moving_average,
+    next_count,
+    zero_count,
+    zero_moments,
+    zero_squares,
+)
+from jaxnn.optimizers._leafwise import check_decays, check_nonnegative, corrected, leafwise
+from jaxnn.optimizers._scaling import scale_by_learning_rate
+from jaxnn.optimizers._weight_decay import add_decayed_weights
+
+
+def scale_by_adamax(b1: ArrayLike = 0.9, b2: ArrayLike = 0.999, eps: ArrayLike = 1e-8) -> Optimizer:
+    """Divide the mean by the largest recent gradient: `u = μ̂ / ν`, see `adamax`.
+
+    Args:
+        b1: the weight of the old mean, in [0, 1]; may be traced.
+        b2: what the old largest value shrinks by, in [0, 1]; may be traced.
+        eps: added to the absolute value of the gradient.
+
+    Returns:
+        An `Optimizer` with state `ScaleByAdamState(count, mu, nu)`.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range; the structures differ.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.scale_by_adamax()
+        >>> optimizer.update(jnp.array([8.0, -0.5]), optimizer.init(jnp.zeros(2)))[0]
+        Array([ 1., -1.], dtype=float32)
+    """
+    check_decays("scale_by_adamax", b1=b1, b2=b2)
+    check_nonnegative("scale_by_adamax", eps=eps)
+
+    def init(params: PyTree) -> PyTree:
+        return ScaleByAdamState(zero_count(), zero_moments(params), zero_squares(params))
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        count = next_count(state.count)
+
+        def rule(g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
+            mu = moving_average(mu, g, b1)
+            size = absolute(g) + hyperparameter(eps, nu.dtype)
+            nu = jnp.maximum(size, hyperparameter(b2, nu.dtype) * nu)
+            return corrected(mu, b1, count) / nu.astype(mu.dtype), mu, nu
+
+        updates, mu, nu = leafwise("scale_by_adamax", rule, updates, state.mu, state.nu)
+        return updates, ScaleByAdamState(count, mu, nu)
+
+    return Optimizer(init, update)
+
+
+def adamax(
+    learning_rate: ScalarOrSchedule,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-8,
+) -> Optimizer:
+    """Adamax: `w = w - learning_rate μ̂ / ν`, with `ν = max(b2 ν, |g| + eps)` in place of Adam's.
+
+    `μ̂` is Adam's mean gradient. torch's Adamax is the same.
+
+    Paper: Kingma and Ba, Adam, section 7.1, https://arxiv.org/abs/1412.6980
+
+    Args:
+        learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
+        b1: the weight of the old mean, in [0, 1]; may be traced.
+        b2: what the old largest value shrinks by, in [0, 1]; may be traced.
+        eps: added to the absolute value of the gradient.
+
+    Returns:
+        An `Optimizer` with state `(ScaleByAdamState(count, mu, nu), ...)`.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.adamax(0.1, b1=0.0, b2=0.5)
+        >>> state = optimizer.init(jnp.zeros(1))
+        >>> for g in (8.0, 1.0):
+        ...     updates, state = optimizer.update(jnp.array([g]), state)
+        >>> updates                                  # 0.1 * 1 / max(0.5 * 8, 1)
+        Array([-0.025], dtype=float32)
+    """
+    return chain(scale_by_adamax(b1, b2, eps), scale_by_learning_rate(learning_rate))
+
+
+def adamaxw(
+    learning_rate: ScalarOrSchedule,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-8,
+    weight_decay: ScalarOrSchedule = 1e-4,
+    mask: Any = None,
+) -> Optimizer:
+    """Adamax with decoupled weight decay: `w = w - learning_rate (u + weight_decay * w)`.
+
+    `u` is Adamax' scaled gradient. Unlike optax's, the decay leaves out biases and scales.
+
+    Paper: Kingma and Ba, Adam, section 7.1, https://arxiv.org/abs/1412.6980; Loshchilov and
+    Hutter, Decoupled Weight Decay Regularization, https://arxiv.org/abs/1711.05101
+
+    Args:
+        learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
+        b1: the weight of the old mean, in [0, 1]; may be traced.
+        b2: what the old largest value shrinks by, in [0, 1]; may be traced.
+        eps: added to the absolute value of the gradient.
+        weight_decay: the factor, at least 0 (may be traced), or a schedule.
+        mask: which leaves decay, see `add_decayed_weights`; None for those with two axes or more.
+
+    Returns:
+        An `Optimizer` whose `update` needs the params.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range; `update` is called without params.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.adamaxw(0.1, weight_decay=0.5)
+        >>> w = jnp.full((1, 1), 2.0)
+        >>> optimizer.update(jnp.ones((1, 1)), optimizer.init(w), w)[0]
+        Array([[-0.2]], dtype=float32)
+    """
+    return chain(
+        scale_by_adamax(b1, b2, eps),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,159 @@
+"""Adan: Nesterov's momentum from the differences of the gradients."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import PyTree, hyperparameter
+from jaxnn.optimizers._base import (
+    Optimizer,
+    ScalarOrSchedule,
+    abs_square,
+    chain,
+    moving_average,
+    next_count,
+    zero_count,
+    zero_moments,
+    zero_squares,
+)
+from jaxnn.optimizers._leafwise import (
+    check_decays,
+    check_nonnegative,
+    corrected,
+    leafwise,
+    over_root,
+)
+from jaxnn.optimizers._scaling import scale_by_learning_rate
+from jaxnn.optimizers._weight_decay import add_decayed_weights
+
+
+class ScaleByAdanState(NamedTuple):
+    """The means m, v and n, the last gradient g, and the number of updates so far t."""
+
+    m: PyTree
+    v: PyTree
+    n: PyTree
+    g: PyTree
+    t: jax.Array
+
+
+def scale_by_adan(
+    b1: ArrayLike = 0.98,
+    b2: ArrayLike = 0.92,
+    b3: ArrayLike = 0.99,
+    eps: ArrayLike = 1e-8,
+    eps_root: ArrayLike = 0.0,
+) -> Optimizer:
+    """Scale by Adan's moments: `u = (m̂ + b2 v̂) / (√(n̂ + eps_root) + eps)`, see `adan`.
+
+    Args:
+        b1: the weight of the old mean gradient, in [0, 1]; may be traced.
+        b2: the weight of the old mean difference, in [0, 1]; may be traced.
+        b3: the weight of the old mean square, in [0, 1]; may be traced.
+        eps: added to the root.
+        eps_root: added inside the root.
+
+    Returns:
+        An `Optimizer` with state `ScaleByAdanState(m, v, n, g, t)`.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range; the structures differ.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.scale_by_adan()
+        >>> optimizer.update(jnp.array([8.0, -0.5]), optimizer.init(jnp.zeros(2)))[0]
+        Array([ 1., -1.], dtype=float32)
+    """
+    check_decays("scale_by_adan", b1=b1, b2=b2, b3=b3)
+    check_nonnegative("scale_by_adan", eps=eps, eps_root=eps_root)
+
+    def init(params: PyTree) -> PyTree:
+        return ScaleByAdanState(
+            zero_moments(params),
+            zero_moments(params),
+            zero_squares(params),
+            zero_moments(params),
+            zero_count(),
+        )
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        t = next_count(state.t)
+
+        def rule(
+            g: jax.Array, m: jax.Array, v: jax.Array, n: jax.Array, last: jax.Array
+        ) -> tuple[jax.Array, ...]:
+            change = jnp.where(state.t == 0, 0, g - last)
+            weight = hyperparameter(b2, g.dtype)
+            m = moving_average(m, g, b1)
+            v = moving_average(v, change, b2)
+            n = moving_average(n, abs_square(g + weight * change), b3)
+            ahead = corrected(m, b1, t) + weight * corrected(v, b2, t)
+            return over_root(ahead, corrected(n, b3, t), eps, eps_root), m, v, n, g
+
+        updates, m, v, n, g = leafwise(
+            "scale_by_adan", rule, updates, state.m, state.v, state.n, state.g
+        )
+        return updates, ScaleByAdanState(m, v, n, g, t)
+
+    return Optimizer(init, update)
+
+
+def adan(
+    learning_rate: ScalarOrSchedule,
+    b1: ArrayLike = 0.98,
+    b2: ArrayLike = 0.92,
+    b3: ArrayLike = 0.99,
+    eps: ArrayLike = 1e-8,
+    eps_root: ArrayLike = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Any = None,
+) -> Optimizer:
+    """Adan: `w = w - learning_rate ((m̂ + b2 v̂) / (√(n̂ + eps_root) + eps) + weight_decay w)`.
+
+    With the change `d = g - g_before` (0 at first): `m = b1 m + (1 - b1) g`,
+    `v = b2 v + (1 - b2) d`, `n = b3 n + (1 - b3) (g + b2 d)²`, each corrected for its beginning
+    at 0 as in Adam.
+
+    The paper's β are `1 - b`, and its decay is proximal:
+    `w = (w - learning_rate u) / (1 + learning_rate weight_decay)`. optax (up to 0.2.8) has 1 - b2
+    in the place of b2 in `m̂ + b2 v̂` and `g + b2 d`, which its documentation, the paper and the
+    authors' code have not: the same for b2 = 0.5 only.
+
+    Paper: Xie et al., Adan: Adaptive Nesterov Momentum Algorithm, https://arxiv.org/abs/2208.06677
+
+    Args:
+        learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
+        b1: the weight of the old mean gradient, in [0, 1]; may be traced.
+        b2: the weight of the old mean difference, in [0, 1]; may be traced.
+        b3: the weight of the old mean square, in [0, 1]; may be traced.
+        eps: added to the root.
+        eps_root: added inside the root.
+        weight_decay: the factor, at least 0 (may be traced), or a schedule.
+        mask: which leaves decay, see `add_decayed_weights`; None for those with two axes or more.
+
+    Returns:
+        An `Optimizer` whose `update` needs the params.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range; `update` is called without params.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.adan(0.1, b2=0.5)
+        >>> w = jnp.zeros(1)
+        >>> state = optimizer.init(w)
+        >>> for g in (8.0, 4.0):
+        ...     updates, state = optimizer.update(jnp.array([g]), state, w)
+        >>> state[0].v                               # half of the change from 8 to 4
+        Array([-2.], dtype=float32)
+    """
+    return chain(
+        scale_by_adan(b1, b2, b3, eps, eps_root),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,162 @@
+"""AdEMAMix: Adam with a second, slow mean of the gradients."""
+
+from typing import Any, NamedTuple
+
+import jax
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import PyTree, hyperparameter
+from jaxnn.optimizers._base import (
+    Optimizer,
+    ScalarOrSchedule,
+    abs_square,
+    chain,
+    moving_average,
+    next_count,
+    zero_count,
+    zero_moments,
+    zero_squares,
+)
+from jaxnn.optimizers._leafwise import (
+    check_decays,
+    check_nonnegative,
+    corrected,
+    leafwise,
+    over_root,
+    value_at,
+)
+from jaxnn.optimizers._scaling import scale_by_learning_rate
+from jaxnn.optimizers._weight_decay import add_decayed_weights
+
+
+class ScaleByAdemamixState(NamedTuple):
+    """The number of updates so far, twice, the fast mean, the slow mean and the mean square."""
+
+    count: jax.Array  # type: ignore[assignment]
+    count_m2: jax.Array
+    m1: PyTree
+    m2: PyTree
+    nu: PyTree
+
+
+def scale_by_ademamix(
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    b3: ScalarOrSchedule = 0.9999,
+    alpha: ScalarOrSchedule = 6.0,
+    eps: ArrayLike = 1e-8,
+    eps_root: ArrayLike = 0.0,
+    mu_dtype: Any = None,
+) -> Optimizer:
+    """Scale by AdEMAMix' moments: `u = (m̂1 + alpha m2) / (√(ν̂ + eps_root) + eps)`.
+
+    See `ademamix`.
+
+    Args:
+        b1: the weight of the old fast mean, in [0, 1]; may be traced.
+        b2: the weight of the old mean square, in [0, 1]; may be traced.
+        b3: the weight of the old slow mean, in [0, 1] (may be traced), or a schedule.
+        alpha: the share of the slow mean (may be traced), or a schedule.
+        eps: added to the root.
+        eps_root: added inside the root.
+        mu_dtype: the dtype that the means are kept in; None for float32 or wider.
+
+    Returns:
+        An `Optimizer` with state `ScaleByAdemamixState(count, count_m2, m1, m2, nu)`.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range; the structures differ.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.scale_by_ademamix(b3=0.75)
+        >>> optimizer.update(jnp.array([8.0]), optimizer.init(jnp.zeros(1)))[0]
+        Array([2.5], dtype=float32)
+    """
+    check_decays("scale_by_ademamix", b1=b1, b2=b2, b3=b3)
+    check_nonnegative("scale_by_ademamix", alpha=alpha, eps=eps, eps_root=eps_root)
+
+    def init(params: PyTree) -> PyTree:
+        return ScaleByAdemamixState(
+            zero_count(),
+            zero_count(),
+            zero_moments(params, mu_dtype),
+            zero_moments(params, mu_dtype),
+            zero_squares(params),
+        )
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        count = next_count(state.count)
+        b3_now, alpha_now = (value_at(value, state.count_m2) for value in (b3, alpha))
+
+        def rule(
+            g: jax.Array, m1: jax.Array, m2: jax.Array, nu: jax.Array
+        ) -> tuple[jax.Array, ...]:
+            m1 = moving_average(m1, g, b1)
+            m2 = moving_average(m2, g, b3_now)
+            nu = moving_average(nu, abs_square(g), b2)
+            mixed = corrected(m1, b1, count) + hyperparameter(alpha_now, m2.dtype) * m2
+            return over_root(mixed, corrected(nu, b2, count), eps, eps_root), m1, m2, nu
+
+        updates, *moments = leafwise(
+            "scale_by_ademamix", rule, updates, state.m1, state.m2, state.nu
+        )
+        return updates, ScaleByAdemamixState(count, next_count(state.count_m2), *moments)
+
+    return Optimizer(init, update)
+
+
+def ademamix(
+    learning_rate: ScalarOrSchedule,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    b3: ScalarOrSchedule = 0.9999,
+    alpha: ScalarOrSchedule = 5.0,
+    eps: ArrayLike = 1e-8,
+    eps_root: ArrayLike = 0.0,
+    mu_dtype: Any = None,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Any = None,
+) -> Optimizer:
+    """AdEMAMix: `w = w - learning_rate ((m̂1 + alpha m2) / (√(ν̂ + eps_root) + eps) + decay w)`.
+
+    m̂1 and ν̂ are Adam's μ̂ and ν̂; `m2 = b3 m2 + (1 - b3) g` is a mean over ten thousand gradients,
+    which are of use for that long, and it is not corrected for its beginning at 0. The paper
+    warms up `alpha` and `b3` by schedules; give them as functions of the count.
+
+    Paper: Pagliardini, Ablin and Grangier, The AdEMAMix Optimizer: Better, Faster, Older,
+    https://arxiv.org/abs/2409.03137
+
+    Args:
+        learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
+        b1: the weight of the old fast mean, in [0, 1]; may be traced.
+        b2: the weight of the old mean square, in [0, 1]; may be traced.
+        b3: the weight of the old slow mean, in [0, 1] (may be traced), or a schedule.
+        alpha: the share of the slow mean (may be traced), or a schedule.
+        eps: added to the root.
+        eps_root: added inside the root.
+        mu_dtype: the dtype that the means are kept in; None for float32 or wider.
+        weight_decay: the factor, at least 0 (may be traced), or a schedule.
+        mask: which leaves decay, see `add_decayed_weights`; None for those with two axes or more.
+
+    Returns:
+        An `Optimizer` whose `update` needs the params.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range; `update` is called without params.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> rising = lambda count: 5.0 * jnp.minimum(count / 1000, 1)
+        >>> optimizer = nn.optimizers.ademamix(0.1, alpha=rising)
+        >>> w = jnp.zeros(1)
+        >>> optimizer.update(jnp.array([8.0]), optimizer.init(w), w)[0]
+        Array([-0.1], dtype=float32)
+    """
+    return chain(
+        scale_by_ademamix(b1, b2, b3, alpha, eps, eps_root, mu_dtype),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

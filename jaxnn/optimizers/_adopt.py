@@ -1,0 +1,160 @@
+"""ADOPT: Adam that divides by the mean square of the gradients before this one."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import PyTree, hyperparameter
+from jaxnn.optimizers._adam import ScaleByAdamState
+from jaxnn.optimizers._base import (
+    Optimizer,
+    ScalarOrSchedule,
+    abs_square,
+    chain,
+    moving_average,
+    next_count,
+    safe_sqrt,
+    zero_count,
+    zero_moments,
+    zero_squares,
+)
+from jaxnn.optimizers._leafwise import check_decays, check_nonnegative, leafwise
+from jaxnn.optimizers._scaling import scale_by_learning_rate
+
+
+def fourth_root(count: Any) -> Any:
+    """The limit of the normalised gradient after `count` updates, as the paper chose it."""
+    return count**0.25
+
+
+def scale_by_adopt(
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.9999,
+    eps: ArrayLike = 1e-6,
+    mu_dtype: Any = None,
+    *,
+    nesterov: bool = False,
+    use_clipping: bool = True,
+    clip_value_fn: Callable[[jax.Array], Any] = fourth_root,
+) -> Optimizer:
+    """Scale by ADOPT's moments: `u = μ`, see `adopt`.
+
+    Args:
+        b1: the weight of the old mean, in [0, 1]; may be traced.
+        b2: the weight of the old mean square, in [0, 1]; may be traced.
+        eps: the least that a gradient is divided by.
+        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
+        nesterov: whether the mean looks a step ahead.
+        use_clipping: whether the normalised gradients, which must be real then, are clipped.
+        clip_value_fn: the largest absolute value, a function of the number of updates so far (a
+            float).
+
+    Returns:
+        An `Optimizer` with state `ScaleByAdamState(count, mu, nu)`.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range; the structures differ.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.scale_by_adopt(b1=0.5)
+        >>> state = optimizer.init(jnp.zeros(1))
+        >>> for g in (8.0, 4.0):
+        ...     updates, state = optimizer.update(jnp.array([g]), state)
+        >>> updates                                  # half of 4 / 8
+        Array([0.25], dtype=float32)
+    """
+    check_decays("scale_by_adopt", b1=b1, b2=b2)
+    check_nonnegative("scale_by_adopt", eps=eps)
+
+    def init(params: PyTree) -> PyTree:
+        return ScaleByAdamState(zero_count(), zero_moments(params, mu_dtype), zero_squares(params))
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        is_first = state.count == 0
+
+        def rule(g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
+            smallest = hyperparameter(eps, nu.dtype)
+            normalised = g / jnp.maximum(safe_sqrt(nu), smallest).astype(g.dtype)
+            if use_clipping:
+                limit = hyperparameter(clip_value_fn(state.count.astype(g.dtype)), g.dtype)
+                normalised = jnp.clip(normalised, -limit, limit)
+
+            def averaged(mean: jax.Array) -> jax.Array:
+                return jnp.where(is_first, mean, moving_average(mean, normalised, b1))
+
+            mu = averaged(mu)
+            square = abs_square(g)
+            nu = jnp.where(is_first, square, moving_average(nu, square, b2))
+            return averaged(mu) if nesterov else mu, mu, nu
+
+        updates, mu, nu = leafwise("scale_by_adopt", rule, updates, state.mu, state.nu)
+        return updates, ScaleByAdamState(next_count(state.count), mu, nu)
+
+    return Optimizer(init, update)
+
+
+def adopt(
+    learning_rate: ScalarOrSchedule,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.9999,
+    eps: ArrayLike = 1e-6,
+    mu_dtype: Any = None,
+    *,
+    nesterov: bool = False,
+    use_clipping: bool = True,
+    clip_value_fn: Callable[[jax.Array], Any] = fourth_root,
+) -> Optimizer:
+    """ADOPT: Adam that divides before it averages, by a mean square without this gradient.
+
+    `μ = b1 μ + (1 - b1) clip(g / max(√ν, eps), ±c)`, `w = w - learning_rate μ`, and only then
+    `ν = b2 ν + (1 - b2) g²`; the first gradient makes `ν = g²` and no step. `c` is the fourth
+    root of the number of updates so far. It converges for any b2.
+
+    Paper: Taniguchi et al., ADOPT: Modified Adam Can Converge with Any β2 with the Optimal Rate,
+    https://arxiv.org/abs/2411.02853
+
+    Args:
+        learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
+        b1: the weight of the old mean, in [0, 1]; may be traced.
+        b2: the weight of the old mean square, in [0, 1]; may be traced.
+        eps: the least that a gradient is divided by.
+        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
+        nesterov: whether the mean looks a step ahead.
+        use_clipping: whether the normalised gradients, which must be real then, are clipped.
+        clip_value_fn: the largest absolute value, a function of the number of updates so far (a
+            float).
+
+    Returns:
+        An `Optimizer` with state `(ScaleByAdamState(count, mu, nu), ...)`.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.adopt(0.1, b1=0.0)
+        >>> state = optimizer.init(jnp.zeros(1))
+        >>> for g in (8.0, 4.0):
+        ...     updates, state = optimizer.update(jnp.array([g]), state)
+        ...     print(updates)
+        [-0.]
+        [-0.05]
+    """
+    return chain(
+        scale_by_adopt(
+            b1,
+            b2,
+            eps,
+            mu_dtype,
+            nesterov=nesterov,
+            use_clipping=use_clipping,
+            clip_value_fn=clip_value_fn,
+        ),
+        scale_by_learning_rate(learning_rate),
+    )

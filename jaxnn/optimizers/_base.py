@@ -1,0 +1,228 @@
+"""The protocol of optimizers, and what composes them."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import PyTree, accumulator_dtype, hyperparameter, promoted
+from jaxnn._core.paths import same_structure
+from jaxnn.optimizers._rates import Rates, learning_rates, product, told
+
+ScalarOrSchedule = ArrayLike | Callable[[Any], Any]
+
+
+class Optimizer(NamedTuple):
+    """An optimizer, or a step of one: two pure functions.
+
+    `init(params) -> opt_state` and
+    `update(grads, opt_state, params=None, **extra) -> (updates, opt_state)`; the updates are
+    added to the params by `apply_updates`. Extra keywords (as `value=`) are for those
+    transformations that need them and are ignored by the others.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> sign_descent = nn.optimizers.Optimizer(
+        ...     init=lambda params: (),
+        ...     update=lambda grads, state, params=None, **extra: (
+        ...         jax.tree.map(lambda g: -0.1 * jnp.sign(g), grads), state))
+        >>> updates, _ = sign_descent.update({"w": jnp.array([3.0, -4.0])}, ())
+        >>> updates["w"]
+        Array([-0.1,  0.1], dtype=float32)
+    """
+
+    init: Callable[[PyTree], PyTree]
+    update: Callable[..., tuple[PyTree, PyTree]]
+
+
+class EmptyState(NamedTuple):
+    """The state of a transformation that has none."""
+
+
+def stateless_transformation(
+    function: Callable[[PyTree, PyTree], PyTree],
+) -> Optimizer:
+    """The transformation `updates = function(updates, params)`."""
+
+    def init(params: PyTree) -> PyTree:
+        return EmptyState()
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        return function(updates, params), state
+
+    return Optimizer(init, update)
+
+
+def identity() -> Optimizer:
+    """The transformation that returns the updates as they are.
+
+    Returns:
+        An `Optimizer`.
+
+    Example:
+        >>> import jaxnn as nn
+        >>> nn.optimizers.identity().update({"w": 1.0}, ())[0]
+        {'w': 1.0}
+    """
+    return stateless_transformation(lambda updates, params: updates)
+
+
+def chain(*transformations: Any) -> Optimizer:
+    """Transformations one after the other: the updates of each are the gradients of the next.
+
+    Args:
+        *transformations: `Optimizer`s or optax transformations.
+
+    Returns:
+        An `Optimizer` whose state is the tuple of theirs. Extra keywords of `update` go to those
+        that accept any.
+
+    Raises:
+        TypeError: an argument has no `init` and `update`.
+        ValueError: the state is not a tuple of as many states.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> clipped = nn.optimizers.chain(nn.optimizers.clip(1.0), nn.optimizers.sgd(0.1))
+        >>> params = {"w": jnp.array([1.0, 2.0])}
+        >>> updates, state = clipped.update({"w": jnp.array([0.5, 30.0])}, clipped.init(params))
+        >>> updates["w"]
+        Array([-0.05, -0.1 ], dtype=float32)
+    """
+    for position, transformation in enumerate(transformations):
+        check_optimizer(transformation, f"chain: transformation {position}")
+    updaters = [extra_tolerant(transformation) for transformation in transformations]
+
+    def init(params: PyTree) -> PyTree:
+        return tuple(transformation.init(params) for transformation in transformations)
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        if len(state) != len(updaters):
+            raise ValueError(f"chain: state has {len(state)} entries, expected {len(updaters)}")
+        new_state = []
+        for one_update, one_state in zip(updaters, state, strict=True):
+            updates, one_state = one_update(updates, one_state, params, **extra)
+            new_state.append(one_state)
+        return updates, tuple(new_state)
+
+    def rates(before: PyTree, after: PyTree) -> Rates:
+        return product(map(learning_rates, transformations, before, after))
+
+    return Optimizer(init, told(update, rates))
+
+
+def check_optimizer(value: Any, where: str) -> None:
+    """Raise unless `value` follows the protocol; `where` names it in the error."""
+    if not is_optimizer(value):
+        raise TypeError(
+            f"{where} is {value!r}, expected an Optimizer (or optax transformation) with init "
+            "and update"
+        )
+
+
+def is_optimizer(value: Any) -> bool:
+    """Whether `value` follows the protocol."""
+    return callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))
+
+
+def extra_tolerant(transformation: Any) -> Callable[..., tuple[PyTree, PyTree]]:
+    """The `update` of a transformation, ignoring extra keywords where it declares none."""
+    update: Callable[..., tuple[PyTree, PyTree]] = transformation.update
+    kinds = {p.kind for p in inspect.signature(update).parameters.values()}
+    if inspect.Parameter.VAR_KEYWORD in kinds:
+        return update
+    return lambda updates, state, params=None, **extra: update(updates, state, params)
+
+
+def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
+    """The new parameters, `params + updates`, each leaf in the dtype of the parameter.
+
+    Args:
+        params: a tree of arrays.
+        updates: a tree of the same structure.
+
+    Returns:
+        A tree of the same structure, shapes and dtypes as `params`.
+
+    Raises:
+        ValueError: the structures differ; the message names the paths.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.optimizers.apply_updates({"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([0.5, -1.0])})
+        {'w': Array([1.5, 1. ], dtype=float32)}
+    """
+    same_structure("apply_updates", params=params, updates=updates)
+
+    def add(p: ArrayLike, u: ArrayLike) -> jax.Array:
+        p, u = jnp.asarray(p), jnp.asarray(u)
+        wide = promoted(p.dtype, u.dtype)
+        return (p.astype(wide) + u.astype(wide)).astype(p.dtype)
+
+    return jax.tree.map(add, params, updates)
+
+
+# What transformations share
+
+
+def zero_moments(params: PyTree, dtype: Any = None) -> PyTree:
+    """A fresh accumulator for each parameter, float32 or wider unless `dtype` says otherwise."""
+    return jax.tree.map(
+        lambda p: jnp.zeros_like(p, dtype=dtype or accumulator_dtype(p.dtype)), params
+    )
+
+
+def zero_squares(params: PyTree, fill: ArrayLike = 0) -> PyTree:
+    """As `zero_moments`, for the real squares of possibly complex gradients."""
+    return jax.tree.map(lambda p: jnp.full_like(p, fill, dtype=real_dtype(p.dtype)), params)
+
+
+def real_dtype(dtype: Any) -> jnp.dtype:
+    """The dtype of the square of a gradient: real, float32 or wider."""
+    return jnp.finfo(accumulator_dtype(dtype)).dtype
+
+
+def abs_square(g: jax.Array) -> jax.Array:
+    """`|g|²`, real for complex `g` too."""
+    return jnp.square(g.real) + jnp.square(g.imag) if jnp.iscomplexobj(g) else jnp.square(g)
+
+
+def moving_average(old: jax.Array, new: jax.Array, decay: Any) -> jax.Array:
+    """`decay * old + (1 - decay) * new`, in float32 or wider."""
+    wide = promoted(accumulator_dtype(old.dtype), accumulator_dtype(new.dtype))
+    weight = hyperparameter(decay, wide)
+    return weight * old.astype(wide) + (1 - weight) * new.astype(wide)
+
+
+def bias_factor(decay: Any, count: jax.Array, moment: jax.Array) -> jax.Array:
+    """`1 - decay^t`, by which a moving average that began at zero is too small after t steps."""
+    base = hyperparameter(decay, real_dtype(moment.dtype))
+    return (1 - base ** count.astype(base.dtype)).astype(moment.dtype)
+
+
+def cast_like(value: jax.Array, like: ArrayLike) -> jax.Array:
+    """`value` in the dtype of `like`."""
+    return value.astype(jnp.asarray(like).dtype)
+
+
+def safe_sqrt(x: jax.Array) -> jax.Array:
+    """The square root, with derivative 0 at 0 (and value 0 below)."""
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
+
+
+def next_count(count: jax.Array) -> jax.Array:
+    """The count of steps plus one, staying at the largest integer instead of overflowing."""
+    return jnp.where(count < jnp.iinfo(jnp.int32).max, count + 1, count)
+
+
+def zero_count() -> jax.Array:
+    """The count of steps at the beginning."""
+    return jnp.zeros((), jnp.int32)

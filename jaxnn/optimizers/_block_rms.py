@@ -1,0 +1,93 @@
+"""Root mean squares of leaves, of updates and of parameters."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import PyTree, check_range, hyperparameter
+from jaxnn.optimizers._base import EmptyState, Optimizer, abs_square, safe_sqrt
+from jaxnn.optimizers._leafwise import check_params, leafwise
+
+
+def _rms(x: jax.Array) -> jax.Array:
+    return safe_sqrt(jnp.mean(abs_square(x))) if x.size else jnp.zeros((), x.real.dtype)
+
+
+def clip_by_block_rms(threshold: ArrayLike) -> Optimizer:
+    """Shrink each leaf whose root mean square is too large: `u = g / max(1, rms(g) / threshold)`.
+
+    Paper: Shazeer and Stern, Adafactor, section 6, https://arxiv.org/abs/1804.04235
+
+    Args:
+        threshold: the largest root mean square, more than 0; may be traced.
+
+    Returns:
+        An `Optimizer`. Zero gradients stay zero.
+
+    Raises:
+        ValueError: `threshold` is known and negative.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.optimizers.clip_by_block_rms(1.0).update({"w": jnp.array([4.0, -4.0])}, ())[0]
+        {'w': Array([ 1., -1.], dtype=float32)}
+    """
+    check_range("clip_by_block_rms", "threshold", threshold, 0)
+
+    def init(params: PyTree) -> PyTree:
+        return EmptyState()
+
+    def rule(g: jax.Array) -> tuple[jax.Array, ...]:
+        rms = _rms(g)
+        excess = jnp.maximum(rms / hyperparameter(threshold, rms.dtype), 1)
+        return (g / excess.astype(g.dtype),)
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        (updates,) = leafwise("clip_by_block_rms", rule, updates)
+        return updates, state
+
+    return Optimizer(init, update)
+
+
+def scale_by_param_block_rms(min_scale: ArrayLike = 1e-3) -> Optimizer:
+    """Scale each leaf to the size of its weights: `u = g max(rms(w), min_scale)`.
+
+    Paper: Shazeer and Stern, Adafactor, section 8, https://arxiv.org/abs/1804.04235
+
+    Args:
+        min_scale: the least factor, so that weights that are 0 can grow; may be traced.
+
+    Returns:
+        An `Optimizer` whose `update` needs the params.
+
+    Raises:
+        ValueError: `min_scale` is known and negative; `update` is called without params; the
+            structures differ.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> g, w = jnp.array([1.0, -0.5]), jnp.array([6.0, 8.0])
+        >>> nn.optimizers.scale_by_param_block_rms().update(g, (), w)[0]
+        Array([ 7.071068, -3.535534], dtype=float32)
+    """
+    check_range("scale_by_param_block_rms", "min_scale", min_scale, 0)
+
+    def init(params: PyTree) -> PyTree:
+        return EmptyState()
+
+    def rule(g: jax.Array, w: jax.Array) -> tuple[jax.Array, ...]:
+        rms = _rms(w)
+        return (g * jnp.maximum(rms, hyperparameter(min_scale, rms.dtype)).astype(g.dtype),)
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        check_params("scale_by_param_block_rms", params)
+        (updates,) = leafwise("scale_by_param_block_rms", rule, updates, given=(params,))
+        return updates, state
+
+    return Optimizer(init, update)

@@ -1,0 +1,184 @@
+"""Clipping gradients."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import (
+    PyTree,
+    accumulator_dtype,
+    canonical_axes,
+    check_range,
+    hyperparameter,
+    total,
+    widen,
+)
+from jaxnn.optimizers._base import (
+    Optimizer,
+    abs_square,
+    safe_sqrt,
+    stateless_transformation,
+)
+from jaxnn.optimizers._leafwise import check_params, leafwise
+from jaxnn.optimizers._scaling import scaled
+
+
+def global_norm(tree: PyTree) -> jax.Array:
+    """The Euclidean norm of all leaves as one vector, `sqrt(Σ |g|²)`; its gradient at 0 is 0.
+
+    Args:
+        tree: a tree of floating arrays.
+
+    Returns:
+        A scalar, float32 or wider; 0 for a tree without leaves.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.optimizers.global_norm({"a": jnp.array([3.0]), "b": jnp.array([4.0])})
+        Array(5., dtype=float32)
+    """
+    return safe_sqrt(total(jnp.sum(abs_square(widen(leaf))) for leaf in jax.tree.leaves(tree)))
+
+
+def clip(max_delta: ArrayLike) -> Optimizer:
+    """Clip each element: `u = min(max(g, -max_delta), max_delta)`.
+
+    Args:
+        max_delta: the largest absolute value, at least 0; may be traced.
+
+    Returns:
+        An `Optimizer`.
+
+    Raises:
+        ValueError: `max_delta` is known and negative.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.optimizers.clip(1.0).update({"w": jnp.array([0.5, -3.0])}, ())[0]
+        {'w': Array([ 0.5, -1. ], dtype=float32)}
+    """
+    check_range("clip", "max_delta", max_delta, 0)
+
+    def clipped(g: jax.Array) -> jax.Array:
+        bound = hyperparameter(max_delta, accumulator_dtype(g.dtype)).astype(g.dtype)
+        return jnp.clip(g, -bound, bound)
+
+    return stateless_transformation(lambda updates, params: jax.tree.map(clipped, updates))
+
+
+def clip_by_global_norm(max_norm: ArrayLike) -> Optimizer:
+    """Shrink all gradients together: `u = g min(1, max_norm / ‖g‖)`, the norm over all leaves.
+
+    Paper: Pascanu et al., On the difficulty of training Recurrent Neural Networks,
+    https://arxiv.org/abs/1211.5063
+
+    Args:
+        max_norm: the largest norm, at least 0; may be traced.
+
+    Returns:
+        An `Optimizer`. Zero gradients stay zero.
+
+    Raises:
+        ValueError: `max_norm` is known and negative.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.optimizers.clip_by_global_norm(1.0).update({"w": jnp.array([3.0, 4.0])}, ())[0]
+        {'w': Array([0.6, 0.8], dtype=float32)}
+    """
+    check_range("clip_by_global_norm", "max_norm", max_norm, 0)
+
+    def clip_all(updates: PyTree, params: PyTree) -> PyTree:
+        norm = global_norm(updates)
+        limit = hyperparameter(max_norm, norm.dtype)
+        return scaled(updates, _at_most(norm, limit))
+
+    return stateless_transformation(clip_all)
+
+
+def _at_most(size: jax.Array, limit: jax.Array) -> jax.Array:
+    """The factor that makes what is larger than `limit` as large; 1 for what is not."""
+    is_small = size <= limit
+    return jnp.where(is_small, 1, limit / jnp.where(is_small, 1, size))
+
+
+def unitwise_norm(x: ArrayLike, axis: int | Sequence[int] | None = None) -> jax.Array:
+    """The Euclidean norm of each unit of a layer, in the place of each of its weights.
+
+    Args:
+        x: weights or gradients of a layer, of any shape.
+        axis: the axes that make a unit; None for the usual ones: all for a vector, the first for
+            2 and 3 axes (dense, attention), all but the last for 4 and 5 (convolutions).
+
+    Returns:
+        An array of the shape of `x`, float32 or wider.
+
+    Raises:
+        ValueError: `axis` is None and `x` has more than 5 axes; `axis` is out of range.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.optimizers.unitwise_norm(jnp.array([[3.0, 0.0], [4.0, 2.0]]))
+        Array([[5., 2.],
+               [5., 2.]], dtype=float32)
+    """
+    squares = abs_square(widen(x))
+    if axis is not None:
+        axes = canonical_axes(axis, squares.ndim, "unitwise_norm")
+    elif jnp.squeeze(squares).ndim < 2:
+        axes = tuple(range(squares.ndim))
+    elif squares.ndim > 5:
+        raise ValueError(
+            f"unitwise_norm: x has shape {squares.shape} and axis is None, expected at most 5 axes"
+        )
+    else:
+        axes = (0,) if squares.ndim < 4 else tuple(range(squares.ndim - 1))
+    return jnp.broadcast_to(safe_sqrt(jnp.sum(squares, axes, keepdims=True)), squares.shape)
+
+
+def adaptive_grad_clip(
+    clipping: ArrayLike, eps: ArrayLike = 1e-3, axis: int | Sequence[int] | None = None
+) -> Optimizer:
+    """Shrink the gradient of each unit to at most `clipping` times the norm of its weights.
+
+    `u = g min(1, clipping max(‖w‖, eps) / ‖g‖)`, the norms unit by unit: see `unitwise_norm`.
+
+    Paper: Brock et al., High-Performance Large-Scale Image Recognition Without Normalization,
+    https://arxiv.org/abs/2102.06171
+
+    Args:
+        clipping: the largest ratio of the norms, at least 0; may be traced.
+        eps: the least norm of weights, at least 0, so that zeros can grow; may be traced.
+        axis: the axes that make a unit, the same for all leaves; None for the usual ones.
+
+    Returns:
+        An `Optimizer` whose `update` needs the params. Zero gradients stay zero.
+
+    Raises:
+        ValueError: a hyperparameter is known and negative; `update` is called without params; the
+            structures differ.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> clipped = nn.optimizers.adaptive_grad_clip(0.1)
+        >>> w, g = jnp.array([[3.0, 1.0], [4.0, 0.0]]), jnp.array([[5.0, 0.03], [0.0, 0.04]])
+        >>> clipped.update(g, clipped.init(w), w)[0]
+        Array([[0.5 , 0.03],
+               [0.  , 0.04]], dtype=float32)
+    """
+    check_range("adaptive_grad_clip", "clipping", clipping, 0)
+    check_range("adaptive_grad_clip", "eps", eps, 0)
+
+    def rule(g: jax.Array, w: jax.Array) -> tuple[jax.Array]:
+        norm, of_weights = unitwise_norm(g, axis), unitwise_norm(w, axis)
+        least = hyperparameter(eps, norm.dtype)
+        largest = hyperparameter(clipping, norm.dtype) * jnp.maximum(of_weights, least)
+        return (g * _at_most(norm, largest).astype(g.dtype),)
+
+    def function(updates: PyTree, params: PyTree) -> PyTree:
+        check_params("adaptive_grad_clip", params)
+        return leafwise("adaptive_grad_clip", rule, updates, given=(params,))[0]
+
+    return stateless_transformation(function)

@@ -1,0 +1,86 @@
+"""Leaving out updates that are not finite."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import PyTree, check_range, hyperparameter
+from jaxnn.optimizers._base import (
+    Optimizer,
+    cast_like,
+    check_optimizer,
+    extra_tolerant,
+    next_count,
+    zero_count,
+)
+from jaxnn.optimizers._rates import told_by
+
+
+class ApplyIfFiniteState(NamedTuple):
+    """Bad gradients in a row, whether the last were good, bad ones in all, the inner state."""
+
+    notfinite_count: jax.Array
+    last_finite: jax.Array
+    total_notfinite: jax.Array
+    inner_state: PyTree
+
+
+def apply_if_finite(inner: Any, max_consecutive_errors: ArrayLike) -> Optimizer:
+    """Ignore gradients with an infinity or a NaN: updates of zero, the state as it was.
+
+    After `max_consecutive_errors` of them in a row the next is used, so that a run that is lost
+    shows it.
+
+    Args:
+        inner: the `Optimizer` or optax transformation.
+        max_consecutive_errors: how many bad gradients in a row are ignored, at least 0; may be
+            traced.
+
+    Returns:
+        An `Optimizer` with state `ApplyIfFiniteState(notfinite_count, last_finite,
+        total_notfinite, inner_state)`.
+
+    Raises:
+        TypeError: `inner` is not an optimizer.
+        ValueError: `max_consecutive_errors` is known and negative.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.apply_if_finite(nn.optimizers.sgd(1.0), 5)
+        >>> state = optimizer.init(jnp.zeros(2))
+        >>> updates, state = optimizer.update(jnp.array([1.0, jnp.nan]), state)
+        >>> updates, state.total_notfinite
+        (Array([0., 0.], dtype=float32), Array(1, dtype=int32))
+    """
+    check_optimizer(inner, "apply_if_finite: inner")
+    check_range("apply_if_finite", "max_consecutive_errors", max_consecutive_errors, 0)
+    inner_update = extra_tolerant(inner)
+
+    def init(params: PyTree) -> PyTree:
+        good = jnp.ones((), bool)
+        return ApplyIfFiniteState(zero_count(), good, zero_count(), inner.init(params))
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        finite = jnp.ones((), bool)
+        for leaf in jax.tree.leaves(updates):
+            finite &= jnp.all(jnp.isfinite(leaf))
+        bad = jnp.where(finite, 0, next_count(state.notfinite_count))
+        limit = hyperparameter(max_consecutive_errors, bad.dtype)
+
+        def use() -> tuple[PyTree, PyTree]:
+            moves, inner_state = inner_update(updates, state.inner_state, params, **extra)
+            return jax.tree.map(cast_like, moves, updates), inner_state
+
+        def ignore() -> tuple[PyTree, PyTree]:
+            return jax.tree.map(jnp.zeros_like, updates), state.inner_state
+
+        moves, inner_state = lax.cond(finite | (bad > limit), use, ignore)
+        all_bad = jnp.where(finite, state.total_notfinite, next_count(state.total_notfinite))
+        return moves, ApplyIfFiniteState(bad, finite, all_bad, inner_state)
+
+    return Optimizer(init, told_by(update, inner, "inner_state"))

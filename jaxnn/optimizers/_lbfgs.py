@@ -1,0 +1,228 @@
+"""L-BFGS: Newton's method with a Hessian made of the last gradients."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxnn._core.arrays import PyTree, check_count, hyperparameter, widen
+from jaxnn._core.paths import same_structure
+from jaxnn.optimizers._base import (
+    Optimizer,
+    ScalarOrSchedule,
+    cast_like,
+    chain,
+    identity,
+    next_count,
+    zero_count,
+    zero_moments,
+)
+from jaxnn.optimizers._clipping import global_norm
+from jaxnn.optimizers._leafwise import check_params, widest_real_dtype
+from jaxnn.optimizers._line_search import real_vdot, scale_by_zoom_linesearch
+from jaxnn.optimizers._scaling import scale, scale_by_learning_rate
+
+
+class ScaleByLBFGSState(NamedTuple):
+    """The number of updates, the last params and gradients, and the last differences of both.
+
+    The memories have one more axis, the first, and `weights_memory` one number for each pair: 1
+    over the product of its differences, 0 if there is none.
+    """
+
+    count: jax.Array  # type: ignore[assignment]
+    params: PyTree
+    updates: PyTree
+    diff_params_memory: PyTree
+    diff_updates_memory: PyTree
+    weights_memory: jax.Array
+
+
+def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> Optimizer:
+    """Multiply the gradients by an approximation of the inverse Hessian: `u = H g`.
+
+    With the differences of the params, s, and of the gradients, y, over each of the last
+    `memory_size` steps, and `ρ = 1 / (s · y)`:
+    `H = (I - ρ s yᵀ) H (I - ρ y sᵀ) + ρ s sᵀ` from the oldest to the newest, beginning with
+    `H = γ I`, where `γ = (s · y) / (y · y)` for the newest pair, and `min(1, 1 / ‖g‖)` before
+    there is one. Pairs with `s · y <= 0`, which would not lead downhill, are left out (optax keeps
+    them; after a line search there are none).
+
+    Paper: Liu and Nocedal, On the limited memory BFGS method for large scale optimization,
+    https://doi.org/10.1007/BF01589116
+
+    Args:
+        memory_size: how many pairs are kept, at least 1.
+        scale_init_precond: whether γ is as above; else it is 1.
+
+    Returns:
+        An `Optimizer` with state `ScaleByLBFGSState(count, params, updates, diff_params_memory,
+        diff_updates_memory, weights_memory)`, in float32 or wider; its `update` needs the params.
+
+    Raises:
+        TypeError: `memory_size` is no integer.
+        ValueError: `memory_size` is less than 1; `update` is called without params; the structures
+            differ.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.scale_by_lbfgs()
+        >>> curvature, w = jnp.array([1.0, 100.0]), jnp.array([1.0, 1.0])
+        >>> state = optimizer.init(w)
+        >>> for _ in range(6):
+        ...     updates, state = optimizer.update(curvature * w, state, w)
+        ...     w = w - updates
+        >>> bool(jnp.abs(w).max() < 0.1)
+        True
+    """
+    check_count("scale_by_lbfgs", "memory_size", memory_size)
+
+    def init(params: PyTree) -> PyTree:
+        def memory() -> PyTree:
+            return jax.tree.map(
+                lambda m: jnp.zeros((memory_size, *m.shape), m.dtype),
+                jax.eval_shape(zero_moments, params),
+            )
+
+        weights = jnp.zeros(memory_size, widest_real_dtype(params))
+        return ScaleByLBFGSState(
+            zero_count(), zero_moments(params), zero_moments(params), memory(), memory(), weights
+        )
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        check_params("scale_by_lbfgs", params)
+        same_structure("scale_by_lbfgs", state=state.updates, updates=updates)
+        same_structure("scale_by_lbfgs", params=params, updates=updates)
+
+        def kept(new: jax.Array, old: jax.Array) -> jax.Array:
+            return widen(new).astype(old.dtype)
+
+        w, g = jax.tree.map(kept, (params, updates), (state.params, state.updates))
+        s, y = jax.tree.map(jnp.subtract, (w, g), (state.params, state.updates))
+
+        real = state.weights_memory.dtype
+        curvature = hyperparameter(_dot(s, y), real)
+        is_pair = (state.count > 0) & (curvature > 0)
+        weight = jnp.where(is_pair, 1 / jnp.where(is_pair, curvature, 1), 0)
+        slot = (state.count - 1) % memory_size
+
+        def remember(memory: jax.Array, new: jax.Array) -> jax.Array:
+            return memory.at[slot].set(jnp.where(is_pair, new, 0))
+
+        s_memory = jax.tree.map(remember, state.diff_params_memory, s)
+        y_memory = jax.tree.map(remember, state.diff_updates_memory, y)
+        weights = state.weights_memory.at[slot].set(weight)
+
+        gamma = jnp.ones((), real)
+        if scale_init_precond:
+            first = 1 / jnp.maximum(hyperparameter(global_norm(g), real), 1)
+            squares = hyperparameter(_dot(y, y), real)
+            gamma = jnp.where(is_pair, curvature / jnp.where(is_pair, squares, 1), first)
+
+        newest_last = (state.count + jnp.arange(memory_size, dtype=jnp.int32)) % memory_size
+        direction = _times_inverse_hessian(g, s_memory, y_memory, weights, gamma, newest_last)
+        following = ScaleByLBFGSState(next_count(state.count), w, g, s_memory, y_memory, weights)
+        return jax.tree.map(cast_like, direction, updates), following
+
+    return Optimizer(init, update)
+
+
+def _dot(a: PyTree, b: PyTree) -> jax.Array:
+    """The real inner product over all leaves."""
+    return real_vdot(jax.tree.map(jnp.conj, a), b)
+
+
+def _times_inverse_hessian(
+    g: PyTree,
+    s_memory: PyTree,
+    y_memory: PyTree,
+    weights: jax.Array,
+    gamma: jax.Array,
+    oldest_first: jax.Array,
+) -> PyTree:
+    """`H g` by the two loops of Nocedal and Wright, algorithm 7.4."""
+
+    def add(vector: PyTree, factor: jax.Array, direction: PyTree) -> PyTree:
+        return jax.tree.map(lambda v, d: v + factor.astype(v.dtype) * d, vector, direction)
+
+    def pair(i: jax.Array) -> tuple[PyTree, PyTree]:
+        return jax.tree.map(lambda memory: memory[i], (s_memory, y_memory))  # type: ignore[no-any-return]
+
+    def project(vector: PyTree, i: jax.Array) -> tuple[PyTree, jax.Array]:
+        s, y = pair(i)
+        alpha = weights[i] * hyperparameter(_dot(s, vector), weights.dtype)
+        return add(vector, -alpha, y), alpha
+
+    def correct(vector: PyTree, i_and_alpha: tuple[jax.Array, jax.Array]) -> tuple[PyTree, None]:
+        i, alpha = i_and_alpha
+        s, y = pair(i)
+        beta = weights[i] * hyperparameter(_dot(y, vector), weights.dtype)
+        return add(vector, alpha - beta, s), None
+
+    vector, alphas = lax.scan(project, g, oldest_first, reverse=True)
+    vector = jax.tree.map(lambda v: gamma.astype(v.dtype) * v, vector)
+    return lax.scan(correct, vector, (oldest_first, alphas))[0]
+
+
+LINE_SEARCH = scale_by_zoom_linesearch(max_linesearch_steps=20, initial_guess_strategy="one")
+
+
+def lbfgs(
+    learning_rate: ScalarOrSchedule | None = None,
+    memory_size: int = 10,
+    scale_init_precond: bool = True,
+    linesearch: Any = LINE_SEARCH,
+) -> Optimizer:
+    """L-BFGS with a line search: `w = w - η H g`, for functions without noise.
+
+    H is an approximation of the inverse Hessian, see `scale_by_lbfgs`, and η a step size that
+    meets the strong Wolfe conditions, see `scale_by_zoom_linesearch`.
+
+    In `fit` and `training_run` it is for full batches (`batch_size=None`): each batch is a
+    function of its own, and what is remembered of others misleads. They compute the gradient anew
+    at each step, which one's own loop need not: see `value_and_grad_from_state`.
+
+    Paper: Liu and Nocedal, On the limited memory BFGS method for large scale optimization,
+    https://doi.org/10.1007/BF01589116
+
+    Args:
+        learning_rate: what the direction is multiplied by before the line search, a number at
+            least 0 (may be traced) or a schedule; None for 1.
+        memory_size: of how many steps the gradients are remembered, at least 1.
+        scale_init_precond: whether H begins with the curvature along the last step.
+        linesearch: the `Optimizer` or optax transformation that finds η; None for η = 1. The
+            default tries 20 points at most, from η = 1 on.
+
+    Returns:
+        An `Optimizer` whose `update` needs the params, and what the line search needs: the
+        keywords `value`, `grad` and `value_fn`.
+
+    Raises:
+        TypeError: `memory_size` is no integer, or `linesearch` no transformation.
+        ValueError: `learning_rate` or `memory_size` is known and out of range.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> def rosenbrock(w):
+        ...     return (1 - w[0]) ** 2 + 100 * (w[1] - w[0] ** 2) ** 2
+        >>> optimizer = nn.optimizers.lbfgs()
+        >>> value_and_grad = nn.optimizers.value_and_grad_from_state(rosenbrock)
+        >>> @jax.jit
+        ... def step(w, state):
+        ...     value, grad = value_and_grad(w, state=state)
+        ...     updates, state = optimizer.update(
+        ...         grad, state, w, value=value, grad=grad, value_fn=rosenbrock)
+        ...     return nn.optimizers.apply_updates(w, updates), state
+        >>> w = jnp.array([-1.0, 1.0])
+        >>> state = optimizer.init(w)
+        >>> for _ in range(40):
+        ...     w, state = step(w, state)
+        >>> bool(jnp.abs(w - 1).max() < 1e-3)
+        True
+    """
+    scaling = scale(-1.0) if learning_rate is None else scale_by_learning_rate(learning_rate)
+    search = identity() if linesearch is None else linesearch
+    return chain(scale_by_lbfgs(memory_size, scale_init_precond), scaling, search)

@@ -1,0 +1,168 @@
+"""Descent by signs: of the gradient, and of its mean (Lion)."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import PyTree, hyperparameter
+from jaxnn.optimizers._base import (
+    Optimizer,
+    ScalarOrSchedule,
+    chain,
+    moving_average,
+    next_count,
+    stateless_transformation,
+    zero_count,
+    zero_moments,
+)
+from jaxnn.optimizers._leafwise import check_decays, leafwise
+from jaxnn.optimizers._scaling import scale_by_learning_rate
+from jaxnn.optimizers._weight_decay import add_decayed_weights
+
+
+def scale_by_sign() -> Optimizer:
+    """Keep nothing but the sign: `u = sign(g)` (of complex gradients `g / |g|`).
+
+    Returns:
+        An `Optimizer`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.optimizers.scale_by_sign().update(jnp.array([0.3, 0.0, -4.0]), ())[0]
+        Array([ 1.,  0., -1.], dtype=float32)
+    """
+    return stateless_transformation(lambda updates, params: jax.tree.map(jnp.sign, updates))
+
+
+def sign_sgd(learning_rate: ScalarOrSchedule) -> Optimizer:
+    """Descent by the sign of the gradient: `w = w - learning_rate sign(g)`.
+
+    Every parameter moves by the same. `chain(trace(0.9), sign_sgd(...))` is Signum.
+
+    Paper: Bernstein et al., signSGD, https://arxiv.org/abs/1802.04434
+
+    Args:
+        learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
+
+    Returns:
+        An `Optimizer`.
+
+    Raises:
+        ValueError: `learning_rate` is known and negative.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.sign_sgd(0.1)
+        >>> optimizer.update(jnp.array([0.3, 0.0, -4.0]), optimizer.init(jnp.zeros(3)))[0]
+        Array([-0.1, -0. ,  0.1], dtype=float32)
+    """
+    return chain(scale_by_sign(), scale_by_learning_rate(learning_rate))
+
+
+class ScaleByLionState(NamedTuple):
+    """The number of updates so far and the mean gradient."""
+
+    count: jax.Array  # type: ignore[assignment]
+    mu: PyTree
+
+
+def scale_by_lion(
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.99,
+    mu_dtype: Any = None,
+    *,
+    mode: Literal["hard", "smooth", "refined"] = "hard",
+    smooth_beta: ArrayLike = 1.0,
+) -> Optimizer:
+    """The sign of a mean: `c = b1 μ + (1 - b1) g`, `u = sign(c)`, `μ = b2 μ + (1 - b2) g`.
+
+    Args:
+        b1: the weight of the mean in the update, in [0, 1]; may be traced.
+        b2: the weight of the old mean, in [0, 1]; may be traced.
+        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
+        mode: "hard" for the sign, "smooth" for `tanh(smooth_beta c)`, "refined" for c itself
+            where `|c| < 1` and its sign elsewhere.
+        smooth_beta: see `mode`; may be traced.
+
+    Returns:
+        An `Optimizer` with state `ScaleByLionState(count, mu)`.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range; the structures differ.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.scale_by_lion(b1=0.5, mode="refined")
+        >>> optimizer.update(jnp.array([8.0, -0.5]), optimizer.init(jnp.zeros(2)))[0]
+        Array([ 1.  , -0.25], dtype=float32)
+    """
+    check_decays("scale_by_lion", b1=b1, b2=b2)
+    shapes: dict[str, Callable[[jax.Array], jax.Array]] = {
+        "hard": jnp.sign,
+        "smooth": lambda c: jnp.tanh(hyperparameter(smooth_beta, c.dtype) * c),
+        "refined": lambda c: jnp.where(jnp.abs(c) < 1, c, jnp.sign(c)),
+    }
+    if mode not in shapes:
+        raise ValueError(f"scale_by_lion: mode is {mode!r}, expected one of {list(shapes)}")
+
+    def init(params: PyTree) -> PyTree:
+        return ScaleByLionState(zero_count(), zero_moments(params, mu_dtype))
+
+    def rule(g: jax.Array, mu: jax.Array) -> tuple[jax.Array, ...]:
+        return shapes[mode](moving_average(mu, g, b1)), moving_average(mu, g, b2)
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        updates, mu = leafwise("scale_by_lion", rule, updates, state.mu)
+        return updates, ScaleByLionState(next_count(state.count), mu)
+
+    return Optimizer(init, update)
+
+
+def lion(
+    learning_rate: ScalarOrSchedule,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.99,
+    mu_dtype: Any = None,
+    weight_decay: ScalarOrSchedule = 1e-3,
+    mask: Any = None,
+) -> Optimizer:
+    """Lion: `w = w - learning_rate (sign(b1 μ + (1 - b1) g) + weight_decay w)`.
+
+    Then `μ = b2 μ + (1 - b2) g`. Every parameter moves by the same; the state is half of Adam's.
+    The learning rate wants to be 3 to 10 times less than Adam's, the decay as many times more.
+    Unlike optax's, the decay leaves out biases and scales.
+
+    Paper: Chen et al., Symbolic Discovery of Optimization Algorithms,
+    https://arxiv.org/abs/2302.06675
+
+    Args:
+        learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
+        b1: the weight of the mean in the update, in [0, 1]; may be traced.
+        b2: the weight of the old mean, in [0, 1]; may be traced.
+        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
+        weight_decay: the factor, at least 0 (may be traced), or a schedule.
+        mask: which leaves decay, see `add_decayed_weights`; None for those with two axes or more.
+
+    Returns:
+        An `Optimizer` whose `update` needs the params.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range; `update` is called without params.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.lion(0.1)
+        >>> w = jnp.zeros(2)
+        >>> optimizer.update(jnp.array([8.0, -0.01]), optimizer.init(w), w)[0]
+        Array([-0.1,  0.1], dtype=float32)
+    """
+    return chain(
+        scale_by_lion(b1, b2, mu_dtype),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )

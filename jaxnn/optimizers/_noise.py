@@ -1,0 +1,72 @@
+"""Noise in the gradients."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import PyTree, check_key, check_range, hyperparameter, widen
+from jaxnn.optimizers._base import Optimizer, next_count, real_dtype, zero_count
+
+
+class AddNoiseState(NamedTuple):
+    """The number of updates so far, and the key, which stays as it is."""
+
+    count: jax.Array  # type: ignore[assignment]
+    rng_key: jax.Array
+
+
+def add_noise(eta: ArrayLike, gamma: ArrayLike, key: jax.Array) -> Optimizer:
+    """Add normal noise of variance `eta / t^gamma` at step t = 1, 2, ...
+
+    Step t draws from `jax.random.fold_in(key, t - 1)` (optax splits the key at each).
+
+    Paper: Neelakantan et al., Adding Gradient Noise Improves Learning for Very Deep Networks,
+    https://arxiv.org/abs/1511.06807
+
+    Args:
+        eta: the variance at the first step, at least 0; may be traced.
+        gamma: how fast it falls; may be traced. The paper has 0.55.
+        key: a typed PRNG key (optax takes an integer too).
+
+    Returns:
+        An `Optimizer` with state `AddNoiseState(count, rng_key)`.
+
+    Raises:
+        TypeError: `key` is not a typed key.
+        ValueError: `eta` is known and negative.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> noise = nn.optimizers.add_noise(eta=0.01, gamma=0.55, key=jax.random.key(0))
+        >>> updates, _ = noise.update(jnp.zeros(10000), noise.init(jnp.zeros(10000)))
+        >>> round(float(jnp.std(updates)), 3)
+        0.1
+    """
+    check_range("add_noise", "eta", eta, 0)
+    check_key("add_noise", key)
+
+    def init(params: PyTree) -> PyTree:
+        return AddNoiseState(zero_count(), jax.random.clone(key))
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        count = next_count(state.count)
+        leaves, structure = jax.tree.flatten(updates)
+        keys = jax.random.split(jax.random.fold_in(state.rng_key, state.count), len(leaves))
+
+        def noisy(leaf_key: jax.Array, g: jax.Array) -> jax.Array:
+            wide = widen(g)
+            real = real_dtype(wide.dtype)
+            variance = hyperparameter(eta, real) / count.astype(real) ** hyperparameter(gamma, real)
+            noise = jax.random.normal(leaf_key, wide.shape, wide.dtype)
+            return (wide + jnp.sqrt(variance).astype(wide.dtype) * noise).astype(
+                jnp.asarray(g).dtype
+            )
+
+        noised = [noisy(k, g) for k, g in zip(keys, leaves, strict=True)]
+        return jax.tree.unflatten(structure, noised), AddNoiseState(count, state.rng_key)
+
+    return Optimizer(init, update)

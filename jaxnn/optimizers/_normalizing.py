@@ -1,0 +1,87 @@
+"""Gradients of a given length or mean."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import PyTree, check_range, hyperparameter, widen
+from jaxnn.optimizers._base import Optimizer, stateless_transformation
+from jaxnn.optimizers._clipping import global_norm
+from jaxnn.optimizers._scaling import scaled
+
+
+def normalize() -> Optimizer:
+    """Gradients of length 1: `u = g / ‖g‖`, the norm over all leaves; zeros stay zero.
+
+    Returns:
+        An `Optimizer` without state.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.optimizers.normalize().update({"w": jnp.array([3.0, 4.0])}, ())[0]
+        {'w': Array([0.6, 0.8], dtype=float32)}
+    """
+
+    def function(updates: PyTree, params: PyTree) -> PyTree:
+        norm = global_norm(updates)
+        return scaled(updates, 1 / jnp.where(norm > 0, norm, 1))
+
+    return stateless_transformation(function)
+
+
+def normalize_by_update_norm(scale_factor: ArrayLike = 1.0, eps: ArrayLike = 1e-6) -> Optimizer:
+    """Gradients of one length: `u = scale_factor g / (‖g‖ + eps)`, the norm over all leaves.
+
+    Args:
+        scale_factor: the length; may be traced.
+        eps: added to the norm, at least 0; may be traced.
+
+    Returns:
+        An `Optimizer` without state.
+
+    Raises:
+        ValueError: `eps` is known and negative.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> descent = nn.optimizers.normalize_by_update_norm(-10.0)
+        >>> updates, _ = descent.update(jnp.array([3.0, 4.0]), ())
+        >>> [round(u, 3) for u in updates.tolist()]
+        [-6.0, -8.0]
+    """
+    check_range("normalize_by_update_norm", "eps", eps, 0)
+
+    def function(updates: PyTree, params: PyTree) -> PyTree:
+        norm = global_norm(updates)
+        factor = hyperparameter(scale_factor, norm.dtype)
+        return scaled(updates, factor / (norm + hyperparameter(eps, norm.dtype)))
+
+    return stateless_transformation(function)
+
+
+def centralize() -> Optimizer:
+    """Subtract from each gradient its mean over all axes but the first; biases stay.
+
+    The first axis as in optax, for which a `(in, out)` kernel has a mean for each input.
+
+    Paper: Yong et al., Gradient Centralization, https://arxiv.org/abs/2004.01461
+
+    Returns:
+        An `Optimizer` without state.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> grads = {"kernel": jnp.array([[1.0, 3.0], [5.0, 5.0]]), "bias": jnp.ones(2)}
+        >>> nn.optimizers.centralize().update(grads, ())[0]["kernel"]
+        Array([[-1.,  1.],
+               [ 0.,  0.]], dtype=float32)
+    """
+
+    def one(g: jax.Array) -> jax.Array:
+        if jnp.ndim(g) < 2:
+            return g
+        wide = widen(g)
+        mean = jnp.mean(wide, axis=tuple(range(1, wide.ndim)), keepdims=True)
+        return (wide - mean).astype(jnp.asarray(g).dtype)
+
+    return stateless_transformation(lambda updates, params: jax.tree.map(one, updates))

@@ -1,0 +1,156 @@
+"""NovoGrad: gradients normalised leaf by leaf."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import PyTree, check_range, hyperparameter
+from jaxnn.optimizers._base import (
+    Optimizer,
+    ScalarOrSchedule,
+    abs_square,
+    chain,
+    moving_average,
+    next_count,
+    real_dtype,
+    zero_count,
+    zero_moments,
+)
+from jaxnn.optimizers._leafwise import (
+    check_decays,
+    check_nonnegative,
+    check_params,
+    leafwise,
+    over_root,
+    value_at,
+)
+from jaxnn.optimizers._scaling import scale_by_learning_rate
+from jaxnn.optimizers._weight_decay import decaying_weights
+
+
+class ScaleByNovogradState(NamedTuple):
+    """The number of updates so far, the velocity, and a mean squared norm for each leaf."""
+
+    count: jax.Array  # type: ignore[assignment]
+    mu: PyTree
+    nu: PyTree
+
+
+def scale_by_novograd(
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.25,
+    eps: ArrayLike = 1e-8,
+    eps_root: ArrayLike = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mu_dtype: Any = None,
+    *,
+    mask: Any = None,
+) -> Optimizer:
+    """Momentum on normalised gradients: `u = μ = b1 μ + g / (√(ν + eps_root) + eps) + decay w`.
+
+    ν, one number for each leaf, is a running mean of ‖g‖²; see `novograd`.
+
+    Args:
+        b1: the weight of the old velocity, in [0, 1]; may be traced.
+        b2: the weight of the old mean squared norm, in [0, 1]; may be traced.
+        eps: added to the root.
+        eps_root: added inside the root.
+        weight_decay: the factor of the weights, at least 0 (may be traced), or a schedule.
+        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
+        mask: which leaves decay, see `add_decayed_weights`; None for those with two axes or more.
+
+    Returns:
+        An `Optimizer` with state `ScaleByNovogradState(count, mu, nu)` whose `update` needs the
+        params.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range; `update` is called without params;
+            the structures differ.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.scale_by_novograd()
+        >>> w = jnp.zeros(2)
+        >>> optimizer.update(jnp.array([3.0, 4.0]), optimizer.init(w), w)[0]
+        Array([0.6, 0.8], dtype=float32)
+    """
+    check_decays("scale_by_novograd", b1=b1, b2=b2)
+    check_nonnegative("scale_by_novograd", eps=eps, eps_root=eps_root)
+    check_range("scale_by_novograd", "weight_decay", weight_decay, 0)
+
+    def init(params: PyTree) -> PyTree:
+        nu = jax.tree.map(lambda p: jnp.zeros((), real_dtype(p.dtype)), params)
+        return ScaleByNovogradState(zero_count(), zero_moments(params, mu_dtype), nu)
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        check_params("scale_by_novograd", params)
+        decay = value_at(weight_decay, state.count)
+
+        def rule(g: jax.Array, mu: jax.Array, nu: jax.Array, w: jax.Array) -> tuple[jax.Array, ...]:
+            square = jnp.sum(abs_square(g))
+            nu = jnp.where(state.count == 0, square, moving_average(nu, square, b2))
+            normalised = over_root(g, nu, eps, eps_root)
+            decayed = normalised + hyperparameter(decay, w.dtype) * w
+            mu = hyperparameter(b1, mu.dtype) * mu + decayed
+            return mu, mu, nu
+
+        given = (decaying_weights(params, mask),)
+        updates, mu, nu = leafwise(
+            "scale_by_novograd", rule, updates, state.mu, state.nu, given=given
+        )
+        return updates, ScaleByNovogradState(next_count(state.count), mu, nu)
+
+    return Optimizer(init, update)
+
+
+def novograd(
+    learning_rate: ScalarOrSchedule,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.25,
+    eps: ArrayLike = 1e-6,
+    eps_root: ArrayLike = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
+    *,
+    mask: Any = None,
+) -> Optimizer:
+    """NovoGrad: `w = w - learning_rate μ`, a momentum on gradients normalised leaf by leaf.
+
+    `μ = b1 μ + g / (√(ν + eps_root) + eps) + weight_decay w`, with one number for each leaf,
+    `ν = b2 ν + (1 - b2) ‖g‖²` (at first `‖g‖²`): the state is half of Adam's.
+    Unlike optax's, the decay leaves out biases and scales.
+
+    Paper: Ginsburg et al., Training Deep Networks with Stochastic Normalized Gradient Descent,
+    https://arxiv.org/abs/1905.11286
+
+    Args:
+        learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
+        b1: the weight of the old velocity, in [0, 1]; may be traced.
+        b2: the weight of the old mean squared norm, in [0, 1]; may be traced.
+        eps: added to the root.
+        eps_root: added inside the root.
+        weight_decay: the factor of the weights, at least 0 (may be traced), or a schedule.
+        mask: which leaves decay, see `add_decayed_weights`; None for those with two axes or more.
+
+    Returns:
+        An `Optimizer` with state `(ScaleByNovogradState(count, mu, nu), ...)` whose `update` needs
+        the params.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range; `update` is called without params.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.novograd(0.1)
+        >>> w = jnp.zeros(2)
+        >>> updates, state = optimizer.update(jnp.array([3.0, 4.0]), optimizer.init(w), w)
+        >>> state[0].nu
+        Array(25., dtype=float32)
+    """
+    return chain(
+        scale_by_novograd(b1, b2, eps, eps_root, weight_decay, mask=mask),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,146 @@
+"""Smaller steps when the loss stops falling."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import PyTree, check_range, concrete, hyperparameter
+from jaxnn.optimizers._base import Optimizer, next_count, zero_count
+from jaxnn.optimizers._leafwise import check_nonnegative, widest_real_dtype
+from jaxnn.optimizers._rates import rate, told
+from jaxnn.optimizers._scaling import scaled
+
+
+class ReduceLROnPlateauState(NamedTuple):
+    """The factor, the best mean value, and what is counted.
+
+    `plateau_count` counts means without improvement, `cooldown_count` those to pass before they
+    count again, `count` the values in the mean `avg_value`.
+    """
+
+    scale: jax.Array
+    best_value: jax.Array
+    plateau_count: jax.Array
+    cooldown_count: jax.Array
+    count: jax.Array  # type: ignore[assignment]
+    avg_value: jax.Array
+
+
+def reduce_on_plateau(
+    factor: ArrayLike = 0.1,
+    patience: ArrayLike = 10,
+    rtol: ArrayLike = 1e-4,
+    atol: ArrayLike = 0.0,
+    cooldown: ArrayLike = 0,
+    accumulation_size: ArrayLike = 1,
+    min_scale: ArrayLike = 0.0,
+) -> Optimizer:
+    """Multiply the updates by a number that falls whenever the loss has stopped falling.
+
+    Each mean of `accumulation_size` values is compared with the best: it is better if it is less
+    than `(1 - rtol) best - atol`. After `patience` means that are not, the number, 1 at first, is
+    multiplied by `factor`; the next `cooldown` means then count neither way.
+
+    The values are the keyword `value` of `update`. `train_step`, `fit` and `training_run` pass the
+    loss of each batch: `accumulation_size` set to the steps of an epoch makes means over epochs.
+
+    Args:
+        factor: what the number is multiplied by, in (0, 1); may be traced, as all others.
+        patience: how many means without improvement are borne, at least 1.
+        rtol: the relative improvement that counts, in [0, 1].
+        atol: the absolute improvement that counts, at least 0.
+        cooldown: the means that are passed over after a reduction, at least 0.
+        accumulation_size: how many values make a mean, at least 1.
+        min_scale: the least that the number falls to, at least 0.
+
+    Returns:
+        An `Optimizer` with state `ReduceLROnPlateauState(scale, best_value, plateau_count,
+        cooldown_count, count, avg_value)`, to be put after another in a `chain`.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range; `update` is called without `value`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.chain(
+        ...     nn.optimizers.sgd(1.0), nn.optimizers.reduce_on_plateau(0.5, patience=2))
+        >>> state = optimizer.init(jnp.ones(1))
+        >>> for loss in (3.0, 2.0, 2.0, 2.0, 2.0):
+        ...     updates, state = optimizer.update(jnp.ones(1), state, value=loss)
+        ...     print(updates)
+        [-1.]
+        [-1.]
+        [-1.]
+        [-0.5]
+        [-0.5]
+    """
+    name = "reduce_on_plateau"
+    check_range(name, "factor", factor, 0, 1)
+    if (known := concrete(factor)) is not None and not 0 < known < 1:
+        raise ValueError(f"{name}: factor is {factor}, expected a number between 0 and 1")
+    check_range(name, "rtol", rtol, 0, 1)
+    check_nonnegative(name, atol=atol, cooldown=cooldown, min_scale=min_scale)
+    check_range(name, "patience", patience, 1)
+    check_range(name, "accumulation_size", accumulation_size, 1)
+
+    def init(params: PyTree) -> PyTree:
+        dtype = widest_real_dtype(params)
+        return ReduceLROnPlateauState(
+            scale=jnp.ones((), dtype),
+            best_value=jnp.full((), jnp.inf, dtype),
+            plateau_count=zero_count(),
+            cooldown_count=zero_count(),
+            count=zero_count(),
+            avg_value=jnp.zeros((), dtype),
+        )
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, *, value: Any = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        if value is None:
+            raise ValueError(f"{name}: value is None, expected update(..., value=loss)")
+        dtype = state.scale.dtype
+        count = next_count(state.count)
+        gain = (hyperparameter(value, dtype) - state.avg_value) / count.astype(dtype)
+        state = state._replace(count=count, avg_value=state.avg_value + gain)
+        is_full = count >= hyperparameter(accumulation_size, count.dtype)
+        compared = _compared(state, factor, patience, rtol, atol, cooldown, min_scale)
+        state = jax.tree.map(lambda new, old: jnp.where(is_full, new, old), compared, state)
+        return scaled(updates, state.scale), state
+
+    return Optimizer(init, told(update, lambda _, after: {"": rate(after.scale)}))
+
+
+def _compared(
+    state: ReduceLROnPlateauState,
+    factor: ArrayLike,
+    patience: ArrayLike,
+    rtol: ArrayLike,
+    atol: ArrayLike,
+    cooldown: ArrayLike,
+    min_scale: ArrayLike,
+) -> ReduceLROnPlateauState:
+    """The state after a full mean has been compared with the best."""
+
+    def real(value: ArrayLike) -> jax.Array:
+        return hyperparameter(value, state.scale.dtype)
+
+    def integer(value: ArrayLike) -> jax.Array:
+        return hyperparameter(value, jnp.int32)
+
+    is_better = state.avg_value < (1 - real(rtol)) * state.best_value - real(atol)
+    is_cooling = state.cooldown_count > 0
+    waited = jnp.where(is_better | is_cooling, 0, next_count(state.plateau_count))
+    reduces = waited >= integer(patience)
+    cooling = jnp.where(reduces, integer(cooldown), jnp.maximum(state.cooldown_count - 1, 0))
+    reduced = jnp.where(reduces, state.scale * real(factor), state.scale)
+    return ReduceLROnPlateauState(
+        scale=jnp.where(is_cooling, state.scale, jnp.maximum(reduced, real(min_scale))),
+        best_value=jnp.where(is_better, state.avg_value, state.best_value),
+        plateau_count=jnp.where(reduces, 0, waited),
+        cooldown_count=cooling,
+        count=jnp.zeros_like(state.count),
+        avg_value=jnp.zeros_like(state.avg_value),
+    )

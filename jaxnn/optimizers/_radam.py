@@ -1,0 +1,157 @@
+"""RAdam: Adam that does without the mean square until it is known well enough."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import PyTree, hyperparameter
+from jaxnn.optimizers._adam import ScaleByAdamState
+from jaxnn.optimizers._base import (
+    Optimizer,
+    ScalarOrSchedule,
+    abs_square,
+    chain,
+    moving_average,
+    next_count,
+    safe_sqrt,
+    zero_count,
+    zero_moments,
+    zero_squares,
+)
+from jaxnn.optimizers._leafwise import (
+    check_decays,
+    check_nonnegative,
+    corrected,
+    corrected_mean,
+    leafwise,
+    over_root,
+)
+from jaxnn.optimizers._scaling import scale_by_learning_rate
+
+
+def scale_by_radam(
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-8,
+    eps_root: ArrayLike = 0.0,
+    threshold: ArrayLike = 5.0,
+    *,
+    nesterov: bool = False,
+) -> Optimizer:
+    """Scale by RAdam's moments: `u = r μ̂ / (√(ν̂ + eps_root) + eps)`, at first `u = μ̂`.
+
+    See `radam` for r and for how long `at first` is.
+
+    Args:
+        b1: the weight of the old mean, in [0, 1]; may be traced.
+        b2: the weight of the old mean square, in [0, 1]; may be traced.
+        eps: added to the root.
+        eps_root: added inside the root.
+        threshold: the ρ from which on ν̂ is used.
+        nesterov: whether the mean looks a step ahead.
+
+    Returns:
+        An `Optimizer` with state `ScaleByAdamState(count, mu, nu)`.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range; the structures differ.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.scale_by_radam()
+        >>> optimizer.update(jnp.array([8.0, -0.5]), optimizer.init(jnp.zeros(2)))[0]
+        Array([ 8. , -0.5], dtype=float32)
+    """
+    check_decays("scale_by_radam", b1=b1, b2=b2)
+    check_nonnegative("scale_by_radam", eps=eps, eps_root=eps_root)
+
+    def init(params: PyTree) -> PyTree:
+        return ScaleByAdamState(zero_count(), zero_moments(params), zero_squares(params))
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        count = next_count(state.count)
+
+        def rule(g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
+            mu = moving_average(mu, g, b1)
+            nu = moving_average(nu, abs_square(g), b2)
+            mean = corrected_mean(mu, g, b1, count, nesterov=nesterov)
+            r, is_known = _rectification(hyperparameter(b2, nu.dtype), count, threshold)
+            adaptive = over_root(mean, corrected(nu, b2, count), eps, eps_root)
+            return jnp.where(is_known, r.astype(mean.dtype) * adaptive, mean), mu, nu
+
+        updates, mu, nu = leafwise("scale_by_radam", rule, updates, state.mu, state.nu)
+        return updates, ScaleByAdamState(count, mu, nu)
+
+    return Optimizer(init, update)
+
+
+def _rectification(
+    b2: jax.Array, count: jax.Array, threshold: ArrayLike
+) -> tuple[jax.Array, jax.Array]:
+    """r at step `count`, and whether ρ has come to the threshold.
+
+    ρ is a small difference of large numbers: `1 - b2^t` without `expm1` is too rough in float32.
+    """
+    rest = 1 - b2
+    log_power = count.astype(b2.dtype) * jnp.log1p(-rest)
+    last = 2 / rest - 1
+    rho = last + 2 * count.astype(b2.dtype) * jnp.exp(log_power) / jnp.expm1(log_power)
+    is_known = rho >= hyperparameter(threshold, rho.dtype)
+    square = jnp.where(is_known, (rho - 4) * (rho - 2) * last, 1)
+    return safe_sqrt(square / jnp.where(is_known, (last - 4) * (last - 2) * rho, 1)), is_known
+
+
+def radam(
+    learning_rate: ScalarOrSchedule,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-8,
+    eps_root: ArrayLike = 0.0,
+    threshold: ArrayLike = 5.0,
+    *,
+    nesterov: bool = False,
+) -> Optimizer:
+    """Rectified Adam: `w = w - learning_rate r μ̂ / (√(ν̂ + eps_root) + eps)`.
+
+    μ̂ and ν̂ are Adam's. `ρ = ρ∞ - 2 t b2^t / (1 - b2^t)`, `ρ∞ = 2 / (1 - b2) - 1`, counts the
+    gradients in ν̂, and `r = √((ρ - 4) (ρ - 2) ρ∞ / ((ρ∞ - 4) (ρ∞ - 2) ρ))`. As long as ρ is less
+    than `threshold` (five steps for the usual b2), `w = w - learning_rate μ̂`: a warm-up of its
+    own. torch's RAdam divides by `√ν̂ + eps / √(1 - b2^t)`.
+
+    Paper: Liu et al., On the Variance of the Adaptive Learning Rate and Beyond,
+    https://arxiv.org/abs/1908.03265
+
+    Args:
+        learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
+        b1: the weight of the old mean, in [0, 1]; may be traced.
+        b2: the weight of the old mean square, in [0, 1]; may be traced.
+        eps: added to the root.
+        eps_root: added inside the root.
+        threshold: the ρ from which on ν̂ is used; the paper has 4, optax and torch 5.
+        nesterov: whether the mean looks a step ahead.
+
+    Returns:
+        An `Optimizer` with state `(ScaleByAdamState(count, mu, nu), ...)`.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.radam(1.0)
+        >>> state = optimizer.init(jnp.zeros(1))
+        >>> sizes = []
+        >>> for _ in range(8):                       # by the same gradient
+        ...     updates, state = optimizer.update(jnp.array([8.0]), state)
+        ...     sizes.append(round(-updates.item(), 3))
+        >>> sizes
+        [8.0, 8.0, 8.0, 8.0, 8.0, 0.026, 0.033, 0.039]
+    """
+    return chain(
+        scale_by_radam(b1, b2, eps, eps_root, threshold, nesterov=nesterov),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,234 @@
+"""RMSprop."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import PyTree, check_range, hyperparameter, widen
+from jaxnn._core.paths import same_structure
+from jaxnn.optimizers._base import (
+    Optimizer,
+    ScalarOrSchedule,
+    abs_square,
+    bias_factor,
+    cast_like,
+    chain,
+    identity,
+    moving_average,
+    next_count,
+    safe_sqrt,
+    zero_count,
+    zero_moments,
+    zero_squares,
+)
+from jaxnn.optimizers._scaling import scale_by_learning_rate
+from jaxnn.optimizers._sgd import check_momentum, trace
+
+
+class ScaleByRmsState(NamedTuple):
+    """The mean square of the gradients."""
+
+    nu: PyTree
+
+
+class ScaleByRmsWithCountState(NamedTuple):
+    """The number of updates so far and the mean square of the gradients."""
+
+    count: jax.Array  # type: ignore[assignment]
+    nu: PyTree
+
+
+class ScaleByRStdDevState(NamedTuple):
+    """The mean and the mean square of the gradients."""
+
+    mu: PyTree
+    nu: PyTree
+
+
+class ScaleByRStdDevWithCountState(NamedTuple):
+    """The number of updates so far, the mean and the mean square of the gradients."""
+
+    count: jax.Array  # type: ignore[assignment]
+    mu: PyTree
+    nu: PyTree
+
+
+def scale_by_rms(
+    decay: ArrayLike = 0.9,
+    eps: ArrayLike = 1e-8,
+    initial_scale: ArrayLike = 0.0,
+    eps_in_sqrt: bool = True,
+    bias_correction: bool = False,
+) -> Optimizer:
+    """Divide by the root of the mean square: `ν = decay ν + (1 - decay) g²`, `u = g / √(ν + eps)`.
+
+    Args:
+        decay: the weight of the old mean square, in [0, 1]; may be traced.
+        eps: added to the mean square, or to its root if not `eps_in_sqrt`.
+        initial_scale: the first value of ν.
+        eps_in_sqrt: whether `eps` is inside the root (torch: outside).
+        bias_correction: whether ν is divided by `1 - decay^t`.
+
+    Returns:
+        An `Optimizer` with state `ScaleByRmsState(nu)`, or with the count if corrected.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range; the structures differ.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.scale_by_rms(decay=0.75)
+        >>> optimizer.update(jnp.array([8.0]), optimizer.init(jnp.zeros(1)))[0]
+        Array([2.], dtype=float32)
+    """
+    return _scale_by_root("scale_by_rms", decay, eps, initial_scale, eps_in_sqrt, bias_correction)
+
+
+def scale_by_stddev(
+    decay: ArrayLike = 0.9,
+    eps: ArrayLike = 1e-8,
+    initial_scale: ArrayLike = 0.0,
+    eps_in_sqrt: bool = True,
+    bias_correction: bool = False,
+) -> Optimizer:
+    """Divide by the standard deviation: `u = g / √(ν - μ² + eps)`.
+
+    `μ = decay μ + (1 - decay) g` and `ν = decay ν + (1 - decay) g²`.
+
+    Args:
+        decay: the weight of the old averages, in [0, 1]; may be traced.
+        eps: added to the variance, or to its root if not `eps_in_sqrt`.
+        initial_scale: the first value of ν.
+        eps_in_sqrt: whether `eps` is inside the root (torch: outside).
+        bias_correction: whether μ and ν are divided by `1 - decay^t`.
+
+    Returns:
+        An `Optimizer` with state `ScaleByRStdDevState(mu, nu)`, or with the count if corrected.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range; the structures differ.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.scale_by_stddev(decay=0.5)
+        >>> optimizer.update(jnp.array([8.0]), optimizer.init(jnp.zeros(1)))[0]
+        Array([2.], dtype=float32)
+    """
+    return _scale_by_root(
+        "scale_by_stddev", decay, eps, initial_scale, eps_in_sqrt, bias_correction, centered=True
+    )
+
+
+def _scale_by_root(
+    function: str,
+    decay: ArrayLike,
+    eps: ArrayLike,
+    initial_scale: ArrayLike,
+    eps_in_sqrt: bool,
+    bias_correction: bool,
+    centered: bool = False,
+) -> Optimizer:
+    check_range(function, "decay", decay, 0, 1)
+    check_range(function, "eps", eps, 0)
+    check_range(function, "initial_scale", initial_scale, 0)
+
+    def packed(count: Any, mu: PyTree, nu: PyTree) -> PyTree:
+        if centered:
+            if bias_correction:
+                return ScaleByRStdDevWithCountState(count, mu, nu)
+            return ScaleByRStdDevState(mu, nu)
+        return ScaleByRmsWithCountState(count, nu) if bias_correction else ScaleByRmsState(nu)
+
+    def init(params: PyTree) -> PyTree:
+        mu = zero_moments(params) if centered else None
+        return packed(zero_count(), mu, zero_squares(params, initial_scale))
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        same_structure(function, state=state.nu, updates=updates)
+        wide = jax.tree.map(widen, updates)
+        count = next_count(state.count) if bias_correction else None
+
+        def average(old: jax.Array, new: jax.Array) -> jax.Array:
+            return cast_like(moving_average(old, new, decay), old)
+
+        nu = jax.tree.map(lambda n, g: average(n, abs_square(g)), state.nu, wide)
+        mu = jax.tree.map(average, state.mu, wide) if centered else None
+
+        def corrected(moment: jax.Array) -> jax.Array:
+            if count is None:
+                return moment
+            return moment / bias_factor(decay, count, moment)
+
+        def scaled(g: jax.Array, n: jax.Array, m: jax.Array | None = None) -> jax.Array:
+            variance = corrected(n)
+            if m is not None:
+                # Not below zero, where rounding takes it for constant gradients.
+                variance = jnp.maximum(variance - abs_square(corrected(m)), 0)
+            epsilon = hyperparameter(eps, variance.dtype)
+            if eps_in_sqrt:
+                return g * lax.rsqrt(variance + epsilon).astype(g.dtype)
+            return g / (safe_sqrt(variance) + epsilon).astype(g.dtype)
+
+        scaled_updates = jax.tree.map(scaled, wide, nu, *([mu] if centered else []))
+        cast = jax.tree.map(cast_like, scaled_updates, updates)
+        return cast, packed(count, mu, nu)
+
+    return Optimizer(init, update)
+
+
+def rmsprop(
+    learning_rate: ScalarOrSchedule,
+    decay: ArrayLike = 0.9,
+    eps: ArrayLike = 1e-8,
+    initial_scale: ArrayLike = 0.0,
+    eps_in_sqrt: bool = True,
+    centered: bool = False,
+    momentum: ArrayLike | None = None,
+    nesterov: bool = False,
+    bias_correction: bool = False,
+) -> Optimizer:
+    """RMSprop: `ν = decay ν + (1 - decay) g²`, `w = w - learning_rate g / √(ν + eps)`.
+
+    torch's RMSprop is `rmsprop(learning_rate, decay=0.99, eps_in_sqrt=False)`; with momentum it
+    multiplies by the learning rate after the velocity, where this, as optax, does it before (the
+    same for a constant rate).
+
+    Source: Hinton, Overview of mini-batch gradient descent, 2012; centered: Graves, Generating
+    Sequences With Recurrent Neural Networks, https://arxiv.org/abs/1308.0850
+
+    Args:
+        learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
+        decay: the weight of the old mean square, in [0, 1]; may be traced.
+        eps: added to the mean square, or to its root if not `eps_in_sqrt`.
+        initial_scale: the first value of ν.
+        eps_in_sqrt: whether `eps` is inside the root.
+        centered: whether to divide by the standard deviation rather than by the root mean square.
+        momentum: the weight of the old velocity of the scaled updates, or None.
+        nesterov: whether the velocity looks ahead.
+        bias_correction: whether ν is divided by `1 - decay^t`.
+
+    Returns:
+        An `Optimizer`.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range, or `nesterov` is asked for without
+            `momentum`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.rmsprop(0.1, decay=0.75)
+        >>> optimizer.update(jnp.array([8.0]), optimizer.init(jnp.zeros(1)))[0]
+        Array([-0.2], dtype=float32)
+    """
+    check_momentum("rmsprop", momentum, nesterov=nesterov)
+    scale_by = scale_by_stddev if centered else scale_by_rms
+    return chain(
+        scale_by(decay, eps, initial_scale, eps_in_sqrt, bias_correction),
+        scale_by_learning_rate(learning_rate),
+        identity() if momentum is None else trace(momentum, nesterov),
+    )

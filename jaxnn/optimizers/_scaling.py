@@ -1,0 +1,118 @@
+"""Multiplying updates by a number or a schedule."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import PyTree, accumulator_dtype, check_range, hyperparameter
+from jaxnn.optimizers._base import (
+    Optimizer,
+    ScalarOrSchedule,
+    next_count,
+    stateless_transformation,
+    zero_count,
+)
+from jaxnn.optimizers._rates import rate, told
+
+
+class ScaleByScheduleState(NamedTuple):
+    """The number of updates so far, an int32 scalar."""
+
+    count: jax.Array  # type: ignore[assignment]
+
+
+def scaled(updates: PyTree, factor: Any) -> PyTree:
+    """Each leaf times `factor`, in the leaf's dtype."""
+
+    def one(u: jax.Array) -> jax.Array:
+        u = jnp.asarray(u)
+        wide = accumulator_dtype(u.dtype)
+        return (hyperparameter(factor, wide) * u.astype(wide)).astype(u.dtype)
+
+    return jax.tree.map(one, updates)
+
+
+def scale(step_size: ArrayLike) -> Optimizer:
+    """Multiply the updates by a number: `u = step_size * g`.
+
+    Args:
+        step_size: the factor; may be traced.
+
+    Returns:
+        An `Optimizer`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.optimizers.scale(-2.0).update({"w": jnp.array([1.0, 2.0])}, ())[0]
+        {'w': Array([-2., -4.], dtype=float32)}
+    """
+    return stateless_transformation(lambda updates, params: scaled(updates, step_size))
+
+
+def scale_by_schedule(step_size_fn: Callable[[Any], Any]) -> Optimizer:
+    """Multiply the updates by a schedule: `u = step_size_fn(count) * g`.
+
+    Args:
+        step_size_fn: a function of the number of updates so far (0 at the first).
+
+    Returns:
+        An `Optimizer` with state `ScaleByScheduleState(count)`.
+
+    Raises:
+        TypeError: `step_size_fn` is not a function.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> halving = nn.optimizers.scale_by_schedule(lambda count: 0.5 ** count)
+        >>> state = halving.init({})
+        >>> _, state = halving.update({"w": jnp.ones(1)}, state)
+        >>> halving.update({"w": jnp.ones(1)}, state)[0]
+        {'w': Array([0.5], dtype=float32)}
+    """
+
+    if not callable(step_size_fn):
+        raise TypeError(
+            f"scale_by_schedule: step_size_fn is {step_size_fn!r}, expected a function of the count"
+        )
+
+    def init(params: PyTree) -> PyTree:
+        return ScaleByScheduleState(zero_count())
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        factor = step_size_fn(state.count)
+        return scaled(updates, factor), ScaleByScheduleState(next_count(state.count))
+
+    return Optimizer(init, update)
+
+
+def scale_by_learning_rate(learning_rate: ScalarOrSchedule, *, flip_sign: bool = True) -> Optimizer:
+    """Multiply the updates by the negative learning rate: `u = -learning_rate * g`.
+
+    Args:
+        learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
+        flip_sign: whether the updates descend.
+
+    Returns:
+        An `Optimizer`; with a schedule its state is `ScaleByScheduleState(count)`.
+
+    Raises:
+        ValueError: `learning_rate` is known and negative.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.optimizers.scale_by_learning_rate(0.5).update({"w": jnp.ones(1)}, ())[0]
+        {'w': Array([-0.5], dtype=float32)}
+    """
+    check_range("learning_rate", "learning_rate", learning_rate, 0)
+    sign = -1 if flip_sign else 1
+    if callable(learning_rate):
+        scheduled = scale_by_schedule(lambda count: sign * learning_rate(count))
+        by_count = told(scheduled.update, lambda before, _: {"": rate(learning_rate(before.count))})
+        return Optimizer(scheduled.init, by_count)
+    constant = scale(sign * learning_rate)
+    return Optimizer(constant.init, told(constant.update, lambda *_: {"": rate(learning_rate)}))

@@ -1,0 +1,317 @@
+"""Sophia: steps divided by an estimate of the curvature, and clipped."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import PyTree, check_key, check_range, hyperparameter, total, widen
+from jaxnn.optimizers._base import (
+    Optimizer,
+    ScalarOrSchedule,
+    chain,
+    check_optimizer,
+    extra_tolerant,
+    moving_average,
+    next_count,
+    zero_count,
+    zero_moments,
+    zero_squares,
+)
+from jaxnn.optimizers._leafwise import (
+    check_decays,
+    check_nonnegative,
+    check_params,
+    corrected,
+    leafwise,
+)
+from jaxnn.optimizers._scaling import scale_by_learning_rate
+from jaxnn.optimizers._weight_decay import add_decayed_weights
+
+
+class HutchinsonState(NamedTuple):
+    """The key of the next random signs."""
+
+    key: jax.Array
+
+
+def hutchinson_estimator_diag_hessian(random_seed: jax.Array | None = None) -> Optimizer:
+    """Estimate the diagonal of the Hessian: `u = z H z` with random signs z, elementwise.
+
+    The mean over z is the diagonal; an estimate costs about as much as two gradients.
+
+    Source: Hutchinson's estimator, as in Liu et al., Sophia, section 2.3,
+    https://arxiv.org/abs/2305.14342
+
+    Args:
+        random_seed: a typed PRNG key; None for `jax.random.key(0)`.
+
+    Returns:
+        An `Optimizer` with state `HutchinsonState(key)`, whose `update` needs the params and the
+        objective, a function of the params, as the extra keyword `obj_fn` or `value_fn`. It
+        ignores the gradients.
+
+    Raises:
+        TypeError: `random_seed` is no typed key.
+        ValueError: `update` is called without params or without objective.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> estimator = nn.optimizers.hutchinson_estimator_diag_hessian()
+        >>> w = jnp.ones(3)
+        >>> objective = lambda w: jnp.sum(jnp.array([1.0, 2.0, 3.0]) * w**2)
+        >>> estimator.update(w, estimator.init(w), w, obj_fn=objective)[0]
+        Array([2., 4., 6.], dtype=float32)
+    """
+    if random_seed is not None:
+        check_key("hutchinson_estimator_diag_hessian", random_seed)
+
+    def init(params: PyTree) -> PyTree:
+        key = jax.random.key(0) if random_seed is None else jax.random.clone(random_seed)
+        return HutchinsonState(key)
+
+    def update(
+        updates: PyTree,
+        state: PyTree,
+        params: PyTree = None,
+        *,
+        obj_fn: Any = None,
+        value_fn: Any = None,
+        **extra: Any,
+    ) -> tuple[PyTree, PyTree]:
+        check_params("hutchinson_estimator_diag_hessian", params)
+        objective = value_fn if obj_fn is None else obj_fn
+        if objective is None:
+            raise ValueError(
+                "hutchinson_estimator_diag_hessian: obj_fn is None, expected "
+                "update(..., obj_fn=a function of the params)"
+            )
+        key, now = jax.random.split(state.key)
+        leaves, structure = jax.tree.flatten(params)
+        signs = jax.tree.unflatten(
+            structure,
+            [
+                jax.random.rademacher(k, jnp.shape(leaf), jnp.result_type(leaf))
+                for k, leaf in zip(jax.random.split(now, len(leaves)), leaves, strict=True)
+            ],
+        )
+        _, products = jax.jvp(jax.grad(objective), (params,), (signs,))
+        diagonal = jax.tree.map(lambda h, z: widen(h) * widen(z), products, signs)
+        return diagonal, HutchinsonState(key)
+
+    return Optimizer(init, update)
+
+
+class SophiaState(NamedTuple):
+    """The number of updates so far, the means of gradient and curvature, and what estimates it."""
+
+    count: jax.Array  # type: ignore[assignment]
+    mu: PyTree
+    nu: PyTree
+    hessian_fn_state: PyTree
+
+
+def scale_by_sophia(
+    b1: ArrayLike = 0.965,
+    b2: ArrayLike = 0.99,
+    eps: ArrayLike = 1e-8,
+    gamma: ArrayLike = 0.01,
+    clip_threshold: ArrayLike | None = 1.0,
+    update_interval: ArrayLike = 10,
+    hessian_diagonal_fn: Any = None,
+    mu_dtype: Any = None,
+    verbose: bool = False,
+    print_win_rate_every_n_steps: ArrayLike = 0,
+) -> Optimizer:
+    """Divide the mean gradient by the curvature: `u = clip(μ̂ / max(gamma h, eps))`, see `sophia`.
+
+    Args:
+        b1: the weight of the old mean gradient, in [0, 1]; may be traced.
+        b2: the weight of the old mean curvature, in [0, 1]; may be traced.
+        eps: the least that is divided by.
+        gamma: the factor of the curvature; the less, the fewer elements are clipped from below.
+        clip_threshold: the largest absolute value of u, or None.
+        update_interval: the number of steps between two estimates of the curvature.
+        hessian_diagonal_fn: a transformation whose updates are estimates of the diagonal of the
+            Hessian; None for `hutchinson_estimator_diag_hessian()`.
+        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
+        verbose: whether to print how many elements are not clipped.
+        print_win_rate_every_n_steps: the number of steps between two such lines.
+
+    Returns:
+        An `Optimizer` with state `SophiaState(count, mu, nu, hessian_fn_state)` whose `update`
+        needs the params, and the extra keywords that the estimator needs (`obj_fn`).
+
+    Raises:
+        TypeError: `hessian_diagonal_fn` is not an optimizer.
+        ValueError: a hyperparameter is known and out of range; `update` is called without params;
+            the structures differ.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.scale_by_sophia(b1=0.0, b2=0.0, gamma=1.0)
+        >>> w = jnp.array([1.0, -0.25])
+        >>> objective = lambda w: jnp.sum(jnp.array([1.0, 4.0]) * w**2)
+        >>> state = optimizer.init(w)
+        >>> for _ in range(2):                       # first a sign, then Newton's step
+        ...     updates, state = optimizer.update(
+        ...         jnp.array([2.0, 8.0]) * w, state, w, obj_fn=objective)
+        ...     print(updates)
+        [ 1. -1.]
+        [ 1.   -0.25]
+    """
+    check_decays("scale_by_sophia", b1=b1, b2=b2)
+    check_nonnegative("scale_by_sophia", eps=eps, gamma=gamma)
+    check_range("scale_by_sophia", "update_interval", update_interval, 1)
+    if clip_threshold is not None:
+        check_range("scale_by_sophia", "clip_threshold", clip_threshold, 0)
+    estimator = hessian_diagonal_fn or hutchinson_estimator_diag_hessian()
+    check_optimizer(estimator, "scale_by_sophia: hessian_diagonal_fn")
+    estimate = extra_tolerant(estimator)
+
+    def init(params: PyTree) -> PyTree:
+        mu = zero_moments(params, mu_dtype)
+        return SophiaState(zero_count(), mu, zero_squares(params), estimator.init(params))
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        check_params("scale_by_sophia", params)
+        count = next_count(state.count)
+
+        def rule(g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
+            mu = moving_average(mu, g, b1)
+            curvature = hyperparameter(gamma, nu.dtype) * nu
+            u = corrected(mu, b1, count) / jnp.maximum(curvature, hyperparameter(eps, nu.dtype))
+            if clip_threshold is not None:
+                limit = hyperparameter(clip_threshold, u.dtype)
+                u = jnp.clip(u, -limit, limit)
+            return u, mu, nu
+
+        steps, mu, _ = leafwise("scale_by_sophia", rule, updates, state.mu, state.nu)
+        if verbose and clip_threshold is not None:
+            _print_win_rate(steps, clip_threshold, count, print_win_rate_every_n_steps)
+
+        def estimated(inner: PyTree, nu: PyTree) -> tuple[PyTree, PyTree]:
+            diagonal, inner = estimate(updates, inner, params, **extra)
+
+            def average(h: jax.Array, n: jax.Array) -> tuple[jax.Array, ...]:
+                return h, moving_average(n, h, b2)
+
+            return inner, leafwise("scale_by_sophia", average, diagonal, nu)[1]
+
+        inner, nu = jax.lax.cond(
+            state.count % jnp.asarray(update_interval).astype(state.count.dtype) == 0,
+            estimated,
+            lambda inner, nu: (inner, nu),
+            state.hessian_fn_state,
+            state.nu,
+        )
+        return steps, SophiaState(count, mu, nu, inner)
+
+    return Optimizer(init, update)
+
+
+def _print_win_rate(
+    steps: PyTree, clip_threshold: ArrayLike, count: jax.Array, interval: ArrayLike
+) -> None:
+    """Print the share of elements that are not clipped, every `interval` steps."""
+    leaves = [widen(leaf) for leaf in jax.tree.leaves(steps)]
+    free = total(jnp.sum(jnp.abs(u) < hyperparameter(clip_threshold, u.dtype)) for u in leaves)
+    share = free / max(sum(u.size for u in leaves), 1)
+    jax.lax.cond(
+        count % jnp.asarray(interval).astype(count.dtype) == 0,
+        lambda: jax.debug.print("Sophia optimizer win rate: {}", share),
+        lambda: None,
+    )
+
+
+def sophia(
+    learning_rate: ScalarOrSchedule,
+    b1: ArrayLike = 0.965,
+    b2: ArrayLike = 0.99,
+    eps: ArrayLike = 1e-8,
+    weight_decay: ScalarOrSchedule = 1e-4,
+    weight_decay_mask: Any = None,
+    gamma: ArrayLike = 0.01,
+    clip_threshold: ArrayLike | None = 1.0,
+    update_interval: ArrayLike = 10,
+    hessian_diagonal_fn: Any = None,
+    mu_dtype: Any = None,
+    verbose: bool = False,
+    print_win_rate_every_n_steps: ArrayLike = 0,
+) -> Optimizer:
+    """Sophia: `w = w - learning_rate (clip(μ̂ / max(gamma h, eps), ±1) + weight_decay w)`.
+
+    μ̂ is Adam's mean gradient. h is a running mean of estimates of the diagonal of the Hessian,
+    one every `update_interval` steps; where it is negative or small, the step is that of a sign.
+
+        updates, state = optimizer.update(grads, state, params, obj_fn=lambda params: loss)
+
+    As in optax, μ is corrected for its beginning at 0, which it is not in the paper, and an
+    estimate counts from the next step on, in the paper at once. Unlike optax's, the decay leaves
+    out biases and scales, and the objective may also come as `value_fn`.
+
+    Paper: Liu et al., Sophia: A Scalable Stochastic Second-order Optimizer,
+    https://arxiv.org/abs/2305.14342
+
+    Args:
+        learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
+        b1: the weight of the old mean gradient, in [0, 1]; may be traced.
+        b2: the weight of the old mean curvature, in [0, 1]; may be traced.
+        eps: the least that is divided by.
+        weight_decay: the factor, at least 0 (may be traced), or a schedule.
+        weight_decay_mask: which leaves decay, see `add_decayed_weights`; None for those with two
+            axes or more.
+        gamma: the factor of the curvature.
+        clip_threshold: the largest absolute value before the learning rate, or None.
+        update_interval: the number of steps between two estimates of the curvature.
+        hessian_diagonal_fn: a transformation whose updates are estimates of the diagonal of the
+            Hessian; None for `hutchinson_estimator_diag_hessian()`.
+        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
+        verbose: whether to print how many elements are not clipped.
+        print_win_rate_every_n_steps: the number of steps between two such lines.
+
+    Returns:
+        An `Optimizer` of real gradients with state
+        `(SophiaState(count, mu, nu, hessian_fn_state), ...)` whose `update` needs the params and
+        the extra keywords of the estimator (`obj_fn`).
+
+    Raises:
+        TypeError: `hessian_diagonal_fn` is not an optimizer.
+        ValueError: a hyperparameter is known and out of range; `update` is called without params
+            or without objective.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> objective = lambda w: jnp.sum(jnp.array([1.0, 100.0]) * w**2)
+        >>> optimizer = nn.optimizers.sophia(0.1, gamma=1.0, update_interval=1)
+        >>> @jax.jit
+        ... def step(w, state):
+        ...     grads = jax.grad(objective)(w)
+        ...     updates, state = optimizer.update(grads, state, w, obj_fn=objective)
+        ...     return nn.optimizers.apply_updates(w, updates), state
+        >>> w = jnp.array([1.0, 1.0])
+        >>> state = optimizer.init(w)
+        >>> for _ in range(100):                     # as fast along both axes
+        ...     w, state = step(w, state)
+        >>> bool(jnp.all(jnp.abs(w) < 0.1))
+        True
+    """
+    return chain(
+        scale_by_sophia(
+            b1,
+            b2,
+            eps,
+            gamma,
+            clip_threshold,
+            update_interval,
+            hessian_diagonal_fn,
+            mu_dtype,
+            verbose,
+            print_win_rate_every_n_steps,
+        ),
+        add_decayed_weights(weight_decay, weight_decay_mask),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,179 @@
+"""Steps in proportion to the norm of what they change: LARS and LAMB."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import PyTree, hyperparameter
+from jaxnn.optimizers._adam import scale_by_adam
+from jaxnn.optimizers._base import (
+    EmptyState,
+    Optimizer,
+    ScalarOrSchedule,
+    abs_square,
+    chain,
+    safe_sqrt,
+)
+from jaxnn.optimizers._by_path import masked
+from jaxnn.optimizers._leafwise import check_nonnegative, check_params, leafwise
+from jaxnn.optimizers._scaling import scale_by_learning_rate
+from jaxnn.optimizers._sgd import trace
+from jaxnn.optimizers._weight_decay import add_decayed_weights
+
+
+def scale_by_trust_ratio(
+    min_norm: ArrayLike = 0.0, trust_coefficient: ArrayLike = 1.0, eps: ArrayLike = 0.0
+) -> Optimizer:
+    """Scale each leaf to the norm of its weights: `u = g trust_coefficient ‖w‖ / (‖g‖ + eps)`.
+
+    Where either norm is 0, `u = g`. The norms are taken in float32 or wider.
+
+    Args:
+        min_norm: the least value of both norms.
+        trust_coefficient: a factor; may be traced.
+        eps: added to the norm of the gradient.
+
+    Returns:
+        An `Optimizer` whose `update` needs the params.
+
+    Raises:
+        ValueError: a hyperparameter is known and negative; `update` is called without params; the
+            structures differ.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> g, w = jnp.array([3.0, 4.0]), jnp.array([0.0, 10.0])
+        >>> nn.optimizers.scale_by_trust_ratio().update(g, (), w)[0]
+        Array([6., 8.], dtype=float32)
+    """
+    check_nonnegative(
+        "scale_by_trust_ratio", min_norm=min_norm, trust_coefficient=trust_coefficient, eps=eps
+    )
+
+    def init(params: PyTree) -> PyTree:
+        return EmptyState()
+
+    def rule(g: jax.Array, w: jax.Array) -> tuple[jax.Array, ...]:
+        sizes = [safe_sqrt(jnp.sum(abs_square(x))) for x in (w, g)]
+        dtype = sizes[0].dtype
+        of_w, of_g = (jnp.maximum(size, hyperparameter(min_norm, dtype)) for size in sizes)
+        is_known = (of_w > 0) & (of_g > 0)
+        divisor = jnp.where(is_known, of_g + hyperparameter(eps, dtype), 1)
+        ratio = hyperparameter(trust_coefficient, dtype) * of_w / divisor
+        return (g * jnp.where(is_known, ratio, 1).astype(g.dtype),)
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        check_params("scale_by_trust_ratio", params)
+        (updates,) = leafwise("scale_by_trust_ratio", rule, updates, given=(params,))
+        return updates, state
+
+    return Optimizer(init, update)
+
+
+def lars(
+    learning_rate: ScalarOrSchedule,
+    weight_decay: ScalarOrSchedule = 0.0,
+    weight_decay_mask: Any = None,
+    trust_coefficient: ArrayLike = 0.001,
+    eps: ArrayLike = 0.0,
+    trust_ratio_mask: Any = True,
+    momentum: ArrayLike = 0.9,
+    nesterov: bool = False,
+) -> Optimizer:
+    """LARS: momentum on gradients that are scaled to the norm of the weights, leaf by leaf.
+
+    `u = g + weight_decay w`, `v = momentum v + learning_rate u r`, `w = w - v` with the ratio
+    `r = trust_coefficient ‖w‖ / (‖u‖ + eps)`, 1 where a norm is 0. For very large batches.
+
+    As in optax, the norm in the denominator is that of the sum; the paper has
+    `‖g‖ + weight_decay ‖w‖`. Unlike optax's, the decay leaves out biases and scales; it is usual
+    to leave them as they are too (`trust_ratio_mask="*kernel"`).
+
+    Paper: You, Gitman and Ginsburg, Large Batch Training of Convolutional Networks,
+    https://arxiv.org/abs/1708.03888
+
+    Args:
+        learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
+        weight_decay: the factor, at least 0 (may be traced), or a schedule.
+        weight_decay_mask: which leaves decay, see `add_decayed_weights`; None for those with two
+            axes or more.
+        trust_coefficient: the norm of a step relative to that of the weights, at rate 1.
+        eps: added to the norm of the gradient.
+        trust_ratio_mask: which leaves are scaled, see `masked`.
+        momentum: the weight of the old velocity, in [0, 1]; may be traced.
+        nesterov: whether the velocity looks ahead.
+
+    Returns:
+        An `Optimizer` whose `update` needs the params.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range; `update` is called without params.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.lars(1.0, trust_coefficient=0.5)
+        >>> g, w = jnp.array([3.0, 4.0]), jnp.array([0.0, 10.0])
+        >>> optimizer.update(g, optimizer.init(w), w)[0]
+        Array([-3., -4.], dtype=float32)
+    """
+    return chain(
+        add_decayed_weights(weight_decay, weight_decay_mask),
+        masked(
+            scale_by_trust_ratio(trust_coefficient=trust_coefficient, eps=eps), trust_ratio_mask
+        ),
+        scale_by_learning_rate(learning_rate),
+        trace(momentum, nesterov),
+    )
+
+
+def lamb(
+    learning_rate: ScalarOrSchedule,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-6,
+    eps_root: ArrayLike = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Any = None,
+) -> Optimizer:
+    """LAMB: AdamW whose steps are scaled to the norm of the weights, leaf by leaf.
+
+    `w = w - learning_rate u ‖w‖ / ‖u‖` with `u = μ̂ / (√(ν̂ + eps_root) + eps) + weight_decay w`,
+    μ̂ and ν̂ as in Adam; the ratio is 1 where a norm is 0. For very large batches. As in optax, the
+    norm of the weights is not clipped (φ of the paper is the identity), and unlike optax's, the
+    decay leaves out biases and scales.
+
+    Paper: You et al., Large Batch Optimization for Deep Learning: Training BERT in 76 minutes,
+    https://arxiv.org/abs/1904.00962
+
+    Args:
+        learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
+        b1: the weight of the old mean, in [0, 1]; may be traced.
+        b2: the weight of the old mean square, in [0, 1]; may be traced.
+        eps: added to the root.
+        eps_root: added inside the root.
+        weight_decay: the factor, at least 0 (may be traced), or a schedule.
+        mask: which leaves decay, see `add_decayed_weights`; None for those with two axes or more.
+
+    Returns:
+        An `Optimizer` whose `update` needs the params.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range; `update` is called without params.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.lamb(0.1)
+        >>> g, w = jnp.array([[3.0]]), jnp.array([[10.0]])
+        >>> optimizer.update(g, optimizer.init(w), w)[0]
+        Array([[-1.]], dtype=float32)
+    """
+    return chain(
+        scale_by_adam(b1, b2, eps, eps_root),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_trust_ratio(),
+        scale_by_learning_rate(learning_rate),
+    )

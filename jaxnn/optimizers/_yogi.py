@@ -1,0 +1,131 @@
+"""Yogi: Adam whose mean square changes little at a time."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import PyTree, accumulator_dtype, hyperparameter
+from jaxnn.optimizers._adam import ScaleByAdamState
+from jaxnn.optimizers._base import (
+    Optimizer,
+    ScalarOrSchedule,
+    abs_square,
+    chain,
+    moving_average,
+    next_count,
+    zero_count,
+    zero_squares,
+)
+from jaxnn.optimizers._leafwise import (
+    check_decays,
+    check_nonnegative,
+    corrected,
+    leafwise,
+    over_root,
+)
+from jaxnn.optimizers._scaling import scale_by_learning_rate
+
+
+def scale_by_yogi(
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-3,
+    eps_root: ArrayLike = 0.0,
+    initial_accumulator_value: ArrayLike = 1e-6,
+) -> Optimizer:
+    """Scale by Yogi's moments: `u = μ̂ / (√(ν̂ + eps_root) + eps)`, see `yogi`.
+
+    Args:
+        b1: the weight of the old mean, in [0, 1]; may be traced.
+        b2: one less the largest relative change of ν, in [0, 1]; may be traced.
+        eps: added to the root.
+        eps_root: added inside the root.
+        initial_accumulator_value: the first value of μ and of ν.
+
+    Returns:
+        An `Optimizer` with state `ScaleByAdamState(count, mu, nu)`.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range; the structures differ.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.scale_by_yogi(eps=1.0, initial_accumulator_value=0.0)
+        >>> optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)))[0]
+        Array([0.75], dtype=float32)
+    """
+    check_decays("scale_by_yogi", b1=b1, b2=b2)
+    check_nonnegative(
+        "scale_by_yogi",
+        eps=eps,
+        eps_root=eps_root,
+        initial_accumulator_value=initial_accumulator_value,
+    )
+
+    def init(params: PyTree) -> PyTree:
+        mu = jax.tree.map(
+            lambda p: jnp.full_like(p, initial_accumulator_value, accumulator_dtype(p.dtype)),
+            params,
+        )
+        return ScaleByAdamState(zero_count(), mu, zero_squares(params, initial_accumulator_value))
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        count = next_count(state.count)
+
+        def rule(g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
+            mu = moving_average(mu, g, b1)
+            square = abs_square(g)
+            nu = nu - (1 - hyperparameter(b2, nu.dtype)) * jnp.sign(nu - square) * square
+            mean = corrected(mu, b1, count)
+            return over_root(mean, corrected(nu, b2, count), eps, eps_root), mu, nu
+
+        updates, mu, nu = leafwise("scale_by_yogi", rule, updates, state.mu, state.nu)
+        return updates, ScaleByAdamState(count, mu, nu)
+
+    return Optimizer(init, update)
+
+
+def yogi(
+    learning_rate: ScalarOrSchedule,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-3,
+) -> Optimizer:
+    """Yogi: Adam with `ν = ν - (1 - b2) sign(ν - g²) g²`.
+
+    `w = w - learning_rate μ̂ / (√ν̂ + eps)` with μ, μ̂ and ν̂ as in Adam. When the gradients become
+    small, Adam's ν falls by a factor at each step, and the learning rate grows as fast; here it
+    falls by no more than `(1 - b2) g²`. As in optax, not only ν but also μ begins at 1e-6, and
+    both are corrected as if they had begun at 0.
+
+    Paper: Zaheer et al., Adaptive Methods for Nonconvex Optimization,
+    https://papers.nips.cc/paper/8186-adaptive-methods-for-nonconvex-optimization
+
+    Args:
+        learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
+        b1: the weight of the old mean, in [0, 1]; may be traced.
+        b2: one less the largest relative change of ν, in [0, 1]; may be traced.
+        eps: added to the root.
+
+    Returns:
+        An `Optimizer` with state `(ScaleByAdamState(count, mu, nu), ...)`.
+
+    Raises:
+        ValueError: a hyperparameter is known and out of range.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> squares = {}
+        >>> for name in ("adam", "yogi"):            # a large gradient, then none
+        ...     optimizer = getattr(nn.optimizers, name)(0.1, b2=0.5)
+        ...     _, state = optimizer.update(jnp.array([2.0]), optimizer.init(jnp.zeros(1)))
+        ...     _, state = optimizer.update(jnp.array([0.0]), state)
+        ...     squares[name] = round(state[0].nu.item(), 2)
+        >>> squares
+        {'adam': 1.0, 'yogi': 2.0}
+    """
+    return chain(scale_by_yogi(b1, b2, eps), scale_by_learning_rate(learning_rate))

@@ -1,0 +1,199 @@
+"""Schedules given by their values at a few counts."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import Scalar, check_range, concrete
+from jaxnn.schedules._counts import (
+    Schedule,
+    as_float,
+    between,
+    check_steps,
+    half_cosine,
+    has_reached,
+    progress,
+)
+
+INTERPOLATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "linear": lambda part: part,
+    "cosine": lambda part: 1 - half_cosine(part),
+}
+
+
+def piecewise_constant_schedule(
+    init_value: Scalar, boundaries_and_scales: Mapping[int, Scalar] | None = None
+) -> Schedule:
+    """A stair: the value is multiplied by a factor at each boundary.
+
+    Args:
+        init_value: the value before the first boundary.
+        boundaries_and_scales: the factor, at least 0, for each count from which on it applies; may
+            be traced. None for no boundaries.
+
+    Returns:
+        A schedule.
+
+    Raises:
+        ValueError: a factor is known and negative.
+
+    Example:
+        >>> import jaxnn as nn
+        >>> f = nn.schedules.piecewise_constant_schedule(1.0, {10: 0.5, 20: 0.1})
+        >>> [round(float(f(t)), 3) for t in (0, 9, 10, 20)]
+        [1.0, 1.0, 0.5, 0.05]
+    """
+    scales = _checked("piecewise_constant_schedule", boundaries_and_scales)
+
+    def schedule(count: ArrayLike) -> jax.Array:
+        value = as_float(init_value)
+        for boundary, scale in scales.items():
+            value = value * jnp.where(has_reached(count, boundary), as_float(scale), 1)
+        return jnp.broadcast_to(value, jnp.shape(count))
+
+    return schedule
+
+
+def piecewise_interpolate_schedule(
+    interpolate_type: str,
+    init_value: Scalar,
+    boundaries_and_scales: Mapping[int, Scalar] | None = None,
+) -> Schedule:
+    """From value to value, each the one before times a factor, along lines or half cosines.
+
+    Args:
+        interpolate_type: "linear" or "cosine".
+        init_value: the value at t = 0.
+        boundaries_and_scales: for each count, by what factor, at least 0, the value then differs
+            from that at the boundary before; may be traced. None for no boundaries.
+
+    Returns:
+        A schedule, constant from the last boundary on.
+
+    Raises:
+        ValueError: `interpolate_type` is neither, or a factor is known and negative.
+
+    Example:
+        >>> import jaxnn as nn
+        >>> f = nn.schedules.piecewise_interpolate_schedule("linear", 1.0, {10: 3.0, 20: 0.0})
+        >>> [round(float(f(t)), 3) for t in (0, 5, 10, 15, 20, 100)]
+        [1.0, 2.0, 3.0, 1.5, 0.0, 0.0]
+    """
+    if interpolate_type not in INTERPOLATIONS:
+        raise ValueError(
+            f"piecewise_interpolate_schedule: interpolate_type is {interpolate_type!r}, expected "
+            "'linear' or 'cosine'"
+        )
+    scales = _checked("piecewise_interpolate_schedule", boundaries_and_scales)
+    return _interpolated(interpolate_type, init_value, [*scales], [*scales.values()])
+
+
+def linear_onecycle_schedule(
+    transition_steps: Scalar,
+    peak_value: Scalar,
+    pct_start: Scalar = 0.3,
+    pct_final: Scalar = 0.85,
+    div_factor: Scalar = 25.0,
+    final_div_factor: Scalar = 1e4,
+) -> Schedule:
+    """Straight lines up to `peak_value`, back down, and on down to almost nothing.
+
+    Paper: Smith and Topin, Super-Convergence, https://arxiv.org/abs/1708.07120
+
+    Args:
+        transition_steps: the number of steps T of the whole.
+        peak_value: the value at t = `pct_start` T.
+        pct_start: the fraction of the steps of the way up.
+        pct_final: the fraction of the steps after which it is back at the first value.
+        div_factor: the first value is `peak_value / div_factor`.
+        final_div_factor: the last value is the first over `final_div_factor`.
+
+    Returns:
+        A schedule.
+
+    Raises:
+        ValueError: `transition_steps` is known and less than 1.
+
+    Example:
+        >>> import jaxnn as nn
+        >>> f = nn.schedules.linear_onecycle_schedule(100, 1.0, div_factor=10.0)
+        >>> [round(float(f(t)), 3) for t in (0, 15, 30, 85, 100)]
+        [0.1, 0.55, 1.0, 0.1, 0.0]
+    """
+    check_steps("linear_onecycle_schedule", "transition_steps", transition_steps)
+    boundaries = [*(_part(f, transition_steps) for f in (pct_start, pct_final)), transition_steps]
+    scales = [div_factor, 1 / div_factor, 1 / final_div_factor]
+    return _interpolated("linear", peak_value / div_factor, boundaries, scales)
+
+
+def cosine_onecycle_schedule(
+    transition_steps: Scalar,
+    peak_value: Scalar,
+    pct_start: Scalar = 0.3,
+    div_factor: Scalar = 25.0,
+    final_div_factor: Scalar = 1e4,
+) -> Schedule:
+    """Half a cosine up to `peak_value`, half a cosine down to almost nothing.
+
+    Paper: Smith and Topin, Super-Convergence, https://arxiv.org/abs/1708.07120
+
+    Args:
+        transition_steps: the number of steps T of the whole.
+        peak_value: the value at t = `pct_start` T.
+        pct_start: the fraction of the steps of the way up.
+        div_factor: the first value is `peak_value / div_factor`.
+        final_div_factor: the last value is the first over `final_div_factor`.
+
+    Returns:
+        A schedule.
+
+    Raises:
+        ValueError: `transition_steps` is known and less than 1.
+
+    Example:
+        >>> import jaxnn as nn
+        >>> f = nn.schedules.cosine_onecycle_schedule(100, 1.0, div_factor=10.0)
+        >>> [round(float(f(t)), 3) for t in (0, 15, 30, 65, 100)]
+        [0.1, 0.55, 1.0, 0.5, 0.0]
+    """
+    check_steps("cosine_onecycle_schedule", "transition_steps", transition_steps)
+    boundaries = [_part(pct_start, transition_steps), transition_steps]
+    scales = [div_factor, 1 / (div_factor * final_div_factor)]
+    return _interpolated("cosine", peak_value / div_factor, boundaries, scales)
+
+
+def _checked(schedule: str, boundaries_and_scales: Mapping[int, Scalar] | None) -> dict[int, Any]:
+    scales = dict(sorted((boundaries_and_scales or {}).items()))
+    for boundary, scale in scales.items():
+        check_range(schedule, f"boundaries_and_scales[{boundary}]", scale, 0)
+    return scales
+
+
+def _part(fraction: Scalar, steps: Scalar) -> Any:
+    """A fraction of the steps, rounded down; in double precision if both are known."""
+    known = concrete(fraction), concrete(steps)
+    if known[0] is not None and known[1] is not None:
+        return int(known[0] * known[1])
+    return jnp.floor(as_float(fraction) * as_float(steps))
+
+
+def _interpolated(
+    kind: str, init_value: Scalar, boundaries: Sequence[Any], scales: Sequence[Scalar]
+) -> Schedule:
+    """From boundary to boundary, the value at each being the one before times its scale."""
+
+    def schedule(count: ArrayLike) -> jax.Array:
+        begin: Any = 0
+        value = at_begin = as_float(init_value)
+        for boundary, scale in zip(boundaries, scales, strict=True):
+            at_end = at_begin * as_float(scale)
+            length = jnp.maximum(as_float(boundary) - as_float(begin), 1)
+            part = INTERPOLATIONS[kind](progress(count, begin, length))
+            value = jnp.where(has_reached(count, begin), between(at_begin, at_end, part), value)
+            begin, at_begin = boundary, at_end
+        return jnp.where(has_reached(count, begin), at_begin, value)
+
+    return schedule
