@@ -17,7 +17,7 @@ from jaxnn._combinators.composition import compose
 from jaxnn._combinators.copies import ensemble, stack
 from jaxnn._combinators.reparametrization import spectral_norm, weight_norm
 from jaxnn._combinators.wrappers import mixed_precision, remat
-from jaxnn._core.layer import Cell, Layer, elementwise, stateless
+from jaxnn._core.layer import Cell, Layer, elementwise, pure, stateless
 from jaxnn._core.summary import summary
 from jaxnn._files.saving import load, save, saved_metadata
 from jaxnn._layers.activations import prelu
@@ -146,6 +146,7 @@ __all__ = [
     "predict",
     "predict_with_spread",
     "prelu",
+    "pure",
     "recurrent",
     "regularizers",
     "remat",

@@ -324,6 +324,12 @@ def test_repr_is_the_call(row):
     assert repr(row.evaluate_call()) == row.call
 
 
+@each_variant
+def test_equal_calls_are_equal(row):
+    layer = row.make()
+    assert row.evaluate_call() == layer
+
+
 def test_repr_of_a_layer_made_by_hand_shows_its_functions():
     def init(key, x):
         return {}, {}

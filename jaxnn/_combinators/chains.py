@@ -15,7 +15,8 @@ from jaxnn._core.children import (
     with_state,
     wrap,
 )
-from jaxnn._core.layer import Layer, abstract, as_layer, child_scope, constructor
+from jaxnn._core.construction import constructor
+from jaxnn._core.layer import Layer, abstract, as_layer, child_scope
 
 
 @constructor

@@ -9,16 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn._core.arrays import PyTree, check_key
-from jaxnn._core.children import (
-    accepted,
-    apply_child,
-    child_params,
-    declare_keywords,
-    init_child,
-    split_static,
-    with_state,
-)
-from jaxnn._core.layer import Layer, abstract, as_layer, child_key, child_scope, constructor
+from jaxnn._core.children import apply_child, child_params, init_child, with_state
+from jaxnn._core.construction import constructor
+from jaxnn._core.keywords import accepted, declare_keywords, split_static
+from jaxnn._core.layer import Layer, abstract, as_layer, child_key, child_scope
 
 
 @constructor

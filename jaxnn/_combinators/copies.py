@@ -8,8 +8,10 @@ import jax.numpy as jnp
 
 from jaxnn._combinators.residuals import chooses, is_kept
 from jaxnn._core.arrays import PyTree, check_count, check_key, floating
-from jaxnn._core.children import accepted, split_static, wrap
-from jaxnn._core.layer import Layer, abstract, as_layer, constructor
+from jaxnn._core.children import wrap
+from jaxnn._core.construction import constructor
+from jaxnn._core.keywords import accepted, split_static
+from jaxnn._core.layer import Layer, abstract, as_layer
 from jaxnn._core.paths import leaf_paths
 
 

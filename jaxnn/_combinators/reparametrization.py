@@ -15,7 +15,8 @@ from jaxnn._core.children import (
     with_state,
     wrap,
 )
-from jaxnn._core.layer import Layer, as_layer, child_key, constructor
+from jaxnn._core.construction import constructor
+from jaxnn._core.layer import Layer, as_layer, child_key
 from jaxnn._core.paths import KERNELS, Selection, path_text, select
 from jaxnn.functional._reparametrization import kernel_length
 

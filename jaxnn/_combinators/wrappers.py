@@ -9,7 +9,8 @@ from jax.typing import DTypeLike
 
 from jaxnn._core.arrays import PyTree
 from jaxnn._core.children import wrap
-from jaxnn._core.layer import Layer, as_layer, constructor
+from jaxnn._core.construction import constructor
+from jaxnn._core.layer import Layer, as_layer
 
 
 @constructor

@@ -1,14 +1,14 @@
 """What layers made of layers share: their children, and the keywords that they pass on."""
 
-import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
 import jax
 
 from jaxnn._core.arrays import PyTree, check_key
+from jaxnn._core.keywords import declare_keywords, keywords_of
 from jaxnn._core.layer import Layer, as_layer, child_key, child_scope
 
 # A combinator's params hold an entry for each child, its state one for each child that has any:
@@ -122,39 +122,6 @@ def child_params(combinator: str, params: PyTree, children: Collection[str]) -> 
 
 # Further keywords: a wrapper declares those of its child, so that an unknown name is refused.
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def declare_keywords(own: Sequence[inspect.Parameter], function: F) -> F:
-    """`function`, an `init` or `apply` whose `**extra` stands for the keywords `own` alone."""
-    signature = inspect.signature(function)
-    standard = [
-        p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD
-    ]
-    names = {p.name for p in (*standard, *own)}
-
-    def declared(*args: Any, **kwargs: Any) -> Any:
-        unknown = kwargs.keys() - names
-        if unknown:
-            raise TypeError(
-                f"{declared.__qualname__}() got an unexpected keyword argument '{min(unknown)}'"
-            )
-        return function(*args, **kwargs)
-
-    declared.__signature__ = signature.replace(parameters=[*standard, *own])  # type: ignore[attr-defined]
-    return cast(F, declared)
-
-
-def keywords_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """What an `init` or `apply` takes beyond the protocol."""
-    protocol = ("key", "params", "state", "x", "train")
-    parameters = inspect.signature(function).parameters.values()
-    return [
-        p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for p in parameters
-        if p.kind is not inspect.Parameter.VAR_KEYWORD and p.name not in protocol
-    ]
-
 
 def wrap(layer: Layer, apply: Callable[..., Any], init: Callable[..., Any] | None = None) -> Layer:
     """A layer around another: the `**extra` of `apply` and `init` are the keywords of that one.
@@ -164,19 +131,3 @@ def wrap(layer: Layer, apply: Callable[..., Any], init: Callable[..., Any] | Non
     if init is not None:
         init = declare_keywords(keywords_of(layer.init), init)
     return Layer(init or layer.init, declare_keywords(keywords_of(layer.apply), apply))
-
-
-def accepted(function: Callable[..., Any], extra: dict[str, Any]) -> dict[str, Any]:
-    """Those of `extra` that `function` declares."""
-    declared = inspect.signature(function).parameters
-    return {name: value for name, value in extra.items() if name in declared}
-
-
-def split_static(extra: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The keywords that hold arrays, and those that are configuration (a bool, None)."""
-    arrays = {
-        name: value
-        for name, value in extra.items()
-        if any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(value))
-    }
-    return arrays, {name: value for name, value in extra.items() if name not in arrays}

@@ -1,16 +1,17 @@
 """The two protocols, `Layer` and `Cell`, and what is needed to write one."""
 
-import functools
 import inspect
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxnn._core.arrays import PyTree, check_key, is_inexact, promoted
+from jaxnn._core.construction import constructor, is_named, value_text
+from jaxnn._core.keywords import declare_keywords
 from jaxnn._core.paths import leaf_paths
 
 
@@ -79,60 +80,10 @@ class Cell(NamedTuple):
 
 
 def _repr(layer: Layer | Cell, named: Callable[..., Any]) -> str:
-    if _is_named(named):
+    if is_named(named):
         return named.__qualname__
-    functions = ", ".join(_value_text(function) for function in layer)
+    functions = ", ".join(value_text(function) for function in layer)
     return f"{type(layer).__name__}({functions})"
-
-
-def _is_named(function: Callable[..., Any]) -> bool:
-    """Whether a constructor has named the function after its call."""
-    return getattr(function, "__qualname__", "").endswith(")")
-
-
-P = ParamSpec("P")
-L = TypeVar("L", bound=tuple[Any, ...])  # a Layer, a Cell or another named tuple of functions
-
-
-def constructor(make: Callable[P, L]) -> Callable[P, L]:
-    """Name the functions that `make` returns after the call that made them.
-
-    `repr(layer)` then reads as that call, and so do Python's own errors: an unknown keyword gives
-    `TypeError: dense(10)() got an unexpected keyword argument 'mask'`. A function that belongs to
-    one of the arguments, a layer that is wrapped, keeps its name.
-    """
-    signature = inspect.signature(make)
-
-    @functools.wraps(make)
-    def named(*args: P.args, **kwargs: P.kwargs) -> L:
-        layer = make(*args, **kwargs)
-        call = _call_text(make.__name__, signature, args, kwargs)
-        given = [value for value in (*args, *kwargs.values()) if isinstance(value, (Layer, Cell))]
-        kept = {id(function) for value in given for function in value}
-        for function in layer:
-            if id(function) not in kept:
-                function.__qualname__ = call
-        return layer
-
-    named.is_constructor = True  # type: ignore[attr-defined]
-    return named
-
-
-def _call_text(
-    name: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> str:
-    parameters = signature.parameters
-    shown = [_value_text(value) for value in args]
-    for key, value in kwargs.items():
-        if key not in parameters or parameters[key].default is not value:
-            shown.append(f"{key}={_value_text(value)}")
-    return f"{name}({', '.join(shown)})"
-
-
-def _value_text(value: Any) -> str:
-    if isinstance(value, (Layer, Cell)):
-        return repr(value)
-    return getattr(value, "__name__", None) or repr(value)
 
 
 # Paths, scopes and errors
@@ -185,7 +136,77 @@ def missing_key(layer: str) -> ValueError:
     return ValueError(f"{layer}: training is random and needs a key; pass key=jax.random.key(seed)")
 
 
-# Lifting
+# Plain functions
+
+
+@constructor
+def pure(init: Callable[..., PyTree], call: Callable[..., PyTree]) -> Layer:
+    """A layer without state, made of two plain functions: `y = call(params, x)`.
+
+    The inverse of `stateless`. `call` declares `key`, `train` or further keywords (as `mask=None`)
+    where it uses them, and gets only those; the layer's `apply` takes the protocol's keywords and
+    the further ones, and refuses all others.
+
+    Args:
+        init: `init(key, x) -> params`; `x` is an example input, of which shape and dtype count.
+            Keywords that it declares besides are the layer's too.
+        call: `call(params, x, ...) -> y`.
+
+    Returns:
+        A `Layer` whose state is `{}`.
+
+    Raises:
+        TypeError: `init` or `call` is not a function, or does not take two arguments.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> def scale(init=jnp.ones):
+        ...     return nn.pure(
+        ...         lambda key, x: {"scale": init(x.shape[-1])},
+        ...         lambda params, x: x * params["scale"])
+        >>> layer = scale()
+        >>> params, state = layer.init(jax.random.key(0), jnp.zeros(3))
+        >>> layer.apply(params, state, jnp.arange(3.0))
+        (Array([0., 1., 2.], dtype=float32), {})
+    """
+    of_init = _further_keywords(init, "pure: init", "(key, x) -> params")
+    of_call = _further_keywords(call, "pure: call", "(params, x) -> y")
+    used = [p.name for p in of_call if p.name in ("key", "train")]
+
+    def layer_init(key: jax.Array, x: PyTree, **extra: Any) -> tuple[PyTree, PyTree]:
+        return init(key, x, **extra), {}
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        **extra: Any,
+    ) -> tuple[PyTree, PyTree]:
+        given = {"key": key, "train": train}
+        return call(params, x, **{name: given[name] for name in used}, **extra), state
+
+    further = [p for p in of_call if p.name not in used]
+    return Layer(declare_keywords(of_init, layer_init), declare_keywords(further, apply))
+
+
+def _further_keywords(
+    function: Callable[..., Any], where: str, expected: str
+) -> list[inspect.Parameter]:
+    """What a function declares after its first two arguments, as keywords."""
+    refuse_constructor(function, where)
+    parameters = [] if isinstance(function, tuple) else _parameters(function)
+    positional = [p for p in parameters if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)]
+    if len(positional) < 2:
+        raise TypeError(f"{where} is {value_text(function)}, expected a function {expected}")
+    further = [p for p in parameters if p not in positional[:2] and p.kind != p.VAR_KEYWORD]
+    return [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in further]
+
+
+def _parameters(function: Any) -> list[inspect.Parameter]:
+    return [*inspect.signature(function).parameters.values()] if callable(function) else []
 
 
 @constructor
@@ -213,26 +234,7 @@ def elementwise(function: Callable[[Any], Any]) -> Layer:
     if isinstance(function, (Layer, Cell)) or not callable(function):
         raise TypeError(f"elementwise: function is {function!r}, expected a function of arrays")
     refuse_constructor(function, "elementwise: function")
-    return lift(function)
-
-
-def lift(function: Callable[[Any], Any]) -> Layer:
-    """`elementwise` for a constructor of another name."""
-
-    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
-        return {}, {}
-
-    def apply(
-        params: PyTree,
-        state: PyTree,
-        x: PyTree,
-        *,
-        key: jax.Array | None = None,
-        train: bool = False,
-    ) -> tuple[PyTree, PyTree]:
-        return function(x), state
-
-    return Layer(init, apply)
+    return pure(lambda key, x: {}, lambda params, x: function(x))
 
 
 def as_layer(value: Any, where: str) -> Layer:

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxnn._core.arrays import PyTree
-from jaxnn._core.children import Call, recorded_calls, split_static
+from jaxnn._core.children import Call, recorded_calls
+from jaxnn._core.keywords import split_static
 from jaxnn._core.layer import Layer, abstract, as_layer
 
 HEADINGS = ("path", "layer", "output", "parameters", "bytes", "FLOPs")

@@ -5,7 +5,8 @@ from jax.nn.initializers import Initializer
 
 from jaxnn import functional, initializers
 from jaxnn._core.arrays import PyTree, check_key
-from jaxnn._core.layer import Layer, abstract, constructor, param_dtype
+from jaxnn._core.construction import constructor
+from jaxnn._core.layer import Layer, abstract, param_dtype
 
 
 @constructor

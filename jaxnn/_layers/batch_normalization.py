@@ -8,7 +8,8 @@ from jax import lax
 
 from jaxnn import functional
 from jaxnn._core.arrays import PyTree, canonical_axes, check_range
-from jaxnn._core.layer import Layer, abstract, constructor, param_dtype
+from jaxnn._core.construction import constructor
+from jaxnn._core.layer import Layer, abstract, param_dtype
 from jaxnn._layers.normalization import scale_and_bias
 
 

@@ -8,7 +8,8 @@ from jax.nn.initializers import Initializer
 
 from jaxnn import functional, initializers
 from jaxnn._core.arrays import PyTree, canonical_axes, check_count, check_key
-from jaxnn._core.layer import Layer, abstract, constructor, lift, param_dtype
+from jaxnn._core.construction import constructor
+from jaxnn._core.layer import Layer, abstract, elementwise, param_dtype
 
 
 @constructor
@@ -204,7 +205,7 @@ def flatten() -> Layer:
         >>> nn.flatten().apply({}, {}, jnp.zeros((8, 28, 28, 1)))[0].shape
         (8, 784)
     """
-    return lift(functional.flatten)
+    return elementwise(functional.flatten)
 
 
 @constructor
@@ -222,4 +223,4 @@ def reshape(shape: Sequence[int]) -> Layer:
         >>> nn.reshape((28, 28, 1)).apply({}, {}, jnp.zeros((8, 784)))[0].shape
         (8, 28, 28, 1)
     """
-    return lift(lambda x: functional.reshape(x, shape))
+    return elementwise(lambda x: functional.reshape(x, shape))

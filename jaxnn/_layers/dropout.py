@@ -7,7 +7,8 @@ from jax.typing import ArrayLike
 
 from jaxnn import functional
 from jaxnn._core.arrays import PyTree, check_range
-from jaxnn._core.layer import Layer, constructor, missing_key
+from jaxnn._core.construction import constructor
+from jaxnn._core.layer import Layer, missing_key
 from jaxnn.functional._dropout import check_below_1
 
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from jaxnn import functional
 from jaxnn._core.arrays import PyTree, canonical_axes, check_count
-from jaxnn._core.layer import Layer, abstract, constructor, lift, param_dtype
+from jaxnn._core.construction import constructor
+from jaxnn._core.layer import Layer, abstract, elementwise, param_dtype
 
 
 @constructor
@@ -219,7 +220,7 @@ def unit_norm(*, axis: int | Sequence[int] = -1, epsilon: float = 1e-6) -> Layer
         Array([[0.6, 0.8],
                [0. , 0. ]], dtype=float32)
     """
-    return lift(partial(functional.unit_norm, axis=axis, epsilon=epsilon))
+    return elementwise(partial(functional.unit_norm, axis=axis, epsilon=epsilon))
 
 
 @constructor
@@ -254,7 +255,7 @@ def local_response_norm(
     """
     check_count("local_response_norm", "size", size)
     norm = functional.local_response_norm
-    return lift(partial(norm, size=size, alpha=alpha, beta=beta, k=k, axis=axis))
+    return elementwise(partial(norm, size=size, alpha=alpha, beta=beta, k=k, axis=axis))
 
 
 def scale_and_bias(

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from jaxnn import functional
-from jaxnn._core.layer import Layer, constructor, lift
+from jaxnn._core.construction import constructor
+from jaxnn._core.layer import Layer, elementwise
 from jaxnn.functional._spatial import Padding, PerAxis
 
 
@@ -39,7 +40,7 @@ def max_pool(
         Array([[ 5.,  7.],
                [13., 15.]], dtype=float32)
     """
-    return lift(
+    return elementwise(
         lambda x: functional.max_pool(
             x, window, strides=strides, padding=padding, dilation=dilation
         )
@@ -72,7 +73,7 @@ def avg_pool(
         Array([[ 2.5,  4.5],
                [10.5, 12.5]], dtype=float32)
     """
-    return lift(
+    return elementwise(
         lambda x: functional.avg_pool(
             x, window, strides=strides, padding=padding, count_padding=count_padding
         )
@@ -106,7 +107,7 @@ def lp_pool(
         >>> nn.lp_pool(2).apply({}, {}, x)[0].ravel()
         Array([5., 0.], dtype=float32)
     """
-    return lift(lambda x: functional.lp_pool(x, window, p, strides=strides, padding=padding))
+    return elementwise(lambda x: functional.lp_pool(x, window, p, strides=strides, padding=padding))
 
 
 @constructor
@@ -130,7 +131,7 @@ def adaptive_max_pool(output_size: int | Sequence[int | None]) -> Layer:
         >>> nn.adaptive_max_pool((7, 7)).apply({}, {}, jnp.ones((2, 30, 20, 3)))[0].shape
         (2, 7, 7, 3)
     """
-    return lift(lambda x: functional.adaptive_max_pool(x, output_size))
+    return elementwise(lambda x: functional.adaptive_max_pool(x, output_size))
 
 
 @constructor
@@ -154,7 +155,7 @@ def adaptive_avg_pool(output_size: int | Sequence[int | None]) -> Layer:
         >>> nn.adaptive_avg_pool((None, 7)).apply({}, {}, jnp.ones((2, 30, 20, 3)))[0].shape
         (2, 30, 7, 3)
     """
-    return lift(lambda x: functional.adaptive_avg_pool(x, output_size))
+    return elementwise(lambda x: functional.adaptive_avg_pool(x, output_size))
 
 
 @constructor
@@ -174,7 +175,7 @@ def global_max_pool(*, axis: int | Sequence[int] | None = None, keepdims: bool =
         Array([[ 6.,  7.],
                [14., 15.]], dtype=float32)
     """
-    return lift(lambda x: functional.global_max_pool(x, axis=axis, keepdims=keepdims))
+    return elementwise(lambda x: functional.global_max_pool(x, axis=axis, keepdims=keepdims))
 
 
 @constructor
@@ -196,4 +197,4 @@ def global_avg_pool(*, axis: int | Sequence[int] | None = None, keepdims: bool =
         Array([[ 3.,  4.],
                [11., 12.]], dtype=float32)
     """
-    return lift(lambda x: functional.global_avg_pool(x, axis=axis, keepdims=keepdims))
+    return elementwise(lambda x: functional.global_avg_pool(x, axis=axis, keepdims=keepdims))

@@ -17,7 +17,8 @@ from jaxnn._core.arrays import (
     hyperparameter,
     is_inexact,
 )
-from jaxnn._core.layer import Cell, abstract, constructor, param_dtype
+from jaxnn._core.construction import constructor
+from jaxnn._core.layer import Cell, abstract, param_dtype
 from jaxnn.functional import _recurrent as functions
 from jaxnn.functional._scans import step_in_parts
 from jaxnn.functional._spatial import PerAxis, per_axis

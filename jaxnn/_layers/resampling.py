@@ -3,7 +3,8 @@
 from functools import partial
 
 from jaxnn import functional
-from jaxnn._core.layer import Layer, constructor, lift
+from jaxnn._core.construction import constructor
+from jaxnn._core.layer import Layer, elementwise
 from jaxnn.functional._resampling import check_method
 from jaxnn.functional._spatial import PerAxis
 
@@ -32,7 +33,7 @@ def upsample(scale: PerAxis, *, method: str = "nearest") -> Layer:
         Array([0., 2., 6., 8.], dtype=float32)
     """
     check_method(method)
-    return lift(partial(functional.upsample, scale=scale, method=method))
+    return elementwise(partial(functional.upsample, scale=scale, method=method))
 
 
 @constructor
@@ -59,7 +60,7 @@ def pixel_shuffle(factor: PerAxis) -> Layer:
         Array([[0., 1.],
                [2., 3.]], dtype=float32)
     """
-    return lift(partial(functional.pixel_shuffle, factor=factor))
+    return elementwise(partial(functional.pixel_shuffle, factor=factor))
 
 
 @constructor
@@ -81,4 +82,4 @@ def pixel_unshuffle(factor: PerAxis) -> Layer:
         >>> nn.pixel_unshuffle(2).apply({}, {}, jnp.zeros((8, 32, 32, 3)))[0].shape
         (8, 16, 16, 12)
     """
-    return lift(partial(functional.pixel_unshuffle, factor=factor))
+    return elementwise(partial(functional.pixel_unshuffle, factor=factor))

@@ -10,7 +10,8 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.arrays import PyTree, check_count, check_key, check_range, is_inexact
-from jaxnn._core.layer import Cell, Layer, as_layer, constructor
+from jaxnn._core.construction import constructor
+from jaxnn._core.layer import Cell, Layer, as_layer
 
 
 @constructor

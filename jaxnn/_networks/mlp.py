@@ -9,7 +9,8 @@ from jax.typing import ArrayLike
 from jaxnn._activations import gelu, relu
 from jaxnn._combinators.chains import serial
 from jaxnn._core.arrays import PyTree, check_count, concrete
-from jaxnn._core.layer import Layer, abstract, constructor
+from jaxnn._core.construction import constructor
+from jaxnn._core.layer import Layer, abstract
 from jaxnn._layers.dense import dense as dense_layer
 from jaxnn._layers.dropout import dropout
 

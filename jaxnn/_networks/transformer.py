@@ -7,7 +7,8 @@ import jax
 from jaxnn._activations import identity
 from jaxnn._combinators.composition import compose
 from jaxnn._core.arrays import floating
-from jaxnn._core.layer import Layer, as_layer, constructor
+from jaxnn._core.construction import constructor
+from jaxnn._core.layer import Layer, as_layer
 from jaxnn._layers.normalization import layer_norm
 
 

@@ -303,7 +303,7 @@ LAYERS = (
     ),
     LayerRow(
         "attention_norm_alibi_window",
-        "attention(2, window=1, positions=alibi(), qk_norm=rms_norm(), out_features=3)",
+        "attention(2, out_features=3, window=1, positions=alibi(), qk_norm=rms_norm())",
         lambda: nn.attention(
             2, window=1, positions=nn.alibi(), qk_norm=nn.rms_norm(), out_features=3
         ),

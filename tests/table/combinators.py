@@ -1,7 +1,11 @@
 """Layers made of layers."""
 
+import jax.numpy as jnp
+
 import jaxnn as nn
+from jaxnn._core.layer import param_dtype
 from tests import composed_reference as composed
+from tests.numpy_reference import further_activations
 from tests.table.rows import LayerRow
 
 
@@ -15,7 +19,23 @@ def norm_around_dropout(f, x):
     return f.norm(nn.tanh(f.drop(f.norm(x))))
 
 
+def slopes(key, x):
+    """Make a slope for each channel."""
+    return {"slope": jnp.full(x.shape[-1], 0.3, param_dtype(x))}
+
+
+def leaky(params, x):
+    """Multiply negative numbers by a slope."""
+    return nn.functional.prelu(x, params["slope"])
+
+
 LAYERS = (
+    LayerRow(
+        "pure",
+        "pure(slopes, leaky)",
+        lambda: nn.pure(slopes, leaky),
+        reference=composed.of_function(further_activations.prelu, "slope"),
+    ),
     LayerRow(
         "elementwise", "elementwise(tanh)", lambda: nn.elementwise(nn.tanh), reference=composed.tanh
     ),

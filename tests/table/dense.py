@@ -143,21 +143,21 @@ LAYERS = (
     ),
     LayerRow(
         "dense_general_without_bias",
-        "dense_general(5, (-2, -1), use_bias=False)",
+        "dense_general(5, axis=(-2, -1), use_bias=False)",
         lambda: nn.dense_general(5, (-2, -1), use_bias=False),
         ((4, 2, 3),),
         general(axis=(-2, -1)),
     ),
     LayerRow(
         "einsum",
-        "einsum('btd,dhk->bhtk', {'h': 2, 'k': 3})",
+        "einsum('btd,dhk->bhtk', sizes={'h': 2, 'k': 3})",
         lambda: nn.einsum("btd,dhk->bhtk", {"h": 2, "k": 3}),
         ((2, 3, 4),),
         in_letters("btd,dhk->bhtk"),
     ),
     LayerRow(
         "einsum_shared",
-        "einsum('...nd,ndf->...nf', {'f': 2}, use_bias=False)",
+        "einsum('...nd,ndf->...nf', sizes={'f': 2}, use_bias=False)",
         lambda: nn.einsum("...nd,ndf->...nf", {"f": 2}, use_bias=False),
         ((2, 3, 4),),
         in_letters("...nd,ndf->...nf"),
@@ -203,7 +203,7 @@ LAYERS = (
     ),
     LayerRow(
         "feed_forward_gated",
-        "feed_forward(8, swiglu, use_bias=False)",
+        "feed_forward(8, activation=swiglu, use_bias=False)",
         lambda: nn.feed_forward(8, nn.swiglu, use_bias=False),
         reference=composed.serial(
             hidden=composed.linear,
@@ -213,7 +213,7 @@ LAYERS = (
     ),
     LayerRow(
         "feed_forward_random",
-        "feed_forward(8, tanh, dropout_rate=0.5)",
+        "feed_forward(8, activation=tanh, dropout_rate=0.5)",
         lambda: nn.feed_forward(8, nn.tanh, dropout_rate=0.5),
         is_random=True,
     ),

@@ -209,10 +209,12 @@ LAYERS = (
         ((2, 3, 4),),
         composed.of_function(partial(normalization.rms_norm, axis=(-2, -1)), "scale"),
     ),
-    LayerRow("group_norm", "group_norm(2)", lambda: nn.group_norm(2), IMAGES, group_norm_layer(2)),
+    LayerRow(
+        "group_norm", "group_norm(groups=2)", lambda: nn.group_norm(2), IMAGES, group_norm_layer(2)
+    ),
     LayerRow(
         "group_norm_axis_1",
-        "group_norm(3, axis=1, use_bias=False)",
+        "group_norm(groups=3, axis=1, use_bias=False)",
         lambda: nn.group_norm(3, axis=1, use_bias=False),
         ((2, 6),),
         group_norm_layer(3, axis=1),
@@ -240,7 +242,7 @@ LAYERS = (
     ),
     LayerRow(
         "local_response_norm",
-        "local_response_norm(3, alpha=0.5)",
+        "local_response_norm(size=3, alpha=0.5)",
         lambda: nn.local_response_norm(3, alpha=0.5),
         ((3, 4),),
         composed.of_function(partial(normalization.local_response_norm, size=3, alpha=0.5)),

@@ -98,7 +98,7 @@ LAYERS = (
     ),
     LayerRow(
         "lp_pool",
-        "lp_pool(2, 3.0, strides=1, padding=1)",
+        "lp_pool(2, p=3.0, strides=1, padding=1)",
         lambda: nn.lp_pool(2, 3.0, strides=1, padding=1),
         ((2, 4, 5, 3),),
         composed.of_function(partial(pooling.lp_pool, window=2, p=3.0, strides=1, padding=1)),
