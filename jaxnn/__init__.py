@@ -10,6 +10,7 @@ from jaxnn import (
     optimizers,
     regularizers,
     schedules,
+    typing,
 )
 from jaxnn._activations import *  # noqa: F403
 from jaxnn._combinators.chains import parallel, residual, serial
@@ -173,6 +174,7 @@ __all__ = [
     "train_step",
     "training_run",
     "transformer_block",
+    "typing",
     "unit_norm",
     "upsample",
     "vector_quantizer",

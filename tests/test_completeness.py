@@ -189,6 +189,9 @@ def with_poor_docstring(values):
 # Classes that are records of results, shown in the examples of what makes them.
 RECORDS = {"FitResult", "SweepResult", "TrainState", "callbacks.Event"}
 
+# What signatures speak of: test_typing.py looks for what explains each.
+TYPES = {name for name in PUBLIC if name.startswith("typing.")}
+
 
 # The tests
 
@@ -218,11 +221,12 @@ def test_reasons_are_of_public_names_without_a_reference():
 
 
 def test_every_docstring_is_complete():
-    assert with_poor_docstring({k: v for k, v in PUBLIC.items() if k not in RECORDS}) == {}
+    assert with_poor_docstring({k: v for k, v in PUBLIC.items() if k not in RECORDS | TYPES}) == {}
 
 
 def test_every_public_name_has_a_docstring():
-    assert [name for name, value in PUBLIC.items() if not inspect.getdoc(value)] == []
+    poor = {name for name, value in PUBLIC.items() if not inspect.getdoc(value)}
+    assert poor - TYPES == set()
 
 
 @pytest.mark.parametrize("check", [without_row, without_reference])

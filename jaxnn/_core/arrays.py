@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
-PyTree = Any
-Scalar = float | jax.Array  # a hyperparameter, possibly traced
+from jaxnn._core.types import PyTree as PyTree
+from jaxnn._core.types import Scalar as Scalar
 
 
 def promoted(a: DTypeLike, b: DTypeLike) -> jnp.dtype:

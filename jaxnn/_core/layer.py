@@ -4,7 +4,7 @@ import inspect
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -77,6 +77,10 @@ class Cell(NamedTuple):
     def __repr__(self) -> str:
         """The call that made the cell."""
         return _repr(self, self.step)
+
+
+LayerLike: TypeAlias = Layer | Callable[[Any], PyTree]
+"""A `Layer`, or a plain function of an array (or of a pytree of arrays), lifted to one."""
 
 
 def _repr(layer: Layer | Cell, named: Callable[..., Any]) -> str:

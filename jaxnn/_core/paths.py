@@ -4,13 +4,13 @@ import difflib
 import fnmatch
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 
-from jaxnn._core.arrays import PyTree
+from jaxnn._core.types import Mask, PyTree
+from jaxnn._core.types import Selection as Selection
 
-Selection = str | Sequence[str] | Callable[[str, Any], bool] | PyTree
 KERNELS = ("kernel", "*/kernel")  # what penalties and reparametrisations are for
 
 
@@ -63,17 +63,18 @@ def select(tree: PyTree, where: Selection, name: str = "where") -> PyTree:
     return where
 
 
-def select_mask(tree: PyTree, mask: Any, name: str = "where") -> PyTree:
+def select_mask(tree: PyTree, mask: Mask, name: str = "where") -> PyTree:
     """The tree of booleans that the mask of an optimizer chooses from `tree`.
 
     A mask is what `select` takes, and what optax does: a function of the tree that returns one
     (told from a predicate by its one argument), or a tree whose leaves stand for subtrees.
     """
-    if callable(mask) and not _is_predicate(mask):
-        mask = mask(tree)
-    if not (callable(mask) or _are_globs(mask)):
-        mask = broadcast_prefix(mask, tree, name)
-    return select(tree, mask, name)
+    where: Any = mask
+    if callable(where) and not _is_predicate(where):
+        where = where(tree)
+    if not (callable(where) or _are_globs(where)):
+        where = broadcast_prefix(where, tree, name)
+    return select(tree, where, name)
 
 
 def broadcast_prefix(prefix: PyTree, tree: PyTree, name: str) -> PyTree:
@@ -96,7 +97,7 @@ def _is_in(path: str, top: str) -> bool:
     return path == top or path.startswith(f"{top}/") or not top
 
 
-def _are_globs(where: Any) -> bool:
+def _are_globs(where: Any) -> TypeGuard[Sequence[str]]:
     return isinstance(where, Sequence) and all(isinstance(pattern, str) for pattern in where)
 
 

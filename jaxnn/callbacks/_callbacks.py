@@ -4,7 +4,7 @@ import csv
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from jaxnn._core.arrays import PyTree
 
@@ -53,6 +53,10 @@ class Callback(NamedTuple):
     on_end: Callable[[Event], Any] | None = None
     save: Callable[[], Any] | None = None
     restore: Callable[[Any], None] | None = None
+
+
+CallbackLike: TypeAlias = Callback | Callable[[Event], Any]
+"""A `Callback`, or a plain function of an `Event`, called after each epoch."""
 
 
 def csv_log(path: str | PathLike[str]) -> Callback:

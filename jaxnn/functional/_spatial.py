@@ -7,9 +7,8 @@ import jax
 import numpy as np
 
 from jaxnn._core.arrays import check_count
-
-PerAxis = int | Sequence[int]  # one number for all spatial axes, or one for each
-Padding = str | int | Sequence[int | tuple[int, int]]
+from jaxnn._core.types import Padding as Padding
+from jaxnn._core.types import PerAxis as PerAxis
 
 
 def spatial_rank(function: str, name: str, value: Any, shape: tuple[int, ...]) -> int:

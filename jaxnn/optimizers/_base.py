@@ -10,9 +10,8 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, accumulator_dtype, hyperparameter, promoted
 from jaxnn._core.paths import same_structure
+from jaxnn._core.types import ScalarOrSchedule as ScalarOrSchedule
 from jaxnn.optimizers._rates import Rates, learning_rates, product, told
-
-ScalarOrSchedule = ArrayLike | Callable[[Any], Any]
 
 
 class Optimizer(NamedTuple):

@@ -1,6 +1,5 @@
 """Arithmetic of counts."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,8 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import Scalar, concrete
-
-Schedule = Callable[[Any], Any]
+from jaxnn._core.types import Schedule as Schedule
 
 
 def as_float(value: ArrayLike) -> jax.Array:
