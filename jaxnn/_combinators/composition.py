@@ -71,7 +71,9 @@ def compose(forward: Callable[..., PyTree], /, **children: Any) -> Layer:
             first, for_init = inputs.setdefault(name, (abstract(x), abstract(arrays) | static))
             with child_scope(name):
                 made = jax.eval_shape(lambda: layer.init(jax.random.key(0), first, **for_init))
-                y, _ = jax.eval_shape(lambda made, x: layer.apply(*made, x, **extra), made, x)
+                y, _ = jax.eval_shape(
+                    lambda made, x: layer.apply(made[0], made[1], x, **extra), made, x
+                )
             return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), y)
 
         jax.eval_shape(lambda x, arrays: run(record, x, None, False, arrays | static), x, arrays)

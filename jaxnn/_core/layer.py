@@ -4,18 +4,27 @@ import inspect
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from jaxnn._core.arrays import PyTree, check_key, is_inexact, promoted
 from jaxnn._core.construction import constructor, is_named, value_text
+from jaxnn._core.functions import (
+    ApplyLike,
+    CellFunctions,
+    CellInitLike,
+    InitialCarryLike,
+    InitLike,
+    LayerFunctions,
+    StepLike,
+)
 from jaxnn._core.keywords import declare_keywords
 from jaxnn._core.paths import leaf_paths
 
 
-class Layer(NamedTuple):
+class Layer(LayerFunctions):
     """A layer: two pure functions.
 
     `init(key, x) -> (params, state)` makes the parameters (floating arrays, what `jax.grad`
@@ -41,15 +50,20 @@ class Layer(NamedTuple):
         (Array([0., 1., 2.], dtype=float32), {})
     """
 
-    init: Callable[..., tuple[PyTree, PyTree]]
-    apply: Callable[..., tuple[PyTree, PyTree]]
+    __slots__ = ()
+
+    if TYPE_CHECKING:  # any functions that fit, see functions.py
+
+        def __new__(cls, init: InitLike, apply: ApplyLike) -> Self: ...
+        def __init__(self, init: InitLike, apply: ApplyLike) -> None: ...
+        def _replace(self, *, init: InitLike = ..., apply: ApplyLike = ...) -> Self: ...
 
     def __repr__(self) -> str:
         """The call that made the layer."""
         return _repr(self, self.apply)
 
 
-class Cell(NamedTuple):
+class Cell(CellFunctions):
     """One step of a recurrent or autoregressive model: three pure functions.
 
     `init(key, x_t) -> params`, `initial_carry(params, batch_shape, dtype) -> carry` and
@@ -70,9 +84,23 @@ class Cell(NamedTuple):
         Array([0., 1., 3., 6.], dtype=float32)
     """
 
-    init: Callable[..., PyTree]
-    initial_carry: Callable[..., PyTree]
-    step: Callable[..., tuple[PyTree, PyTree]]
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __new__(
+            cls, init: CellInitLike, initial_carry: InitialCarryLike, step: StepLike
+        ) -> Self: ...
+        def __init__(
+            self, init: CellInitLike, initial_carry: InitialCarryLike, step: StepLike
+        ) -> None: ...
+        def _replace(
+            self,
+            *,
+            init: CellInitLike = ...,
+            initial_carry: InitialCarryLike = ...,
+            step: StepLike = ...,
+        ) -> Self: ...
 
     def __repr__(self) -> str:
         """The call that made the cell."""
