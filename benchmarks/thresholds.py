@@ -54,7 +54,7 @@ def normal(*shape: int) -> jax.Array:
 
 def grouped_convolution(groups: int, channels: int = 128) -> Work:
     """Windows of 3 by 3 on 32 images of 14 by 14."""
-    convolve = functools.partial(nn.functional.conv, groups=groups)
+    convolve = functools.partial(nn.functional.conv, feature_group_count=groups)
     return steps_of(
         convolve, normal(32, 14, 14, channels), normal(3, 3, channels // groups, channels)
     )

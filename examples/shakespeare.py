@@ -28,7 +28,7 @@ def decoder(vocabulary: int, cache_length: int | None = None) -> nn.Layer:
     """
     attention = nn.attention(
         HEADS,
-        causal=True,
+        is_causal=True,
         window=(CONTEXT - 1, 0),
         positions=nn.rotary(),
         cache_length=cache_length,

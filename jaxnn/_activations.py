@@ -327,7 +327,6 @@ def gumbel_softmax(
     key: jax.Array,
     logits: ArrayLike,
     temperature: Scalar = 1.0,
-    *,
     hard: bool = False,
     axis: int = -1,
 ) -> jax.Array:

@@ -295,7 +295,7 @@ BAD_CALLS = {
     "slope": (
         lambda: nn.functional.prelu(X, np.ones(2)),
         ValueError,
-        r"prelu: slope has shape \(2,\) and x \(2, 3\), expected shape \(\) or",
+        r"prelu: negative_slope has shape \(2,\) and x \(2, 3\), expected shape \(\) or",
     ),
     "scalar": (
         lambda: nn.prelu(per_channel=True).init(jax.random.key(0), 1.0),

@@ -30,7 +30,7 @@ def heads(queries=4, keys=4, n=2, kv_n=2, features=8, dtype=jnp.float32):
 FULLY_MASKED = {
     "mask": {"mask": jnp.array([[False] * 4, [True] * 4, [True] * 4, [True] * 4])[None, None]},
     "bias": {"bias": jnp.array([[-jnp.inf] * 4, *[[0.0] * 4] * 3])[None, None]},
-    "offset": {"causal": True, "query_offset": -1},
+    "offset": {"is_causal": True, "query_offset": -1},
     "window": {"window": 0, "query_offset": 4},
 }
 
@@ -117,7 +117,7 @@ def test_large_negative_biases_are_masks(large):
 @pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_logits_and_softmax_are_float32(dtype):
     query, key, value = heads(keys=256, features=64, dtype=dtype)
-    options = {"bias": 4 * normal(5, 1, 2, 4, 256), "causal": True, "query_offset": 250}
+    options = {"bias": 4 * normal(5, 1, 2, 4, 256), "is_causal": True, "query_offset": 250}
     run = fast_jit(functools.partial(attend, **options))
     y = run(query, key, value)
     assert y.dtype == query.dtype
@@ -143,11 +143,11 @@ def test_dtype_of_the_query_decides(dtype, x64):
 @pytest.mark.parametrize(
     ("own", "options", "kv_heads"),
     [
-        ({"causal": True}, {"is_causal": True}, 4),
+        ({"is_causal": True}, {"is_causal": True}, 4),
         ({"window": 1}, {"local_window_size": 1}, 2),
         ({"window": (2, 0), "scale": 0.5}, {"local_window_size": (2, 0), "scale": 0.5}, 1),
     ],
-    ids=["causal", "window", "window_pair"],
+    ids=["is_causal", "window", "window_pair"],
 )
 def test_agrees_with_jax(own, options, kv_heads):
     arguments = heads(4, 6, 4, kv_heads)
@@ -158,7 +158,7 @@ def test_agrees_with_jax(own, options, kv_heads):
 
 def test_query_offset_is_the_position_of_the_first_query():
     query, key, value = heads(6, 6)
-    options = {"causal": True, "window": 2}
+    options = {"is_causal": True, "window": 2}
 
     @fast_jit
     def both_ways(offset):
@@ -180,7 +180,7 @@ def test_vmap_and_further_batch_axes():
     mask = normal(0, 2, 2, 1, 4, 4) > 0
 
     def run(query, key, value, mask):
-        return attend(query, key, value, mask=mask, causal=True)
+        return attend(query, key, value, mask=mask, is_causal=True)
 
     both = fast_jit(lambda *a: (jax.vmap(run)(*a), run(*a)))(*arguments, mask)
     np.testing.assert_allclose(*both, atol=1e-6)
@@ -190,7 +190,7 @@ def test_vmap_and_further_batch_axes():
 
 
 def test_causal_and_local_masks_agree_with_the_arguments():
-    options = {"causal": True, "window": (1, 3), "query_offset": 1}
+    options = {"is_causal": True, "window": (1, 3), "query_offset": 1}
     mask = f.combine_masks(
         f.causal_mask(4, 5, query_offset=1), f.local_mask(4, (1, 3), 5, query_offset=1)
     )
@@ -201,7 +201,7 @@ def test_causal_and_local_masks_agree_with_the_arguments():
 def test_packed_sequences_attend_as_if_alone():
     x = normal(0, 1, 5, 4)
     segments = jnp.array([[0, 0, 0, 1, 1]])
-    layer = nn.attention(2, causal=True, positions=nn.rotary())
+    layer = nn.attention(2, is_causal=True, positions=nn.rotary())
     params, _ = layer.init(jax.random.key(0), x)
 
     @fast_jit
@@ -269,7 +269,7 @@ def test_the_layer_drops_in_training_alone():
 
 
 def test_parameters_of_the_layer():
-    layer = nn.attention(4, kv_heads=2, head_dim=3, out_features=5, qk_norm=nn.rms_norm())
+    layer = nn.attention(4, num_kv_heads=2, head_dim=3, out_features=5, qk_norm=nn.rms_norm())
     x = jax.ShapeDtypeStruct((2, 3, 7), jnp.bfloat16)
     memory = jax.ShapeDtypeStruct((2, 4, 6), jnp.bfloat16)
     init = functools.partial(layer.init, memory=memory)
@@ -296,7 +296,7 @@ def test_without_positions_the_order_of_the_memory_does_not_matter():
 
 def test_a_causal_layer_does_not_see_the_future():
     x = normal(0, 1, 5, 4)
-    layer = nn.attention(2, causal=True, positions=nn.alibi())
+    layer = nn.attention(2, is_causal=True, positions=nn.alibi())
     params, _ = layer.init(jax.random.key(0), x)
     seen = fast_jit(jax.jacobian(lambda x: layer.apply(params, {}, x)[0].sum((0, 2))))(x)
     depends = np.abs(seen).sum((1, 3)) > 0
@@ -419,7 +419,7 @@ BAD_CALLS = {
         ("dot_product_attention: window is (1, -1), expected at least 0",),
     ),
     "offset_float": (
-        lambda: attend(Q, Q, Q, causal=True, query_offset=1.0),
+        lambda: attend(Q, Q, Q, is_causal=True, query_offset=1.0),
         TypeError,
         ("query_offset has dtype float32, expected integers",),
     ),
@@ -441,7 +441,7 @@ BAD_CALLS = {
     "causal_mask": (
         lambda: f.causal_mask(0),
         ValueError,
-        ("causal_mask: queries is 0", "at least 1"),
+        ("causal_mask: query_length is 0", "at least 1"),
     ),
     "local_mask": (
         lambda: f.local_mask(3, (1, 2, 3)),
@@ -461,7 +461,7 @@ BAD_CALLS = {
     "segment_mask": (
         lambda: f.segment_mask(jnp.zeros((2, 3), int), jnp.zeros((1, 3), int)),
         ValueError,
-        ("query_segments has shape (2, 3) and key_segments (1, 3)", "the same batch"),
+        ("query_segment_ids has shape (2, 3) and key_segment_ids (1, 3)", "the same batch"),
     ),
     "combine_dtype": (
         lambda: f.combine_masks(jnp.ones((1, 1)), None),
@@ -479,16 +479,16 @@ BAD_CALLS = {
         ("combine_masks: masks have shapes [(1, 2), (1, 3)]", "broadcast"),
     ),
     # the layer
-    "heads": (lambda: nn.attention(0), ValueError, ("attention: heads is 0",)),
-    "kv_heads": (
-        lambda: nn.attention(4, kv_heads=3),
+    "num_heads": (lambda: nn.attention(0), ValueError, ("attention: num_heads is 0",)),
+    "num_kv_heads": (
+        lambda: nn.attention(4, num_kv_heads=3),
         ValueError,
-        ("attention: kv_heads is 3, expected a divisor of heads, 4",),
+        ("attention: num_kv_heads is 3, expected a divisor of num_heads, 4",),
     ),
     "features": (
         lambda: nn.attention(3).init(jax.random.key(0), X),
         ValueError,
-        ("attention: x has 4 features, expected a multiple of heads, 3",),
+        ("attention: x has 4 features, expected a multiple of num_heads, 3",),
     ),
     "uncalled_positions": (
         lambda: nn.attention(2, positions=nn.rotary),

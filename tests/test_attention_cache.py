@@ -20,7 +20,7 @@ def normal(seed, *shape):
 
 def attend(cached, **options):
     """Attention over the past, or its decoding form."""
-    return nn.attention(2, causal=True, cache_length=TIME if cached else None, **options)
+    return nn.attention(2, is_causal=True, cache_length=TIME if cached else None, **options)
 
 
 def decoder_block(cached):
@@ -47,7 +47,7 @@ MODELS = {
     "alibi_window": functools.partial(attend, positions=nn.alibi(), window=(2, 0)),
     "one_kv_head_part_rotary": functools.partial(
         attend,
-        kv_heads=1,
+        num_kv_heads=1,
         head_dim=4,
         out_features=3,
         positions=nn.rotary(base=50.0, fraction=0.5, interleaved=True),
@@ -158,7 +158,7 @@ def test_one_program_serves_all_positions():
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_the_cache_keeps_its_dtype_and_shape(dtype):
-    decoder = attend(True, kv_heads=1, positions=nn.rotary())
+    decoder = attend(True, num_kv_heads=1, positions=nn.rotary())
     x = jnp.asarray(normal(0, 2, TIME, FEATURES), dtype)
     params, cache = decoder.init(jax.random.key(0), x)
     shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), cache["cache"])
@@ -257,7 +257,7 @@ def test_sinusoidal_positions_have_no_end():
 BAD_CALLS = {
     "not_causal": (
         lambda: nn.attention(2, cache_length=4),
-        ("attention: cache_length is 4", "expected None without causal=True"),
+        ("attention: cache_length is 4", "expected None without is_causal=True"),
     ),
     "zero": (lambda: attend_n(0), ("attention: cache_length is 0", "at least 1")),
     "memory": (
@@ -285,7 +285,7 @@ BAD_CALLS = {
 
 def attend_n(length):
     """A decoder of a length."""
-    return nn.attention(2, causal=True, cache_length=length)
+    return nn.attention(2, is_causal=True, cache_length=length)
 
 
 @pytest.mark.parametrize("case", BAD_CALLS.values(), ids=BAD_CALLS)

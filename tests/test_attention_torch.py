@@ -56,7 +56,7 @@ def a_mask(*shape):
 CASES = {
     "plain": ({}, {}),
     "scale": ({"scale": 0.3}, {"scale": 0.3}),
-    "causal": ({"causal": True}, {"is_causal": True}),
+    "causal": ({"is_causal": True}, {"is_causal": True}),
     "mask": ({"mask": a_mask(*LOGITS)}, {"attn_mask": a_mask(*LOGITS)}),
     "padding": (
         {"mask": nn.functional.padding_mask(np.array([3, 6]), KEYS)},

@@ -304,13 +304,13 @@ def test_mixed_precision_narrows_keywords_too(key):
 
 
 def test_mixed_precision_output(key):
-    model = nn.mixed_precision(nn.dense(3), output="bfloat16")
+    model = nn.mixed_precision(nn.dense(3), output_dtype="bfloat16")
     params, state = model.init(key, X)
     assert model.apply(params, state, X)[0].dtype == jnp.bfloat16
     assert model.apply(params, state, jnp.ones((2, 4), jnp.int32))[0].dtype == jnp.bfloat16
 
 
-@pytest.mark.parametrize("name", ["compute", "output"])
+@pytest.mark.parametrize("name", ["compute_dtype", "output_dtype"])
 def test_mixed_precision_refuses_integers(name):
     with pytest.raises(TypeError, match=f"mixed_precision: {name} is 'int8', expected a floating"):
         nn.mixed_precision(nn.dense(3), **{name: "int8"})

@@ -41,9 +41,9 @@ def geometries(draw):
     amounts = tuple(zip(each(0, 3), each(0, 3), strict=True))
     options = {
         "strides": each(1, 3),
-        "dilation": each(1, 3),
+        "kernel_dilation": each(1, 3),
         "padding": draw(st.sampled_from([*PADDINGS, amounts])),
-        "groups": draw(st.integers(1, 2)),
+        "feature_group_count": draw(st.integers(1, 2)),
     }
     return each(1, 6 if rank < 3 else 3), each(1, 4 if rank < 3 else 2), options
 
@@ -58,13 +58,16 @@ def tried(make):
 
 def check_adjoint(sizes, taps, options):
     """conv against the loops in NumPy, and <conv(x), y> = <x, conv_transpose(y)>, exactly."""
-    groups = options["groups"]
-    x, kernel = integers(0, 2, *sizes, 2 * groups), integers(1, *taps, 2, 3 * groups)
+    feature_group_count = options["feature_group_count"]
+    x, kernel = (
+        integers(0, 2, *sizes, 2 * feature_group_count),
+        integers(1, *taps, 2, 3 * feature_group_count),
+    )
     forward = tried(lambda: f.conv(x, kernel, **options))
     np.testing.assert_array_equal(forward, reference.conv(x, kernel, **options)[0])
 
     y = integers(2, *forward.shape)
-    by_group = [np.swapaxes(k, -1, -2) for k in np.split(kernel, groups, axis=-1)]
+    by_group = [np.swapaxes(k, -1, -2) for k in np.split(kernel, feature_group_count, axis=-1)]
     swapped = np.concatenate(by_group, axis=-1)
     back = f.conv_transpose(y, swapped, **options, output_size=sizes)
     assert back.shape == x.shape
@@ -73,8 +76,11 @@ def check_adjoint(sizes, taps, options):
 
 def check_gradients(function, reference, sizes, taps, options):
     """Gradients in float32, which XLA compiles in another way than the float64 of the table."""
-    groups = options["groups"]
-    x, kernel = integers(0, 2, *sizes, 2 * groups), integers(1, *taps, 2, 3 * groups)
+    feature_group_count = options["feature_group_count"]
+    x, kernel = (
+        integers(0, 2, *sizes, 2 * feature_group_count),
+        integers(1, *taps, 2, 3 * feature_group_count),
+    )
     y, pullback = tried(lambda: jax.vjp(functools.partial(function, **options), x, kernel))
     expected, backward = reference(x, kernel, **options)
     np.testing.assert_array_equal(y, expected)
@@ -85,9 +91,9 @@ def check_gradients(function, reference, sizes, taps, options):
 
 def check_default_size(sizes, taps, options):
     """The default of conv_transpose is a size of which conv makes that of x."""
-    groups = options["groups"]
-    example = jax.ShapeDtypeStruct((*sizes, groups), jnp.float32)
-    kernel = jnp.zeros((*taps, 1, groups))
+    feature_group_count = options["feature_group_count"]
+    example = jax.ShapeDtypeStruct((*sizes, feature_group_count), jnp.float32)
+    kernel = jnp.zeros((*taps, 1, feature_group_count))
 
     def size_of(function, x):
         return jax.eval_shape(functools.partial(function, kernel=kernel, **options), x)
@@ -121,7 +127,7 @@ def test_gradients_in_float32_are_those_of_the_loops(name, geometry):
 
 @pytest.mark.parametrize("name", ["conv", "conv_transpose"])
 def test_gradients_with_padding_wider_than_the_kernel(name):
-    options = {"padding": ((3, 1),), "groups": 1}
+    options = {"padding": ((3, 1),), "feature_group_count": 1}
     check_gradients(getattr(f, name), getattr(reference, name), (4,), (3,), options)
 
 
@@ -151,7 +157,7 @@ def test_neither_kernel_is_flipped():
 )
 def test_sizes(padding, outputs):
     x, kernel = jnp.zeros((2, 7, 1)), jnp.zeros((3, 1, 1))
-    make = functools.partial(f.conv, strides=2, padding=padding, dilation=2)
+    make = functools.partial(f.conv, strides=2, padding=padding, kernel_dilation=2)
     assert jax.eval_shape(make, x, kernel).shape == (2, outputs, 1)
 
 
@@ -163,10 +169,10 @@ def jacobian(function, size):
     return jax.jacobian(lambda x: function(x[:, None]).ravel())(jnp.zeros(size))
 
 
-@pytest.mark.parametrize("dilation", [1, 2])
-def test_causal_outputs_depend_on_no_later_input(dilation):
+@pytest.mark.parametrize("kernel_dilation", [1, 2])
+def test_causal_outputs_depend_on_no_later_input(kernel_dilation):
     kernel = jnp.array([1.0, 2.0, 3.0]).reshape(3, 1, 1)
-    options = {"padding": "CAUSAL", "dilation": dilation}
+    options = {"padding": "CAUSAL", "kernel_dilation": kernel_dilation}
     looks_back = jacobian(lambda x: f.conv(x, kernel, **options), 6)
     np.testing.assert_array_equal(looks_back, np.tril(looks_back))
     np.testing.assert_array_equal(np.diagonal(looks_back), 3)
@@ -213,11 +219,13 @@ def test_groups_are_convolutions_side_by_side():
         parts = [
             function(x[..., 2 * g : 2 * g + 2], kernel[..., 3 * g : 3 * g + 3]) for g in range(3)
         ]
-        np.testing.assert_array_equal(function(x, kernel, groups=3), np.concatenate(parts, -1))
+        np.testing.assert_array_equal(
+            function(x, kernel, feature_group_count=3), np.concatenate(parts, -1)
+        )
 
 
 def test_depthwise_conv_makes_neighbouring_outputs_of_each_channel():
-    layer = nn.depthwise_conv((3, 2), multiplier=2)
+    layer = nn.depthwise_conv((3, 2), depth_multiplier=2)
     x = integers(0, 1, 4, 4, 3)
     params = {"kernel": integers(1, 3, 2, 1, 6), "bias": integers(2, 6)}
     y, _ = layer.apply(params, {}, x)
@@ -228,7 +236,7 @@ def test_depthwise_conv_makes_neighbouring_outputs_of_each_channel():
 
 
 def test_separable_conv_is_a_conv_whose_kernel_is_a_product():
-    layer = nn.separable_conv(3, 3, multiplier=2, strides=2)
+    layer = nn.separable_conv(3, 3, depth_multiplier=2, strides=2)
     x = integers(0, 1, 5, 4, 2)
     depthwise, pointwise = integers(1, 3, 3, 1, 4), integers(2, 1, 1, 4, 3)
     bias = integers(3, 3)
@@ -255,7 +263,7 @@ def test_dtypes(function):
 @pytest.mark.parametrize("function", [f.conv, f.conv_transpose])
 def test_members_of_an_ensemble_have_kernels_of_their_own(function):
     x, kernels = integers(0, 2, 5, 2), integers(1, 3, 3, 1, 4)
-    convolve = functools.partial(function, x, groups=2, padding="CIRCULAR")
+    convolve = functools.partial(function, x, feature_group_count=2, padding="CIRCULAR")
     together = fast_jit(jax.vmap(convolve))(kernels)
     np.testing.assert_array_equal(together[2], fast_jit(convolve)(kernels[2]))
 
@@ -263,7 +271,9 @@ def test_members_of_an_ensemble_have_kernels_of_their_own(function):
 @pytest.mark.parametrize("function", [f.conv, f.conv_transpose])
 def test_export_for_other_devices(function):
     def loss(x, kernel):
-        return jnp.sum(function(x, kernel, strides=2, groups=2, padding="REFLECT") ** 2)
+        return jnp.sum(
+            function(x, kernel, strides=2, feature_group_count=2, padding="REFLECT") ** 2
+        )
 
     shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((2, 4, 4, 4), (3, 3, 2, 4))]
     exported = export.export(jax.jit(jax.grad(loss, (0, 1))), platforms=["cpu", "cuda", "tpu"])
@@ -276,9 +286,9 @@ def test_export_for_other_devices(function):
 @pytest.mark.parametrize(
     ("layer", "channels", "fan_in"),
     [
-        (nn.conv(128, 5, groups=4), 32, 5 * 5 * 8),
-        (nn.conv_transpose(128, (5, 5), groups=4), 32, 5 * 5 * 8),
-        (nn.depthwise_conv(5, multiplier=4), 128, 5 * 5),
+        (nn.conv(128, 5, feature_group_count=4), 32, 5 * 5 * 8),
+        (nn.conv_transpose(128, (5, 5), feature_group_count=4), 32, 5 * 5 * 8),
+        (nn.depthwise_conv(5, depth_multiplier=4), 128, 5 * 5),
     ],
     ids=["grouped", "transposed", "depthwise"],
 )
@@ -289,7 +299,7 @@ def test_variance_of_kernels_is_that_of_their_inputs(layer, channels, fan_in):
 
 
 def test_parts_of_a_separable_conv_have_kernels_of_their_inputs():
-    layer = nn.separable_conv(64, 5, multiplier=2)
+    layer = nn.separable_conv(64, 5, depth_multiplier=2)
     params, _ = layer.init(jax.random.key(0), jax.ShapeDtypeStruct((1, 8, 8, 64), "float32"))
     np.testing.assert_allclose(np.std(params["depthwise"]["kernel"]), 25**-0.5, rtol=0.03)
     np.testing.assert_allclose(np.std(params["pointwise"]["kernel"]), 128**-0.5, rtol=0.03)
@@ -327,12 +337,12 @@ BAD_CALLS = {
         ("conv: kernel has shape (0, 2, 3)", "expected no empty axis"),
     ),
     "groups_of_outputs": (
-        lambda: f.conv(ones((4, 4)), ones((3, 2, 3)), groups=2),
+        lambda: f.conv(ones((4, 4)), ones((3, 2, 3)), feature_group_count=2),
         ValueError,
         ("conv: kernel has shape (3, 2, 3)", "outputs that 2 groups divide"),
     ),
     "channels": (
-        lambda: f.conv(ones((4, 3)), ones((3, 2, 4)), groups=2),
+        lambda: f.conv(ones((4, 3)), ones((3, 2, 4)), feature_group_count=2),
         ValueError,
         ("conv: x has shape (4, 3)", "(*batch, *spatial, 4)", "(3, 2, 4) and 2 groups"),
     ),
@@ -341,10 +351,10 @@ BAD_CALLS = {
         ValueError,
         ("conv: x has shape (5, 2)", "2 spatial axes", "(3, 3, 2, 4)"),
     ),
-    "groups": (
-        lambda: f.conv(ones((5, 2)), ones((3, 2, 4)), groups=0),
+    "feature_group_count": (
+        lambda: f.conv(ones((5, 2)), ones((3, 2, 4)), feature_group_count=0),
         ValueError,
-        ("conv: groups is 0", "at least 1"),
+        ("conv: feature_group_count is 0", "at least 1"),
     ),
     "bias": (
         lambda: f.conv(ones((5, 2)), ones((3, 2, 4)), ones(3)),
@@ -356,10 +366,10 @@ BAD_CALLS = {
         ValueError,
         ("conv: strides is (1, 2)", "a number for each of 1 spatial axes"),
     ),
-    "dilation": (
-        lambda: f.conv(ones((5, 2)), ones((3, 2, 4)), dilation=1.5),
+    "kernel_dilation": (
+        lambda: f.conv(ones((5, 2)), ones((3, 2, 4)), kernel_dilation=1.5),
         TypeError,
-        ("conv: dilation is 1.5", "expected an integer"),
+        ("conv: kernel_dilation is 1.5", "expected an integer"),
     ),
     "padding_name": (
         lambda: f.conv(ones((5, 2)), ones((3, 2, 4)), padding="same"),
@@ -382,7 +392,9 @@ BAD_CALLS = {
         ("conv: padding is 'CAUSAL' for 2 spatial axes", "expected one"),
     ),
     "no_output": (
-        lambda: f.conv(ones((2, 9, 4, 2)), ones((3, 3, 2, 4)), padding=((0, 0), 1), dilation=3),
+        lambda: f.conv(
+            ones((2, 9, 4, 2)), ones((3, 3, 2, 4)), padding=((0, 0), 1), kernel_dilation=3
+        ),
         ValueError,
         ("conv: spatial axis 1 of (9, 4)", "4 elements and 2 of padding", "at least 7 in all"),
     ),
@@ -432,20 +444,20 @@ BAD_CALLS = {
         TypeError,
         ("depthwise_conv: kernel_size is 2.0", "expected an integer"),
     ),
-    "multiplier": (
-        lambda: nn.separable_conv(3, 3, multiplier=0),
+    "depth_multiplier": (
+        lambda: nn.separable_conv(3, 3, depth_multiplier=0),
         ValueError,
-        ("depthwise_conv: multiplier is 0",),
+        ("depthwise_conv: depth_multiplier is 0",),
     ),
     "groups_of_features": (
-        lambda: nn.conv_transpose(5, 3, groups=2),
+        lambda: nn.conv_transpose(5, 3, feature_group_count=2),
         ValueError,
-        ("conv_transpose: features is 5", "a multiple of groups=2"),
+        ("conv_transpose: features is 5", "a multiple of feature_group_count=2"),
     ),
     "groups_of_inputs": (
-        lambda: nn.conv(4, 3, groups=2).init(key(), ones((1, 5, 3))),
+        lambda: nn.conv(4, 3, feature_group_count=2).init(key(), ones((1, 5, 3))),
         ValueError,
-        ("conv: x has 3 channels", "a multiple of groups=2"),
+        ("conv: x has 3 channels", "a multiple of feature_group_count=2"),
     ),
     "no_spatial_axis": (
         lambda: nn.conv(4, 3).init(key(), ones((5, 3))),

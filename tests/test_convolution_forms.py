@@ -72,7 +72,12 @@ def assert_forms_agree(c, batch, channels, dtype, chunks):
 
 def by_hand(c, x, kernel, y):
     """In NumPy: XLA's own gradients with groups, strides and dilation do not always compile."""
-    options = dict(strides=c.strides, padding=c.pads, dilation=c.dilation, groups=c.groups)
+    options = dict(
+        strides=c.strides,
+        padding=c.pads,
+        kernel_dilation=c.dilation,
+        feature_group_count=c.groups,
+    )
     output, backward = reference.conv(x, kernel, None, **options)
     return output, *backward(y)[:2]
 
@@ -96,8 +101,8 @@ KINDS = {
     "strided": {"kernel": (4, 4, 2, 3), "strides": 2},
     "pointwise": {"kernel": (1, 1, 2, 3)},
     "volumes": {"kernel": (2, 3, 3, 2, 3)},
-    "groups": {"kernel": (3, 3, 1, 4), "groups": 2},
-    "depthwise": {"kernel": (3, 3, 1, 9), "groups": 9},
+    "groups": {"kernel": (3, 3, 1, 4), "feature_group_count": 2},
+    "depthwise": {"kernel": (3, 3, 1, 9), "feature_group_count": 9},
 }
 
 
@@ -106,7 +111,7 @@ def kind_of(name, function):
     options = dict(KINDS[name])
     *window, a, _ = shape = options.pop("kernel")
     rng = np.random.default_rng(1)
-    x = rng.standard_normal((2, *(5 for _ in window), a * options.get("groups", 1)))
+    x = rng.standard_normal((2, *(5 for _ in window), a * options.get("feature_group_count", 1)))
     return lambda x, kernel: function(x, kernel, **options), x, rng.standard_normal(shape)
 
 

@@ -35,9 +35,11 @@ def conv_kernel(kernel):
     return np.moveaxis(kernel, (-1, -2), (0, 1)).copy()
 
 
-def transposed_kernel(kernel, groups):
+def transposed_kernel(kernel, feature_group_count):
     """`(*spatial, in / groups, out)` as torch's `(in, out / groups, *spatial)`, by group."""
-    by_group = [np.moveaxis(k, (-2, -1), (0, 1)) for k in np.split(kernel, groups, axis=-1)]
+    by_group = [
+        np.moveaxis(k, (-2, -1), (0, 1)) for k in np.split(kernel, feature_group_count, axis=-1)
+    ]
     return np.concatenate(by_group)
 
 
@@ -71,24 +73,30 @@ def explicit(padding):
     return padding if isinstance(padding, int) else [(p, p) for p in padding]
 
 
-def compare_conv(torch, rank, strides, padding, dilation, groups, taps=None):
+def compare_conv(torch, rank, strides, padding, kernel_dilation, feature_group_count, taps=None):
     def ours(x, kernel, bias):
         pads = padding.upper() if isinstance(padding, str) else explicit(padding)
         return f.conv(
-            x, kernel, bias, strides=strides, padding=pads, dilation=dilation, groups=groups
+            x,
+            kernel,
+            bias,
+            strides=strides,
+            padding=pads,
+            kernel_dilation=kernel_dilation,
+            feature_group_count=feature_group_count,
         )
 
     def theirs(x, kernel, bias):
         function = getattr(torch.nn.functional, f"conv{rank}d")
-        return function(x, kernel, bias, strides, padding, dilation, groups)
+        return function(x, kernel, bias, strides, padding, kernel_dilation, feature_group_count)
 
-    kernel = normal(1, *(taps or TAPS[rank]), 4 // groups, 6)
+    kernel = normal(1, *(taps or TAPS[rank]), 4 // feature_group_count, 6)
     arguments = normal(0, 2, *SPATIAL[rank], 4), kernel, normal(2, 6)
     compare(torch, ours, theirs, arguments, (channels_first, conv_kernel, np.copy))
 
 
 @pytest.mark.parametrize(
-    ("rank", "strides", "padding", "dilation", "groups"),
+    ("rank", "strides", "padding", "kernel_dilation", "feature_group_count"),
     [
         (1, 2, 1, 2, 2),
         (1, 1, "same", 3, 1),
@@ -97,20 +105,22 @@ def compare_conv(torch, rank, strides, padding, dilation, groups, taps=None):
         (3, (1, 2, 1), (1, 0, 2), (2, 1, 1), 2),
     ],
 )
-def test_conv_is_that_of_torch(torch, rank, strides, padding, dilation, groups):
-    compare_conv(torch, rank, strides, padding, dilation, groups)
+def test_conv_is_that_of_torch(torch, rank, strides, padding, kernel_dilation, feature_group_count):
+    compare_conv(torch, rank, strides, padding, kernel_dilation, feature_group_count)
 
 
 @slow
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
-@pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("feature_group_count", [1, 2])
+@pytest.mark.parametrize("kernel_dilation", [1, 2])
 @pytest.mark.parametrize(
     ("strides", "padding"), [(1, 0), (1, 2), (1, "valid"), (1, "same"), (2, 0), (2, 2)]
 )
 @pytest.mark.parametrize("rank", [1, 2, 3])
-def test_conv_is_that_of_torch_for_all_options(torch, rank, strides, padding, dilation, groups):
-    compare_conv(torch, rank, strides, padding, dilation, groups)
+def test_conv_is_that_of_torch_for_all_options(
+    torch, rank, strides, padding, kernel_dilation, feature_group_count
+):
+    compare_conv(torch, rank, strides, padding, kernel_dilation, feature_group_count)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
@@ -119,7 +129,7 @@ def test_same_padding_of_an_even_kernel_is_that_of_torch(torch):
 
 
 @pytest.mark.parametrize(
-    ("rank", "mode", "strides", "dilation"),
+    ("rank", "mode", "strides", "kernel_dilation"),
     [
         (1, "circular", 1, 2),
         (2, "reflect", 2, 1),
@@ -130,15 +140,17 @@ def test_same_padding_of_an_even_kernel_is_that_of_torch(torch):
         pytest.param(3, "reflect", 2, 1, marks=slow),
     ],
 )
-def test_padding_modes_are_those_of_torch(torch, rank, mode, strides, dilation):
+def test_padding_modes_are_those_of_torch(torch, rank, mode, strides, kernel_dilation):
     # With odd kernels and odd sizes SAME pads by the same amounts on both sides: torch's padding.
     kinds = {1: torch.nn.Conv1d, 2: torch.nn.Conv2d, 3: torch.nn.Conv3d}
     taps, sizes = (3, 5, 3)[:rank], (7, 9, 5)[:rank]
-    padding = tuple(dilation * (t - 1) // 2 for t in taps)
-    module = kinds[rank](2, 3, taps, strides, padding, dilation, padding_mode=mode)
+    padding = tuple(kernel_dilation * (t - 1) // 2 for t in taps)
+    module = kinds[rank](2, 3, taps, strides, padding, kernel_dilation, padding_mode=mode)
 
     def ours(x, kernel, bias):
-        return f.conv(x, kernel, bias, strides=strides, padding=mode.upper(), dilation=dilation)
+        return f.conv(
+            x, kernel, bias, strides=strides, padding=mode.upper(), kernel_dilation=kernel_dilation
+        )
 
     def theirs(x, kernel, bias):
         del module.weight, module.bias
@@ -149,12 +161,16 @@ def test_padding_modes_are_those_of_torch(torch, rank, mode, strides, dilation):
     compare(torch, ours, theirs, arguments, (channels_first, conv_kernel, np.copy))
 
 
-def compare_conv_transpose(torch, rank, strides, padding, output_padding, dilation, groups):
+def compare_conv_transpose(
+    torch, rank, strides, padding, output_padding, kernel_dilation, feature_group_count
+):
     sizes, taps = SPATIAL[rank], TAPS[rank]
 
     def theirs(x, kernel, bias):
         function = getattr(torch.nn.functional, f"conv_transpose{rank}d")
-        return function(x, kernel, bias, strides, padding, output_padding, groups, dilation)
+        return function(
+            x, kernel, bias, strides, padding, output_padding, feature_group_count, kernel_dilation
+        )
 
     def ours(x, kernel, bias):
         return f.conv_transpose(
@@ -163,14 +179,14 @@ def compare_conv_transpose(torch, rank, strides, padding, output_padding, dilati
             bias,
             strides=strides,
             padding=explicit(padding),
-            dilation=dilation,
-            groups=groups,
+            kernel_dilation=kernel_dilation,
+            feature_group_count=feature_group_count,
             output_size=output_size,
         )
 
     each = [
         v if isinstance(v, tuple) else (v,) * rank
-        for v in (strides, padding, output_padding, dilation)
+        for v in (strides, padding, output_padding, kernel_dilation)
     ]
     output_size = [
         (n - 1) * s - 2 * p + d * (t - 1) + o + 1
@@ -181,23 +197,27 @@ def compare_conv_transpose(torch, rank, strides, padding, output_padding, dilati
             output_size
             == list(  # it is the default
                 f.conv_transpose(
-                    np.zeros((1, *sizes, groups)),
-                    np.zeros((*taps, 1, groups)),
+                    np.zeros((1, *sizes, feature_group_count)),
+                    np.zeros((*taps, 1, feature_group_count)),
                     strides=strides,
                     padding=explicit(padding),
-                    dilation=dilation,
-                    groups=groups,
+                    kernel_dilation=kernel_dilation,
+                    feature_group_count=feature_group_count,
                 ).shape[1:-1]
             )
         )
-    kernel = normal(1, *taps, 4 // groups, 6)
+    kernel = normal(1, *taps, 4 // feature_group_count, 6)
     arguments = normal(0, 2, *sizes, 4), kernel, normal(2, 6)
-    to_torch = channels_first, functools.partial(transposed_kernel, groups=groups), np.copy
+    to_torch = (
+        channels_first,
+        functools.partial(transposed_kernel, feature_group_count=feature_group_count),
+        np.copy,
+    )
     compare(torch, ours, theirs, arguments, to_torch)
 
 
 @pytest.mark.parametrize(
-    ("rank", "strides", "padding", "output_padding", "dilation", "groups"),
+    ("rank", "strides", "padding", "output_padding", "kernel_dilation", "feature_group_count"),
     [
         (1, 3, 1, 2, 1, 2),
         (1, 1, 2, 0, 2, 1),
@@ -207,22 +227,26 @@ def compare_conv_transpose(torch, rank, strides, padding, output_padding, dilati
     ],
 )
 def test_conv_transpose_is_that_of_torch(
-    torch, rank, strides, padding, output_padding, dilation, groups
+    torch, rank, strides, padding, output_padding, kernel_dilation, feature_group_count
 ):
-    compare_conv_transpose(torch, rank, strides, padding, output_padding, dilation, groups)
+    compare_conv_transpose(
+        torch, rank, strides, padding, output_padding, kernel_dilation, feature_group_count
+    )
 
 
 @slow
-@pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("feature_group_count", [1, 2])
+@pytest.mark.parametrize("kernel_dilation", [1, 2])
 @pytest.mark.parametrize("output_padding", [0, 1])
 @pytest.mark.parametrize("padding", [0, 1])
 @pytest.mark.parametrize("strides", [2, 3])
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_conv_transpose_is_that_of_torch_for_all_options(
-    torch, rank, strides, padding, output_padding, dilation, groups
+    torch, rank, strides, padding, output_padding, kernel_dilation, feature_group_count
 ):
-    compare_conv_transpose(torch, rank, strides, padding, output_padding, dilation, groups)
+    compare_conv_transpose(
+        torch, rank, strides, padding, output_padding, kernel_dilation, feature_group_count
+    )
 
 
 def test_output_padding_of_torch_is_a_smaller_high(torch):
@@ -233,7 +257,7 @@ def test_output_padding_of_torch_is_a_smaller_high(torch):
         return torch.nn.functional.conv_transpose1d(x, kernel, bias, 2, 1, output_padding=1)
 
     arguments = normal(0, 2, 5, 2), normal(1, 3, 2, 3), normal(2, 3)
-    to_torch = channels_first, functools.partial(transposed_kernel, groups=1), np.copy
+    to_torch = channels_first, functools.partial(transposed_kernel, feature_group_count=1), np.copy
     compare(torch, ours, theirs, arguments, to_torch)
 
 
@@ -261,5 +285,5 @@ def test_conv_is_that_of_flax(padding):
     params = {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
     with jax.numpy_rank_promotion("allow"):
         expected = module.apply({"params": params}, x)
-    y = f.conv(x, kernel, bias, padding=padding, dilation=2)
+    y = f.conv(x, kernel, bias, padding=padding, kernel_dilation=2)
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)

@@ -319,9 +319,9 @@ BAD_CALLS = {
     "maxout_kernel": (
         lambda: f.maxout(X, np.ones((3, 2))),
         ValueError,
-        r"maxout: kernel has shape \(3, 2\), expected shape \(in, pieces, features\)",
+        r"maxout: kernel has shape \(3, 2\), expected shape \(in, num_pieces, features\)",
     ),
-    "maxout_pieces": (lambda: nn.maxout(2, 0), ValueError, "maxout: pieces is 0"),
+    "maxout_pieces": (lambda: nn.maxout(2, 0), ValueError, "maxout: num_pieces is 0"),
     "reshape": (
         lambda: f.reshape(X, (2, 2)),
         ValueError,
@@ -333,7 +333,11 @@ BAD_CALLS = {
     "mlp_empty": (lambda: nn.mlp([]), ValueError, "mlp: features is empty"),
     "mlp_features": (lambda: nn.mlp([4, 0]), ValueError, "mlp: features is 0"),
     "mlp_rate": (lambda: nn.mlp([4, 2], dropout_rate=2.0), ValueError, "dropout: rate is 2.0"),
-    "feed_forward_hidden": (lambda: nn.feed_forward(0), ValueError, "feed_forward: hidden is 0"),
+    "feed_forward_hidden": (
+        lambda: nn.feed_forward(0),
+        ValueError,
+        "feed_forward: hidden_features is 0",
+    ),
     "feed_forward_scalar": (
         lambda: nn.feed_forward(4).init(jax.random.key(0), 1.0),
         ValueError,

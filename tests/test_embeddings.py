@@ -97,7 +97,7 @@ def test_output_is_in_the_dtype_of_the_table():
 
 
 def test_mixed_precision_embeds_in_its_dtype():
-    model = nn.mixed_precision(nn.embedding(5, 3), output=jnp.bfloat16)
+    model = nn.mixed_precision(nn.embedding(5, 3), output_dtype=jnp.bfloat16)
     params, state = model.init(jax.random.key(0), jnp.array([1]))
     assert params["embedding"].dtype == jnp.float32
     assert model.apply(params, state, jnp.array([1]))[0].dtype == jnp.bfloat16
@@ -144,7 +144,7 @@ BAD_CALLS = {
         ValueError,
         r"attend: x has shape \(2, 5\), expected 3 features .* of shape \(5, 3\)",
     ),
-    "vocabulary": (lambda: nn.embedding(0, 3), ValueError, "embedding: vocabulary is 0"),
+    "vocabulary": (lambda: nn.embedding(0, 3), ValueError, "embedding: num_embeddings is 0"),
     "features": (lambda: nn.embedding(5, 3.0), TypeError, "embedding: features is 3.0"),
     "key": (lambda: nn.embedding(5, 3).init(0, jnp.array([1])), TypeError, "embedding: key is int"),
 }

@@ -47,14 +47,14 @@ def test_rms_norm(torch, axis, use_scale):
 
 
 @pytest.mark.parametrize(
-    ("shape", "groups"), [((3, 6), 2), ((2, 6, 5), 3), ((2, 6, 3, 2), 1), ((2, 6, 3, 2), 6)]
+    ("shape", "num_groups"), [((3, 6), 2), ((2, 6, 5), 3), ((2, 6, 3, 2), 1), ((2, 6, 3, 2), 6)]
 )
-def test_group_norm(torch, shape, groups):
+def test_group_norm(torch, shape, num_groups):
     def ours(x, scale, bias):
-        return f.group_norm(x, groups, scale, bias, axis=1, epsilon=1e-3)
+        return f.group_norm(x, num_groups, scale, bias, axis=1, epsilon=1e-3)
 
     def theirs(x, scale, bias):
-        return torch.nn.functional.group_norm(x, groups, scale, bias, 1e-3)
+        return torch.nn.functional.group_norm(x, num_groups, scale, bias, 1e-3)
 
     compare(ours, theirs, (3 + normal(0, *shape), normal(1, 6), normal(2, 6)), torch)
 
@@ -63,7 +63,9 @@ def test_group_norm_without_parameters(torch):
     def theirs(x):
         return torch.nn.functional.group_norm(x, 2)
 
-    compare(functools.partial(f.group_norm, groups=2, axis=1), theirs, (normal(0, 2, 4, 3),), torch)
+    compare(
+        functools.partial(f.group_norm, num_groups=2, axis=1), theirs, (normal(0, 2, 4, 3),), torch
+    )
 
 
 @pytest.mark.parametrize(
@@ -342,8 +344,8 @@ def test_batch_norm_on_two_devices():
         (f.layer_norm, normalization.layer_norm, ((3, 4), (4,), (4,))),
         (f.rms_norm, normalization.rms_norm, ((3, 4), (4,))),
         (
-            functools.partial(grouped(f.group_norm), groups=2),
-            functools.partial(grouped(normalization.group_norm), groups=2),
+            functools.partial(grouped(f.group_norm), num_groups=2),
+            functools.partial(grouped(normalization.group_norm), num_groups=2),
             ((2, 3, 4), (4,), (4,)),
         ),
         (f.instance_norm, normalization.instance_norm, ((2, 3, 2), (2,), (2,))),
@@ -386,6 +388,19 @@ def test_second_derivatives(function, reference, shapes, x64):
         np.testing.assert_allclose(g, (a - b) / (2 * step), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    "norm", [nn.batch_norm, nn.layer_norm, nn.group_norm, nn.instance_norm, nn.rms_norm]
+)
+def test_initializers_of_scale_and_bias(norm):
+    inits = {"scale_init": nn.initializers.constant(2.0), "bias_init": nn.initializers.normal()}
+    if norm is nn.rms_norm:
+        del inits["bias_init"]
+    params, _ = norm(**inits).init(jax.random.key(0), ones((2, 3, 64)))
+    assert params.keys() == {name.removesuffix("_init") for name in inits}
+    assert (params["scale"] == 2).all()
+    assert len(set(params.get("bias", np.arange(64)).tolist())) == 64
+
+
 # Errors
 
 BAD_CALLS = {
@@ -407,12 +422,12 @@ BAD_CALLS = {
     "group_norm_groups": (
         lambda: f.group_norm(ones((2, 6)), 4),
         ValueError,
-        ("group_norm: x has 6 channels in axis -1", "expected a multiple of groups=4"),
+        ("group_norm: x has 6 channels in axis -1", "expected a multiple of num_groups=4"),
     ),
     "group_norm_groups_at_init": (
         lambda: nn.group_norm().init(jax.random.key(0), ones((2, 6))),
         ValueError,
-        ("group_norm: x has 6 channels", "groups=32"),
+        ("group_norm: x has 6 channels", "num_groups=32"),
     ),
     "group_norm_batch_axis": (
         lambda: f.group_norm(ones((4, 3)), 2, axis=-2),
@@ -427,12 +442,12 @@ BAD_CALLS = {
     "group_norm_fraction": (
         lambda: nn.group_norm(2.0),
         TypeError,
-        ("group_norm: groups is 2.0", "expected an integer"),
+        ("group_norm: num_groups is 2.0", "expected an integer"),
     ),
     "group_norm_none": (
         lambda: nn.group_norm(0),
         ValueError,
-        ("group_norm: groups is 0", "at least 1"),
+        ("group_norm: num_groups is 0", "at least 1"),
     ),
     "instance_norm_positions": (
         lambda: f.instance_norm(ones((4, 3))),

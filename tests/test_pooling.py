@@ -71,7 +71,7 @@ WINDOWS = [
     pytest.param(3, 4, 1, 2, 1, marks=slow),
 ]
 windows = pytest.mark.parametrize(
-    ("rank", "window", "strides", "padding", "dilation"),
+    ("rank", "window_shape", "strides", "padding", "window_dilation"),
     WINDOWS,
 )
 
@@ -82,42 +82,52 @@ def explicit(padding):
 
 
 @windows
-def test_max_pool_is_that_of_torch(torch, rank, window, strides, padding, dilation):
+def test_max_pool_is_that_of_torch(torch, rank, window_shape, strides, padding, window_dilation):
     theirs = getattr(torch.nn.functional, f"max_pool{rank}d")
     compare(
         torch,
         lambda x: f.max_pool(
-            x, window, strides=strides, padding=explicit(padding), dilation=dilation
+            x,
+            window_shape,
+            strides=strides,
+            padding=explicit(padding),
+            window_dilation=window_dilation,
         ),
-        lambda x: theirs(x, window, strides, padding, dilation),
+        lambda x: theirs(x, window_shape, strides, padding, window_dilation),
         few(2, *SPATIAL[rank], 3),  # with ties
     )
 
 
-@pytest.mark.parametrize("count_padding", [True, False])
+@pytest.mark.parametrize("count_include_pad", [True, False])
 @windows
-def test_avg_pool_is_that_of_torch(torch, rank, window, strides, padding, dilation, count_padding):
+def test_avg_pool_is_that_of_torch(
+    torch, rank, window_shape, strides, padding, window_dilation, count_include_pad
+):
     theirs = getattr(torch.nn.functional, f"avg_pool{rank}d")
     compare(
         torch,
         lambda x: f.avg_pool(
-            x, window, strides=strides, padding=explicit(padding), count_padding=count_padding
+            x,
+            window_shape,
+            strides=strides,
+            padding=explicit(padding),
+            count_include_pad=count_include_pad,
         ),
-        lambda x: theirs(x, window, strides, padding, count_include_pad=count_padding),
+        lambda x: theirs(x, window_shape, strides, padding, count_include_pad=count_include_pad),
         normal(2, *SPATIAL[rank], 3),
     )
 
 
 @pytest.mark.parametrize(
-    ("rank", "window", "strides", "p"), [(1, 3, 1, 2), (2, 2, None, 4), (2, (3, 2), 2, 3)]
+    ("rank", "window_shape", "strides", "p"), [(1, 3, 1, 2), (2, 2, None, 4), (2, (3, 2), 2, 3)]
 )
-def test_lp_pool_is_that_of_torch(torch, rank, window, strides, p):
+def test_lp_pool_is_that_of_torch(torch, rank, window_shape, strides, p):
     theirs = getattr(torch.nn.functional, f"lp_pool{rank}d")
     x = normal(2, *SPATIAL[rank], 3)
     compare(
         torch,
-        lambda x: f.lp_pool(x, window, p, strides=strides),
-        lambda x: theirs(x, p, window, strides),
+        lambda x: f.lp_pool(x, window_shape, p, strides=strides),
+        lambda x: theirs(x, p, window_shape, strides),
         abs(x) if p % 2 else x,
     )
 
@@ -184,9 +194,9 @@ def test_equal_elements_of_one_window():
 @pytest.mark.parametrize(
     "options",
     [
-        {"window": (3, 5), "strides": 2, "padding": ((2, 1), (0, 3))},
-        {"window": (6, 2), "strides": (1, 3)},
-        {"window": (2, 3), "dilation": (3, 2)},
+        {"window_shape": (3, 5), "strides": 2, "padding": ((2, 1), (0, 3))},
+        {"window_shape": (6, 2), "strides": (1, 3)},
+        {"window_shape": (2, 3), "window_dilation": (3, 2)},
     ],
     ids=["padded", "long", "dilated"],
 )
@@ -194,7 +204,7 @@ def test_large_windows_agree_with_small_ones(options, monkeypatch):
     x = few(2, 9, 8, 3)
     monkeypatch.setattr(_windows, "UNROLLED", 100)
     small = [derived(functools.partial(f.max_pool, **options), x)]
-    mean = {k: v for k, v in options.items() if k != "dilation"}
+    mean = {k: v for k, v in options.items() if k != "window_dilation"}
     small.append(derived(functools.partial(f.avg_pool, **mean), x))
     monkeypatch.setattr(_windows, "UNROLLED", 0)
     large = [derived(functools.partial(f.max_pool, **options), x)]
@@ -244,18 +254,18 @@ def test_window_of_padding_alone():
     y, gradient = derived(lambda x: f.max_pool(x, (1,), padding=1), np.ones((2, 1), np.float32))
     np.testing.assert_array_equal(y.ravel(), [-np.inf, 1, 1, -np.inf])
     assert np.isfinite(gradient).all()
-    for count_padding in (True, False):
-        y = f.avg_pool(np.ones((2, 1)), (1,), padding=1, count_padding=count_padding)
+    for count_include_pad in (True, False):
+        y = f.avg_pool(np.ones((2, 1)), (1,), padding=1, count_include_pad=count_include_pad)
         np.testing.assert_array_equal(y.ravel(), [0, 1, 1, 0])
 
 
 def test_same_padding_gives_a_window_for_each_stride():
     for size in range(1, 8):
-        for window in range(1, 5):
+        for window_shape in range(1, 5):
             for strides in range(1, 4):
                 x = jax.ShapeDtypeStruct((size, 1), np.float32)
                 pool = functools.partial(
-                    f.avg_pool, window=(window,), strides=strides, padding="SAME"
+                    f.avg_pool, window_shape=(window_shape,), strides=strides, padding="SAME"
                 )
                 assert jax.eval_shape(pool, x).shape == (-(-size // strides), 1)
 
@@ -369,19 +379,31 @@ BAD_CALLS = {
         lambda: f.max_pool(X, (2, 2, 2, 2)),
         ValueError,
         (
-            "max_pool: x has shape (2, 5, 6, 3) and window is (2, 2, 2, 2)",
+            "max_pool: x has shape (2, 5, 6, 3) and window_shape is (2, 2, 2, 2)",
             "(*batch, *spatial, chan",
         ),
     ),
     "no_spatial_axis": (lambda: f.avg_pool(jnp.zeros((2, 3)), 2), ValueError, ("avg_pool: x has",)),
-    "window_0": (lambda: f.max_pool(X, 0), ValueError, ("max_pool: window is 0", "at least 1")),
-    "window_float": (lambda: f.lp_pool(X, 2.0), TypeError, ("lp_pool: window is 2.0", "integer")),
+    "window_0": (
+        lambda: f.max_pool(X, 0),
+        ValueError,
+        ("max_pool: window_shape is 0", "at least 1"),
+    ),
+    "window_float": (
+        lambda: f.lp_pool(X, 2.0),
+        TypeError,
+        ("lp_pool: window_shape is 2.0", "integer"),
+    ),
     "strides": (
         lambda: f.avg_pool(X, 2, strides=(1,)),
         ValueError,
         ("avg_pool: strides is (1,)", "each of 2 spatial axes"),
     ),
-    "dilation": (lambda: f.max_pool(X, 2, dilation=0), ValueError, ("max_pool: dilation is 0",)),
+    "window_dilation": (
+        lambda: f.max_pool(X, 2, window_dilation=0),
+        ValueError,
+        ("max_pool: window_dilation is 0",),
+    ),
     "padding_name": (
         lambda: f.max_pool(X, 2, padding="same"),
         ValueError,
@@ -399,7 +421,7 @@ BAD_CALLS = {
     ),
     "padding_float": (lambda: f.avg_pool(X, 2, padding=1.5), ValueError, ("padding is 1.5",)),
     "nothing_fits": (
-        lambda: f.max_pool(X, (2, 3), padding=((0, 0), (0, 1)), dilation=4),
+        lambda: f.max_pool(X, (2, 3), padding=((0, 0), (0, 1)), window_dilation=4),
         ValueError,
         (
             "max_pool: axis 2 of x with shape (2, 5, 6, 3) has 6 elements and 1 of padding",

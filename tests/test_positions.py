@@ -190,7 +190,7 @@ BAD_CALLS = {
         lambda: nn.sinusoidal_positions(base=0.0),
         ("sinusoidal_positions: base is 0.0",),
     ),
-    "alibi_slopes": (lambda: f.alibi_slopes(0), ("alibi_slopes: heads is 0", "at least 1")),
+    "alibi_slopes": (lambda: f.alibi_slopes(0), ("alibi_slopes: num_heads is 0", "at least 1")),
     "alibi_bias": (
         lambda: f.alibi_bias(jnp.ones(2), jnp.arange(3), jnp.ones((3, 1))),
         ("alibi_bias: key_positions has shape (3, 1)", "expected one axis"),

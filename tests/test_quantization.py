@@ -192,7 +192,7 @@ BAD_CALLS = {
     "codes": (
         lambda: nn.vector_quantizer(0),
         ValueError,
-        ("vector_quantizer: codes is 0", "at least 1"),
+        ("vector_quantizer: num_embeddings is 0", "at least 1"),
     ),
     "decay": (
         lambda: nn.vector_quantizer(4, decay=1.5),

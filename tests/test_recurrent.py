@@ -179,7 +179,7 @@ def test_initializers_of_cells_get_the_shape_of_a_gate():
         shapes.append(shape)
         return jnp.full(shape, len(shapes), dtype)
 
-    options = dict.fromkeys(("kernel_init", "recurrent_init", "bias_init"), record)
+    options = dict.fromkeys(("kernel_init", "recurrent_kernel_init", "bias_init"), record)
     params = nn.gru_cell(2, **options).init(new_key(), jnp.zeros(5))
     assert shapes == [(5, 2)] * 3 + [(2, 2)] * 3 + [(2,)] * 4
     np.testing.assert_array_equal(params["input"]["kernel"][0], [1, 1, 2, 2, 3, 3])
@@ -189,7 +189,7 @@ def test_initializers_of_cells_get_the_shape_of_a_gate():
 
 @pytest.mark.parametrize("forget_bias", [0.0, 1.0, 2.5])
 def test_forget_bias_is_in_the_params_and_not_in_the_step(forget_bias):
-    cell = nn.lstm_cell(2, forget_bias=forget_bias, recurrent_init=ZEROS)
+    cell = nn.lstm_cell(2, forget_bias=forget_bias, recurrent_kernel_init=ZEROS)
     params = cell.init(new_key(), jnp.zeros(3))
     expected = np.repeat([0, forget_bias, 0, 0], 2)
     np.testing.assert_array_equal(params["input"]["bias"], expected)
@@ -200,7 +200,7 @@ def test_forget_bias_is_in_the_params_and_not_in_the_step(forget_bias):
 
 @pytest.mark.parametrize("make", [nn.rnn_cell, nn.lstm_cell, nn.gru_cell])
 def test_without_bias(make):
-    options = {"recurrent_init": ZEROS}
+    options = {"recurrent_kernel_init": ZEROS}
     params = make(3, use_bias=False, **options).init(new_key(), jnp.zeros(4))
     assert {name: list(part) for name, part in params.items()} == {
         "input": ["kernel"],
@@ -288,7 +288,7 @@ def test_conv_lstm_init():
         ((4, 5, 7, 2), jnp.bfloat16),
         ((4, 5, 7, 2), jnp.float32),
     ]
-    cell = nn.conv_lstm_cell(2, 3, (5,), recurrent_init=ZEROS, forget_bias=2.0)
+    cell = nn.conv_lstm_cell(2, 3, (5,), recurrent_kernel_init=ZEROS, forget_bias=2.0)
     lines = cell.init(new_key(), jnp.zeros((5, 1)))
     np.testing.assert_array_equal(lines["input"]["bias"], np.repeat([0, 2, 0, 0], 2))
 
@@ -331,7 +331,7 @@ def test_stack_of_stacks():
 
 
 def test_children_of_a_stack_have_keys_of_their_own():
-    x_t, cell = jnp.zeros(4), nn.rnn_cell(4, recurrent_init=ZEROS)
+    x_t, cell = jnp.zeros(4), nn.rnn_cell(4, recurrent_kernel_init=ZEROS)
     params = nn.stacked_cell(a=cell, b=cell).init(new_key(), x_t)
     assert np.any(params["a"]["input"]["kernel"] != params["b"]["input"]["kernel"])
     longer = nn.stacked_cell(a=cell, act=nn.relu, b=cell).init(new_key(), x_t)
@@ -637,7 +637,7 @@ def test_bidirectional_carries_and_time_axis():
 
 def test_directions_have_parameters_and_keys_of_their_own():
     x = jnp.ones((1, 1, 100))
-    params, _ = nn.bidirectional(nn.rnn_cell(4, recurrent_init=ZEROS)).init(new_key(), x)
+    params, _ = nn.bidirectional(nn.rnn_cell(4, recurrent_kernel_init=ZEROS)).init(new_key(), x)
     forward, backward = params["forward"], params["backward"]
     assert np.any(forward["input"]["kernel"] != backward["input"]["kernel"])
     noise = nn.bidirectional(nn.stacked_cell(nn.dropout(0.5)))

@@ -68,11 +68,11 @@ def test_weight_norm_of_a_dense_layer(torch):
     compare(ours, theirs, (x, kernel, scale, bias), torch)
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-def test_spectral_norm_of_a_dense_layer(torch, steps):
-    layer = nn.spectral_norm(nn.dense(3), steps=steps)
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_spectral_norm_of_a_dense_layer(torch, n_steps):
+    layer = nn.spectral_norm(nn.dense(3), n_steps=n_steps)
     linear = torch.nn.Linear(4, 3)
-    module = torch.nn.utils.parametrizations.spectral_norm(linear, n_power_iterations=steps)
+    module = torch.nn.utils.parametrizations.spectral_norm(linear, n_power_iterations=n_steps)
     theirs = module.parametrizations.weight
     x, kernel, bias = normal(0, 5, 4), normal(1, 4, 3), normal(2, 3)
     theirs.original.data, module.bias.data = torch.tensor(kernel.T.copy()), torch.tensor(bias)
@@ -172,7 +172,7 @@ def test_gradient_of_the_initial_lengths_is_finite_at_zero():
 def test_sigma_converges_to_the_largest_singular_value():
     kernel = normal(0, 2, 3, 4)
     u, v = normal(1, 6), normal(2, 4)
-    u, v = f.power_iteration(kernel, u, v, steps=200)
+    u, v = f.power_iteration(kernel, u, v, n_steps=200)
     np.testing.assert_allclose((np.linalg.norm(u), np.linalg.norm(v)), 1, rtol=1e-6)
     sigma = largest_singular_value(kernel)
     np.testing.assert_allclose(u @ kernel.reshape(6, 4) @ v, sigma, rtol=1e-6)
@@ -243,7 +243,7 @@ def test_spectral_norm_of_a_kernel_of_zeros():
     jax.tree.map(np.testing.assert_array_equal, new_state, state)
     # A kernel that is no longer zero finds its vectors, for they were kept.
     kernel = normal(1, 4, 3)
-    (u, v) = f.power_iteration(kernel, state["u"]["kernel"], state["v"]["kernel"], steps=200)
+    (u, v) = f.power_iteration(kernel, state["u"]["kernel"], state["v"]["kernel"], n_steps=200)
     np.testing.assert_allclose(u @ kernel @ v, largest_singular_value(kernel), rtol=1e-5)
 
 
@@ -393,14 +393,14 @@ BAD_CALLS = {
         ("power_iteration: v has shape (4,)", "expected shape (3,)"),
     ),
     "power_iteration_steps": (
-        lambda: f.power_iteration(ones((4, 3)), ones(4), ones(3), steps=0),
+        lambda: f.power_iteration(ones((4, 3)), ones(4), ones(3), n_steps=0),
         ValueError,
-        ("power_iteration: steps is 0", "at least 1"),
+        ("power_iteration: n_steps is 0", "at least 1"),
     ),
     "spectral_norm_steps": (
-        lambda: nn.spectral_norm(nn.dense(3), steps=1.5),
+        lambda: nn.spectral_norm(nn.dense(3), n_steps=1.5),
         TypeError,
-        ("spectral_norm: steps is 1.5", "expected an integer"),
+        ("spectral_norm: n_steps is 1.5", "expected an integer"),
     ),
     "weight_norm_constructor": (
         lambda: nn.weight_norm(nn.dense),

@@ -108,7 +108,7 @@ def test_bad_input():
 
 
 HALF = nn.mixed_precision(
-    nn.serial(nn.dense(16), nn.tanh, nn.dense(3)), jnp.float16, output=jnp.float32
+    nn.serial(nn.dense(16), nn.tanh, nn.dense(3)), jnp.float16, output_dtype=jnp.float32
 )
 FULL = nn.serial(nn.dense(16), nn.tanh, nn.dense(3))
 
@@ -199,7 +199,7 @@ def test_bfloat16_learns_as_well_as_float32():
     data = (x, (x @ np.linspace(-1, 1, 8) > 0).astype(np.int32))
     options = {"epochs": 30, "batch_size": 32}
     full = fitted(FULL, data, **options)
-    half = fitted(nn.mixed_precision(FULL, jnp.bfloat16, output=jnp.float32), data, **options)
+    half = fitted(nn.mixed_precision(FULL, jnp.bfloat16, output_dtype=jnp.float32), data, **options)
     assert half.params[0]["kernel"].dtype == jnp.float32
     np.testing.assert_allclose(half.history["loss"], full.history["loss"], rtol=0.02)
     assert full.history["loss"][-1] < 0.2

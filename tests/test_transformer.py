@@ -20,7 +20,7 @@ def normal(seed, *shape):
 
 def block(**options):
     """A small block."""
-    attention = nn.attention(HEADS, causal=options.pop("causal", False))
+    attention = nn.attention(HEADS, is_causal=options.pop("is_causal", False))
     mlp = nn.serial(nn.dense(HIDDEN), nn.relu, nn.dense(WIDTH))
     return nn.transformer_block(attention, mlp, **options)
 
@@ -75,7 +75,7 @@ def test_torch_parity(torch, norm_first, with_memory):
     x, memory = normal(0, 3, 5, WIDTH), normal(1, 3, 7, WIDTH)
     lengths, memory_lengths = np.array([5, 2, 4]), np.array([7, 3, 1])
     cross = nn.attention(HEADS) if with_memory else None
-    layer = block(causal=with_memory, norm_first=norm_first, cross_attention=cross)
+    layer = block(is_causal=with_memory, norm_first=norm_first, cross_attention=cross)
     keywords = {"memory": memory} if with_memory else {}
     params = drawn(layer, x, **keywords)
 
@@ -131,7 +131,7 @@ def test_padding_does_not_reach_what_is_not_padded():
 
 
 def test_causal_blocks_do_not_see_what_comes():
-    layer = nn.stack(block(causal=True), 2)
+    layer = nn.stack(block(is_causal=True), 2)
     x = normal(0, 1, 6, WIDTH)
     params = drawn(layer, x)
     changed = np.concatenate([x[:, :4], x[:, 4:] + 1], axis=1)
@@ -148,7 +148,7 @@ def encoder_decoder():
         return f.decoder(x, memory=memory, memory_mask=source_mask)
 
     encoder = nn.stack(block(), 2)
-    decoder = nn.stack(nn.remat(block(causal=True, cross_attention=nn.attention(HEADS))), 2)
+    decoder = nn.stack(nn.remat(block(is_causal=True, cross_attention=nn.attention(HEADS))), 2)
     return nn.compose(forward, encoder=encoder, decoder=decoder)
 
 
@@ -203,7 +203,12 @@ def language_model(cache_length=None, **options):
     """Tokens to logits, with everything that keeps something while it decodes."""
     cached = cache_length is not None
     attention = nn.attention(
-        4, kv_heads=2, causal=True, positions=nn.rotary(), cache_length=cache_length, **options
+        4,
+        num_kv_heads=2,
+        is_causal=True,
+        positions=nn.rotary(),
+        cache_length=cache_length,
+        **options,
     )
     block = nn.transformer_block(
         attention,

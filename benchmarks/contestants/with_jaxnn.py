@@ -121,7 +121,7 @@ def transformer(data: Any, *, stacked: bool = True) -> Run:
     depth, width = weights["blocks"]["mlp_norm"]["bias"].shape
     vocabulary, features = weights["embed"]["embedding"].shape
     block = nn.transformer_block(
-        nn.attention(data["heads"], causal=True), nn.feed_forward(4 * width)
+        nn.attention(data["heads"], is_causal=True), nn.feed_forward(4 * width)
     )
     deep = weights["blocks"] | {"dropout": {}}
     deep["mlp"] = deep["mlp"] | {"activation": {}}

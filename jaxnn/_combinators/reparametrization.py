@@ -93,7 +93,7 @@ def weight_norm(layer: Any, *, axis: int | Sequence[int] = -1, where: Selection 
 def spectral_norm(
     layer: Any,
     *,
-    steps: int = 1,
+    n_steps: int = 1,
     axis: int | Sequence[int] = -1,
     epsilon: float = 1e-12,
     where: Selection = KERNELS,
@@ -101,8 +101,8 @@ def spectral_norm(
     """Divide kernels by their largest singular value: `w = kernel / σ`, `σ = uᵀ W v`.
 
     `W` is the kernel as a matrix `(inputs, outputs)`. Its singular vectors `u` and `v` are state:
-    training refines them by `steps` of `power_iteration` before it uses them, evaluation uses them
-    as they are; the gradient takes them as constants.
+    training refines them by `n_steps` of `power_iteration` before it uses them, evaluation uses
+    them as they are; the gradient takes them as constants.
 
     Paper: Miyato et al., Spectral Normalization for Generative Adversarial Networks,
     https://arxiv.org/abs/1802.05957
@@ -110,7 +110,7 @@ def spectral_norm(
     Args:
         layer: a layer, which may hold others. Further keywords that its `apply` declares (as
             `mask`) are passed on to it.
-        steps: how many steps of the power iteration each call in training makes.
+        n_steps: how many steps of the power iteration each call in training makes.
         axis: the axis or axes of a kernel's outputs.
         epsilon: `σ` and products of the iteration that are not longer change nothing, so that a
             kernel of zeros stays one.
@@ -124,20 +124,20 @@ def spectral_norm(
         transposed.)
 
     Raises:
-        TypeError: `steps` is not an integer.
-        ValueError: `steps` is less than 1; `where` matches nothing, or a parameter with fewer than
-            two axes; `axis` is out of range; params or state have other entries.
+        TypeError: `n_steps` is not an integer.
+        ValueError: `n_steps` is less than 1; `where` matches nothing, or a parameter with fewer
+            than two axes; `axis` is out of range; params or state have other entries.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
-        >>> layer = nn.spectral_norm(nn.dense(3, use_bias=False), steps=100)
+        >>> layer = nn.spectral_norm(nn.dense(3, use_bias=False), n_steps=100)
         >>> params, state = layer.init(jax.random.key(0), jnp.zeros((1, 3)))
         >>> w, state = layer.apply(params, state, jnp.eye(3), train=True)
         >>> jnp.linalg.norm(w, 2).round(3)
         Array(1., dtype=float32)
     """
     layer = as_layer(layer, "spectral_norm: layer")
-    steps = check_count("spectral_norm", "steps", steps)
+    n_steps = check_count("spectral_norm", "n_steps", n_steps)
 
     def init(key: jax.Array, x: PyTree, **extra: Any) -> tuple[PyTree, PyTree]:
         params, state = init_side_by_side("spectral_norm", {"layer": layer}, key, x, layer=extra)
@@ -169,7 +169,7 @@ def spectral_norm(
                     jax.lax.stop_gradient(leaves[path]),
                     u,
                     v,
-                    steps=steps,
+                    n_steps=n_steps,
                     axis=axis,
                     epsilon=epsilon,
                 )
@@ -198,7 +198,7 @@ def _first_vectors(
     u_key, v_key = jax.random.split(key)
     u = functional.unit_norm(jax.random.normal(u_key, (kernel.size // columns,), kernel.dtype))
     v = functional.unit_norm(jax.random.normal(v_key, (columns,), kernel.dtype))
-    return functional.power_iteration(kernel, u, v, steps=15, axis=axis, epsilon=epsilon)
+    return functional.power_iteration(kernel, u, v, n_steps=15, axis=axis, epsilon=epsilon)
 
 
 def _vectors_by_side(vectors: dict[str, Vectors]) -> dict[str, dict[str, jax.Array]]:

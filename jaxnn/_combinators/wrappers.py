@@ -64,11 +64,11 @@ def remat(layer: Any, *, policy: Callable[..., Any] | None = None) -> Layer:
 
 @constructor
 def mixed_precision(
-    layer: Any, compute: DTypeLike = jnp.bfloat16, *, output: DTypeLike | None = None
+    layer: Any, compute_dtype: DTypeLike = jnp.bfloat16, *, output_dtype: DTypeLike | None = None
 ) -> Layer:
     """A layer that computes in a narrower dtype than its parameters are kept in.
 
-    Floating inputs, keywords included, and parameters are cast to `compute` on the way in;
+    Floating inputs, keywords included, and parameters are cast to `compute_dtype` on the way in;
     statistics and softmax are float32 inside. The parameters themselves, their gradients and the
     state keep their dtypes.
 
@@ -76,16 +76,16 @@ def mixed_precision(
 
     Args:
         layer: a layer or a plain function of arrays.
-        compute: the floating dtype of the computation; bfloat16 needs no loss scaling, float16
-            does.
-        output: the dtype of the output; None for that of the input (the default float for
+        compute_dtype: the floating dtype of the computation; bfloat16 needs no loss scaling,
+            float16 does.
+        output_dtype: the dtype of the output; None for that of the input (the default float for
             integers).
 
     Returns:
         A `Layer` with the params, state and keywords of `layer`.
 
     Raises:
-        TypeError: `compute` or `output` is not a floating dtype.
+        TypeError: `compute_dtype` or `output_dtype` is not a floating dtype.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -95,7 +95,7 @@ def mixed_precision(
         (dtype('float32'), dtype('float32'))
     """
     layer = as_layer(layer, "mixed_precision: layer")
-    for name, dtype in (("compute", compute), ("output", output)):
+    for name, dtype in (("compute_dtype", compute_dtype), ("output_dtype", output_dtype)):
         if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(f"mixed_precision: {name} is {dtype!r}, expected a floating dtype")
 
@@ -108,8 +108,8 @@ def mixed_precision(
         train: bool = False,
         **extra: Any,
     ) -> tuple[PyTree, PyTree]:
-        wanted = _floating_dtype(x) if output is None else output
-        narrow, x, extra = _cast((params, x, extra), compute)
+        wanted = _floating_dtype(x) if output_dtype is None else output_dtype
+        narrow, x, extra = _cast((params, x, extra), compute_dtype)
         y, state = layer.apply(narrow, state, x, key=key, train=train, **extra)
         return _cast(y, wanted), state
 

@@ -13,7 +13,7 @@ from jaxnn._core.layer import Layer, abstract, param_dtype
 def prelu(
     *,
     per_channel: bool = False,
-    scale_init: Initializer = initializers.constant(0.25),  # noqa: B008
+    negative_slope_init: Initializer = initializers.constant(0.25),  # noqa: B008
 ) -> Layer:
     """The rectifier with a learned slope: `y = x if x > 0 else scale * x`.
 
@@ -23,7 +23,8 @@ def prelu(
 
     Args:
         per_channel: whether there is a slope for each channel, the last axis, or one for all.
-        scale_init: makes the slopes; by default 0.25, as in the paper and torch (flax: 0.01).
+        negative_slope_init: makes the slopes; by default 0.25, as in the paper and torch (flax:
+            0.01).
 
     Returns:
         A `Layer` with params `{"scale"}`, of shape `(channels,)` or `()`, and the output in the
@@ -45,7 +46,9 @@ def prelu(
         shape = abstract(x).shape
         if per_channel and not shape:
             raise ValueError("prelu: x is a scalar, expected shape (..., channels)")
-        return {"scale": scale_init(key, shape[-1:] if per_channel else (), param_dtype(x))}, {}
+        return {
+            "scale": negative_slope_init(key, shape[-1:] if per_channel else (), param_dtype(x))
+        }, {}
 
     def apply(
         params: PyTree,

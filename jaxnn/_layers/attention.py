@@ -29,12 +29,12 @@ from jaxnn.functional._masks import Window, check_window
 
 @constructor
 def attention(
-    heads: int,
+    num_heads: int,
     *,
-    kv_heads: int | None = None,
+    num_kv_heads: int | None = None,
     head_dim: int | None = None,
     out_features: int | None = None,
-    causal: bool = False,
+    is_causal: bool = False,
     window: Window | None = None,
     positions: Positions | None = None,
     qk_norm: Any = None,
@@ -48,7 +48,7 @@ def attention(
     Queries, keys, values and the output are dense layers. `apply` attends from `x` to itself, or to
     `memory=` where that is given (cross-attention; then `init` needs `memory=` too). Its keywords
     `mask=`, booleans with True where to attend, and `bias=`, added to the logits, broadcast to
-    `(..., heads, queries, keys)` and have all of these axes. A query that may attend to nothing
+    `(..., num_heads, queries, keys)` and have all of these axes. A query that may attend to nothing
     gives `out(0)`.
 
     With `cache_length` the same parameters decode: `apply` takes the next elements of the sequence,
@@ -60,12 +60,12 @@ def attention(
     al., GQA, https://arxiv.org/abs/2305.13245
 
     Args:
-        heads: the number of query heads.
-        kv_heads: the number of heads of keys and values, which divides `heads`; None for `heads`.
-            Consecutive query heads share one.
-        head_dim: the features of a head; None for the features of `x` divided by `heads`.
+        num_heads: the number of query heads.
+        num_kv_heads: the number of heads of keys and values, which divides `num_heads`; None for
+            `num_heads`. Consecutive query heads share one.
+        head_dim: the features of a head; None for the features of `x` divided by `num_heads`.
         out_features: the features of the output; None for those of `x`.
-        causal: whether an element sees only those up to its own position.
+        is_causal: whether an element sees only those up to its own position.
         window: `(left, right)`, how many elements before and after its own position an element
             sees; an integer stands for both.
         positions: `nn.rotary()`, `nn.alibi()` or `nn.Positions`; elements are numbered from 0.
@@ -74,38 +74,45 @@ def attention(
         dropout_rate: the probability of dropping a weight of the softmax in training, in [0, 1].
         use_bias: whether the four dense layers have biases.
         dense: the constructor of the four, called as `nn.dense(features, use_bias=use_bias)`.
-        cache_length: the number of elements to decode at most, with `causal=True`.
+        cache_length: the number of elements to decode at most, with `is_causal=True`.
 
     Returns:
         A `Layer` on `(..., time, features)` with params `{"query", "key", "value", "out"}`, each
         those of a dense layer (the heads are side by side in the features), and `{"query_norm",
         "key_norm"}` with `qk_norm`. With `cache_length` its state is `{"cache": {"key", "value",
-        "position"}}`: zeros of shape `(..., cache_length, kv_heads, head_dim)` in the floating
+        "position"}}`: zeros of shape `(..., cache_length, num_kv_heads, head_dim)` in the floating
         dtype of `x` given to `init`, and the number of elements so far.
 
     Raises:
         TypeError: an argument is of another type than above.
-        ValueError: a number is out of range; `kv_heads` does not divide `heads`, or `heads` the
-            features of `x`; `cache_length` is given without `causal`, or with `memory`; the shapes
-            do not fit; training with dropout without a key.
+        ValueError: a number is out of range; `num_kv_heads` does not divide `num_heads`, or
+            `num_heads` the features of `x`; `cache_length` is given without `is_causal`, or with
+            `memory`; the shapes do not fit; training with dropout without a key.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
         >>> x = jax.random.normal(jax.random.key(0), (1, 6, 8))
-        >>> layer = nn.attention(2, causal=True, positions=nn.rotary())
+        >>> layer = nn.attention(2, is_causal=True, positions=nn.rotary())
         >>> params, state = layer.init(jax.random.key(1), x)
         >>> y, state = layer.apply(params, state, x)
-        >>> decoder = nn.attention(2, causal=True, positions=nn.rotary(), cache_length=6)
+        >>> decoder = nn.attention(2, is_causal=True, positions=nn.rotary(), cache_length=6)
         >>> _, cache = decoder.init(jax.random.key(1), x)
         >>> first, cache = decoder.apply(params, cache, x[:, :4])
         >>> fifth, cache = decoder.apply(params, cache, x[:, 4:5])
         >>> bool(jnp.allclose(jnp.concatenate([first, fifth], 1), y[:, :5], atol=1e-6))
         True
     """
-    check_count("attention", "heads", heads)
-    kv_heads = heads if kv_heads is None else check_count("attention", "kv_heads", kv_heads)
-    if heads % kv_heads:
-        raise ValueError(f"attention: kv_heads is {kv_heads}, expected a divisor of heads, {heads}")
+    check_count("attention", "num_heads", num_heads)
+    num_kv_heads = (
+        num_heads
+        if num_kv_heads is None
+        else check_count("attention", "num_kv_heads", num_kv_heads)
+    )
+    if num_heads % num_kv_heads:
+        raise ValueError(
+            f"attention: num_kv_heads is {num_kv_heads}, expected a divisor of num_heads, "
+            f"{num_heads}"
+        )
     if head_dim is not None:
         check_count("attention", "head_dim", head_dim)
     if out_features is not None:
@@ -124,17 +131,17 @@ def attention(
         raise TypeError(f"attention: dense is {dense!r}, expected a constructor as nn.dense")
     if cache_length is not None:
         check_count("attention", "cache_length", cache_length)
-        if not causal:
+        if not is_causal:
             raise ValueError(
-                f"attention: cache_length is {cache_length}, expected None without causal=True"
+                f"attention: cache_length is {cache_length}, expected None without is_causal=True"
             )
     rate = concrete(dropout_rate)
     is_random = rate is None or rate != 0
 
     def children(x: Any) -> dict[str, Layer]:
-        features = _head_features(x.shape[-1], heads, head_dim)
+        features = _head_features(x.shape[-1], num_heads, head_dim)
         out = x.shape[-1] if out_features is None else out_features
-        sizes = {"query": heads, "key": kv_heads, "value": kv_heads}
+        sizes = {"query": num_heads, "key": num_kv_heads, "value": num_kv_heads}
         sizes = {name: n * features for name, n in sizes.items()} | {"out": out}
         layers = {name: dense(size, use_bias=use_bias) for name, size in sizes.items()}
         return layers if norm is None else layers | {"query_norm": norm, "key_norm": norm}
@@ -144,7 +151,7 @@ def attention(
         x = jax.eval_shape(floating, abstract(x))
         source = x if memory is None else jax.eval_shape(floating, abstract(memory))
         _check_sequences(x.shape, source.shape, memory is not None, cache_length)
-        features = _head_features(x.shape[-1], heads, head_dim)
+        features = _head_features(x.shape[-1], num_heads, head_dim)
 
         def like(sequence: Any, *sizes: int) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct((*sequence.shape[:-1], *sizes), sequence.dtype)
@@ -153,9 +160,9 @@ def attention(
             "query": x,
             "key": source,
             "value": source,
-            "out": like(x, heads * features),
-            "query_norm": like(x, heads, features),
-            "key_norm": like(source, kv_heads, features),
+            "out": like(x, num_heads * features),
+            "query_norm": like(x, num_heads, features),
+            "key_norm": like(source, num_kv_heads, features),
         }
         params: dict[str, PyTree] = {}
         state: dict[str, PyTree] = {}
@@ -163,7 +170,7 @@ def attention(
             params[name], child_state = init_child(layer, name, key, inputs[name])
             state |= with_state(name, child_state)
         if cache_length is not None:
-            state["cache"] = _empty_cache(x, cache_length, kv_heads, features)
+            state["cache"] = _empty_cache(x, cache_length, num_kv_heads, features)
         return params, state
 
     def apply(
@@ -179,7 +186,7 @@ def attention(
     ) -> tuple[PyTree, PyTree]:
         drops = train and is_random
         if drops and key is None:
-            raise missing_key(f"attention({heads}, dropout_rate={dropout_rate})")
+            raise missing_key(f"attention({num_heads}, dropout_rate={dropout_rate})")
         x = floating(x)
         source = x if memory is None else floating(memory)
         _check_sequences(x.shape, source.shape, memory is not None, cache_length)
@@ -191,11 +198,11 @@ def attention(
             new_state.update(with_state(name, child_state))
             return jnp.asarray(y)
 
-        def split(y: jax.Array, heads: int) -> jax.Array:
-            return y.reshape(*y.shape[:-1], heads, -1)
+        def split(y: jax.Array, num_heads: int) -> jax.Array:
+            return y.reshape(*y.shape[:-1], num_heads, -1)
 
-        query, keys = split(run("query", x), heads), split(run("key", source), kv_heads)
-        values = split(run("value", source), kv_heads)
+        query, keys = split(run("query", x), num_heads), split(run("key", source), num_kv_heads)
+        values = split(run("value", source), num_kv_heads)
         if norm is not None:
             query, keys = run("query_norm", query), run("key_norm", keys)
 
@@ -212,9 +219,9 @@ def attention(
             query,
             keys,
             values,
-            bias=_sum_of_biases(bias, scheme.bias(heads, at, key_at), query),
+            bias=_sum_of_biases(bias, scheme.bias(num_heads, at, key_at), query),
             mask=mask,
-            causal=causal,
+            is_causal=is_causal,
             window=window,
             query_offset=start,
             dropout_rate=dropout_rate if drops else 0.0,
@@ -228,15 +235,15 @@ def attention(
     return Layer(init, apply)
 
 
-def _head_features(features: int, heads: int, head_dim: int | None) -> int:
+def _head_features(features: int, num_heads: int, head_dim: int | None) -> int:
     if head_dim is not None:
         return head_dim
-    if features % heads:
+    if features % num_heads:
         raise ValueError(
-            f"attention: x has {features} features, expected a multiple of heads, {heads}, or a "
-            "head_dim"
+            f"attention: x has {features} features, expected a multiple of num_heads, "
+            f"{num_heads}, or a head_dim"
         )
-    return features // heads
+    return features // num_heads
 
 
 def _check_sequences(
@@ -273,8 +280,8 @@ def _sum_of_biases(
 # The cache
 
 
-def _empty_cache(x: Any, length: int, kv_heads: int, features: int) -> dict[str, jax.Array]:
-    shape = (*x.shape[:-2], length, kv_heads, features)
+def _empty_cache(x: Any, length: int, num_kv_heads: int, features: int) -> dict[str, jax.Array]:
+    shape = (*x.shape[:-2], length, num_kv_heads, features)
     return {
         "key": jnp.zeros(shape, x.dtype),
         "value": jnp.zeros(shape, x.dtype),

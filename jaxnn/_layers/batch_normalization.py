@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.nn.initializers import Initializer
 
-from jaxnn import functional
+from jaxnn import functional, initializers
 from jaxnn._core.arrays import PyTree, canonical_axes, check_range
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, param_dtype
-from jaxnn._layers.normalization import scale_and_bias
+from jaxnn._layers.params import scale_and_bias
 
 
 @constructor
@@ -21,6 +22,8 @@ def batch_norm(
     epsilon: float = 1e-5,
     use_scale: bool = True,
     use_bias: bool = True,
+    scale_init: Initializer = initializers.ones,
+    bias_init: Initializer = initializers.zeros,
     axis_name: str | Sequence[str] | None = None,
 ) -> Layer:
     """Batch normalisation: `y = (x - mean) / sqrt(var + epsilon) * scale + bias`, by feature.
@@ -38,6 +41,7 @@ def batch_norm(
             `1 - decay`).
         epsilon: added to the variance.
         use_scale, use_bias: whether there is a scale, a bias, each of shape `(features,)`.
+        scale_init, bias_init: make them; ones and zeros by default.
         axis_name: names of mapped axes (of `jax.vmap` or `jax.shard_map`) over which the batch is
             spread; the statistics are then those of the whole batch.
 
@@ -61,7 +65,8 @@ def batch_norm(
     def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
         shape, dtype = abstract(x).shape, param_dtype(x)
         features = (shape[canonical_axes(axis, len(shape), "batch_norm")[0]],)
-        params = scale_and_bias(features, dtype, use_scale, use_bias)
+        inits = scale_init if use_scale else None, bias_init if use_bias else None
+        params = scale_and_bias("batch_norm", key, features, dtype, *inits)
         return params, {"mean": jnp.zeros(features, dtype), "var": jnp.ones(features, dtype)}
 
     def apply(

@@ -20,16 +20,16 @@ def conv(
     *,
     strides: PerAxis = 1,
     padding: Padding = "SAME",
-    dilation: PerAxis = 1,
-    groups: int = 1,
+    kernel_dilation: PerAxis = 1,
+    feature_group_count: int = 1,
     use_bias: bool = True,
     kernel_init: Initializer = initializers.lecun_normal(),  # noqa: B008
     bias_init: Initializer = initializers.zeros,
 ) -> Layer:
-    """A convolution: `y[i] = Σ_k x[i * strides + k * dilation - low] @ kernel[k] + bias`.
+    """A convolution: `y[i] = Σ_k x[i * strides + k * kernel_dilation - low] @ kernel[k] + bias`.
 
     The kernel is not flipped, as in torch and flax. An axis of `n` elements gives
-    `(n + low + high - dilation * (kernel_size - 1) - 1) // strides + 1` outputs.
+    `(n + low + high - kernel_dilation * (kernel_size - 1) - 1) // strides + 1` outputs.
 
     Args:
         features: the number of output channels.
@@ -41,9 +41,9 @@ def conv(
             "CIRCULAR" or "REFLECT" for as many, with `x` repeated or mirrored instead of zeros;
             "CAUSAL" for outputs that depend on no later input, along one axis; "VALID" for
             nothing; or pairs `(low, high)` of numbers of zeros. `nn.functional.conv` says exactly.
-        dilation: the step between the elements that the kernel sees, likewise.
-        groups: into how many the inputs and the outputs are divided; each group of outputs sees
-            its group of inputs alone.
+        kernel_dilation: the step between the elements that the kernel sees, likewise.
+        feature_group_count: the number of groups into which input and output channels are divided;
+            each group of outputs sees its group of inputs alone.
         use_bias: whether there is a bias.
         kernel_init: makes the kernel, shape `(*kernel_size, in / groups, features)`. The default
             draws from a truncated normal of variance one over the product of all these but the
@@ -56,8 +56,8 @@ def conv(
 
     Raises:
         TypeError: a number is not an integer.
-        ValueError: a number is less than 1, `groups` does not divide `features` or the inputs, or
-            `x` has no spatial axis.
+        ValueError: a number is less than 1, `feature_group_count` does not divide `features` or the
+            input channels, or `x` has no spatial axis.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -69,9 +69,13 @@ def conv(
         (8, 14, 14, 16)
     """
     convolve = partial(
-        functional.conv, strides=strides, padding=padding, dilation=dilation, groups=groups
+        functional.conv,
+        strides=strides,
+        padding=padding,
+        kernel_dilation=kernel_dilation,
+        feature_group_count=feature_group_count,
     )
-    channels = _channels("conv", features, groups)
+    channels = _channels("conv", features, feature_group_count)
     return convolution_layer(
         "conv", kernel_size, channels, convolve, use_bias, kernel_init, bias_init
     )
@@ -84,17 +88,17 @@ def conv_transpose(
     *,
     strides: PerAxis = 1,
     padding: Padding = "SAME",
-    dilation: PerAxis = 1,
-    groups: int = 1,
+    kernel_dilation: PerAxis = 1,
+    feature_group_count: int = 1,
     output_size: PerAxis | None = None,
     use_bias: bool = True,
     kernel_init: Initializer = initializers.lecun_normal(),  # noqa: B008
     bias_init: Initializer = initializers.zeros,
 ) -> Layer:
-    """A transposed convolution: `y[i * strides + k * dilation - low] += x[i] @ kernel[k]`.
+    """A transposed convolution: `y[i * strides + k * kernel_dilation - low] += x[i] @ kernel[k]`.
 
-    It takes outputs of a `conv` with the same `strides`, `padding`, `dilation` and `groups` back
-    to the size of its inputs, as the transpose of that linear map. With "SAME", `strides=2`
+    It takes outputs of a `conv` with the same options back to the size of its inputs, as the
+    transpose of that linear map. With "SAME", `strides=2`
     doubles the spatial axes. `nn.functional.conv_transpose` says how torch's and flax's differ.
 
     Args:
@@ -102,7 +106,7 @@ def conv_transpose(
         kernel_size: one number for each spatial axis, of which there are 1 to 3, with any number
             of batch axes before them. A single number stands for all axes but the first, the
             batch, and the last.
-        strides, padding, dilation, groups: those of the `conv`.
+        strides, padding, kernel_dilation, feature_group_count: those of the `conv`.
         output_size: the size of the spatial axes of the result, any that the `conv` takes to that
             of `x`; None for `n * strides`, or for the least if the padding is "VALID" or in
             numbers.
@@ -116,8 +120,8 @@ def conv_transpose(
 
     Raises:
         TypeError: a number is not an integer.
-        ValueError: a number is less than 1, `groups` does not divide `features` or the inputs, or
-            `x` has no spatial axis.
+        ValueError: a number is less than 1, `feature_group_count` does not divide `features` or the
+            input channels, or `x` has no spatial axis.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -132,12 +136,12 @@ def conv_transpose(
         functional.conv_transpose,
         strides=strides,
         padding=padding,
-        dilation=dilation,
-        groups=groups,
+        kernel_dilation=kernel_dilation,
+        feature_group_count=feature_group_count,
         output_size=output_size,
     )
     name = "conv_transpose"
-    channels = _channels(name, features, groups)
+    channels = _channels(name, features, feature_group_count)
     return convolution_layer(
         name, kernel_size, channels, convolve, use_bias, kernel_init, bias_init
     )
@@ -146,14 +150,17 @@ def conv_transpose(
 def _channels(name: str, features: int, groups: int) -> Callable[[int], tuple[int, int]]:
     """The channel axes of a grouped kernel, by the number of inputs."""
     check_count(name, "features", features)
-    check_count(name, "groups", groups)
+    check_count(name, "feature_group_count", groups)
     if features % groups:
-        raise ValueError(f"{name}: features is {features}, expected a multiple of groups={groups}")
+        raise ValueError(
+            f"{name}: features is {features}, expected a multiple of feature_group_count={groups}"
+        )
 
     def channels(inputs: int) -> tuple[int, int]:
         if inputs % groups:
             raise ValueError(
-                f"{name}: x has {inputs} channels, expected a multiple of groups={groups}"
+                f"{name}: x has {inputs} channels, expected a multiple of "
+                f"feature_group_count={groups}"
             )
         return inputs // groups, features
 

@@ -139,7 +139,7 @@ def dense_general(
 @constructor
 def maxout(
     features: int,
-    pieces: int,
+    num_pieces: int,
     *,
     use_bias: bool = True,
     kernel_init: Initializer = initializers.lecun_normal(),  # noqa: B008
@@ -151,18 +151,18 @@ def maxout(
 
     Args:
         features: the number of outputs.
-        pieces: the number of affine maps for each.
+        num_pieces: the number of affine maps for each.
         use_bias: whether there is a bias.
-        kernel_init: makes the kernel as a matrix `(in, pieces * features)`.
-        bias_init: makes the bias, shape `(pieces, features)`.
+        kernel_init: makes the kernel as a matrix `(in, num_pieces * features)`.
+        bias_init: makes the bias, shape `(num_pieces, features)`.
 
     Returns:
         A `Layer` from `(..., in)` to `(..., features)` with params `{"kernel", "bias"}`, the kernel
-        of shape `(in, pieces, features)`, and the output in the dtype of `x`.
+        of shape `(in, num_pieces, features)`, and the output in the dtype of `x`.
 
     Raises:
-        TypeError: `features` or `pieces` is not an integer.
-        ValueError: `features` or `pieces` is less than 1, or `x` has no feature axis.
+        TypeError: `features` or `num_pieces` is not an integer.
+        ValueError: `features` or `num_pieces` is less than 1, or `x` has no feature axis.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -172,9 +172,9 @@ def maxout(
         ((2, 3, 4), (8, 4))
     """
     check_count("maxout", "features", features)
-    check_count("maxout", "pieces", pieces)
+    check_count("maxout", "num_pieces", num_pieces)
     maps = dense_general(
-        (pieces, features), use_bias=use_bias, kernel_init=kernel_init, bias_init=bias_init
+        (num_pieces, features), use_bias=use_bias, kernel_init=kernel_init, bias_init=bias_init
     )
 
     def apply(

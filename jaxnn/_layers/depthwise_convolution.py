@@ -17,27 +17,27 @@ from jaxnn.functional._spatial import Padding, PerAxis
 def depthwise_conv(
     kernel_size: PerAxis,
     *,
-    multiplier: int = 1,
+    depth_multiplier: int = 1,
     strides: PerAxis = 1,
     padding: Padding = "SAME",
-    dilation: PerAxis = 1,
+    kernel_dilation: PerAxis = 1,
     use_bias: bool = True,
     kernel_init: Initializer = initializers.lecun_normal(),  # noqa: B008
     bias_init: Initializer = initializers.zeros,
 ) -> Layer:
     """A convolution of each channel by itself: a `conv` with as many groups as inputs.
 
-    Output channel `c * multiplier + m` is made of input channel `c`.
+    Output channel `c * depth_multiplier + m` is made of input channel `c`.
 
     Args:
-        kernel_size, strides, padding, dilation: as in `conv`.
-        multiplier: the number of outputs of each input channel.
+        kernel_size, strides, padding, kernel_dilation: as in `conv`.
+        depth_multiplier: the number of outputs of each input channel.
         use_bias: whether there is a bias.
-        kernel_init: makes the kernel, shape `(*kernel_size, 1, in * multiplier)`.
-        bias_init: makes the bias, shape `(in * multiplier,)`.
+        kernel_init: makes the kernel, shape `(*kernel_size, 1, in * depth_multiplier)`.
+        bias_init: makes the bias, shape `(in * depth_multiplier,)`.
 
     Returns:
-        A `Layer` from `(*batch, *spatial, in)` to `(*batch, *outputs, in * multiplier)` with
+        A `Layer` from `(*batch, *spatial, in)` to `(*batch, *outputs, in * depth_multiplier)` with
         params `{"kernel", "bias"}`.
 
     Raises:
@@ -53,7 +53,7 @@ def depthwise_conv(
         Array([[[  3., 300.],
                 [  5., 500.]]], dtype=float32)
     """
-    check_count("depthwise_conv", "multiplier", multiplier)
+    check_count("depthwise_conv", "depth_multiplier", depth_multiplier)
 
     def convolve(x: PyTree, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
         return functional.conv(
@@ -62,12 +62,12 @@ def depthwise_conv(
             bias,
             strides=strides,
             padding=padding,
-            dilation=dilation,
-            groups=x.shape[-1],
+            kernel_dilation=kernel_dilation,
+            feature_group_count=x.shape[-1],
         )
 
     def channels(inputs: int) -> tuple[int, int]:
-        return 1, inputs * multiplier
+        return 1, inputs * depth_multiplier
 
     name = "depthwise_conv"
     return convolution_layer(
@@ -80,10 +80,10 @@ def separable_conv(
     features: int,
     kernel_size: PerAxis,
     *,
-    multiplier: int = 1,
+    depth_multiplier: int = 1,
     strides: PerAxis = 1,
     padding: Padding = "SAME",
-    dilation: PerAxis = 1,
+    kernel_dilation: PerAxis = 1,
     use_bias: bool = True,
     kernel_init: Initializer = initializers.lecun_normal(),  # noqa: B008
     bias_init: Initializer = initializers.zeros,
@@ -95,11 +95,11 @@ def separable_conv(
 
     Args:
         features: the number of output channels.
-        kernel_size, strides, padding, dilation, multiplier: those of the `depthwise_conv`, which
-            has no bias.
+        kernel_size, strides, padding, kernel_dilation, depth_multiplier: those of the
+            `depthwise_conv`, which has no bias.
         use_bias: whether there is a bias in the end.
-        kernel_init: makes both kernels, shapes `(*kernel_size, 1, in * multiplier)` and
-            `(1, ..., 1, in * multiplier, features)`.
+        kernel_init: makes both kernels, shapes `(*kernel_size, 1, in * depth_multiplier)` and
+            `(1, ..., 1, in * depth_multiplier, features)`.
         bias_init: makes the bias, shape `(features,)`.
 
     Returns:
@@ -120,10 +120,10 @@ def separable_conv(
     """
     depthwise = depthwise_conv(
         kernel_size,
-        multiplier=multiplier,
+        depth_multiplier=depth_multiplier,
         strides=strides,
         padding=padding,
-        dilation=dilation,
+        kernel_dilation=kernel_dilation,
         use_bias=False,
         kernel_init=kernel_init,
     )

@@ -11,12 +11,12 @@ from jaxnn._core.layer import Layer, param_dtype
 
 @constructor
 def embedding(
-    vocabulary: int,
+    num_embeddings: int,
     features: int,
     *,
     embedding_init: Initializer = initializers.normal(1.0),  # noqa: B008
 ) -> Layer:
-    """A vector for each integer below `vocabulary`: `y = embedding[x]`.
+    """A vector for each integer below `num_embeddings`: `y = embedding[x]`.
 
     With `attend=True` the same table decodes: `y = x @ embedding.T`. An id outside of the table
     gives NaN.
@@ -25,20 +25,20 @@ def embedding(
     https://arxiv.org/abs/1608.05859
 
     Args:
-        vocabulary: the number of rows.
+        num_embeddings: the number of rows.
         features: the number of outputs.
-        embedding_init: makes the table, shape `(vocabulary, features)`. The default is torch's,
+        embedding_init: makes the table, shape `(num_embeddings, features)`. The default is torch's,
             with variance 1; where the table decodes too, flax's `normal(features**-0.5)` gives
             logits of variance 1.
 
     Returns:
         A `Layer` from integers of any shape to `(..., features)`, in the dtype of its params
         `{"embedding"}`. Its `apply` takes `attend=False`; with True (a Python bool) it is from
-        `(..., features)` to `(..., vocabulary)`.
+        `(..., features)` to `(..., num_embeddings)`.
 
     Raises:
-        TypeError: `vocabulary` or `features` is not an integer, or `x` is not of integers.
-        ValueError: `vocabulary` or `features` is less than 1.
+        TypeError: `num_embeddings` or `features` is not an integer, or `x` is not of integers.
+        ValueError: `num_embeddings` or `features` is less than 1.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -51,12 +51,12 @@ def embedding(
         >>> params["embed"]["embedding"].shape, model.apply(params, state, ids)[0].shape
         ((50, 8), (2, 3, 50))
     """
-    check_count("embedding", "vocabulary", vocabulary)
+    check_count("embedding", "num_embeddings", num_embeddings)
     check_count("embedding", "features", features)
 
     def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
         check_key("embedding", key)
-        return {"embedding": embedding_init(key, (vocabulary, features), param_dtype(x))}, {}
+        return {"embedding": embedding_init(key, (num_embeddings, features), param_dtype(x))}, {}
 
     def apply(
         params: PyTree,

@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
-import jax.numpy as jnp
+from jax.nn.initializers import Initializer
 
-from jaxnn import functional
+from jaxnn import functional, initializers
 from jaxnn._core.arrays import PyTree, canonical_axes, check_count
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, abstract, elementwise, param_dtype
+from jaxnn._core.layer import Layer, abstract, elementwise, param_dtype, pure
+from jaxnn._layers.params import scale_and_bias
 
 
 @constructor
@@ -19,6 +20,8 @@ def layer_norm(
     epsilon: float = 1e-5,
     use_scale: bool = True,
     use_bias: bool = True,
+    scale_init: Initializer = initializers.ones,
+    bias_init: Initializer = initializers.zeros,
 ) -> Layer:
     """Layer normalisation: `y = (x - mean) / sqrt(var + epsilon) * scale + bias`, by example.
 
@@ -31,6 +34,7 @@ def layer_norm(
         epsilon: added to the variance.
         use_scale, use_bias: whether there is a scale, a bias, each of the shape of the normalised
             axes.
+        scale_init, bias_init: make them; ones and zeros by default.
 
     Returns:
         A `Layer` with params `{"scale", "bias"}`.
@@ -47,30 +51,18 @@ def layer_norm(
         Array([[-1.225,  0.   ,  1.225]], dtype=float32)
     """
 
-    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
-        shape = abstract(x).shape
-        normalised = tuple(shape[a] for a in canonical_axes(axis, len(shape), "layer_norm"))
-        return scale_and_bias(normalised, param_dtype(x), use_scale, use_bias), {}
-
-    def apply(
-        params: PyTree,
-        state: PyTree,
-        x: PyTree,
-        *,
-        key: jax.Array | None = None,
-        train: bool = False,
-    ) -> tuple[PyTree, PyTree]:
-        y = functional.layer_norm(
-            x, params.get("scale"), params.get("bias"), axis=axis, epsilon=epsilon
-        )
-        return y, state
-
-    return Layer(init, apply)
+    norm = partial(functional.layer_norm, axis=axis, epsilon=epsilon)
+    inits = scale_init if use_scale else None, bias_init if use_bias else None
+    return _norm("layer_norm", norm, axis, *inits)
 
 
 @constructor
 def rms_norm(
-    *, axis: int | Sequence[int] = -1, epsilon: float = 1e-6, use_scale: bool = True
+    *,
+    axis: int | Sequence[int] = -1,
+    epsilon: float = 1e-6,
+    use_scale: bool = True,
+    scale_init: Initializer = initializers.ones,
 ) -> Layer:
     """Root-mean-square normalisation: `y = x / sqrt(mean(x²) + epsilon) * scale`, by example.
 
@@ -84,6 +76,7 @@ def rms_norm(
         axis: the axis or axes to normalise over.
         epsilon: added to the mean square (torch's default is the `eps` of the dtype).
         use_scale: whether there is a scale, of the shape of the normalised axes.
+        scale_init: makes the scale; ones by default.
 
     Returns:
         A `Layer` with params `{"scale"}`.
@@ -100,32 +93,20 @@ def rms_norm(
         Array([[ 0.333, -0.333,  1.667]], dtype=float32)
     """
 
-    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
-        shape = abstract(x).shape
-        normalised = tuple(shape[a] for a in canonical_axes(axis, len(shape), "rms_norm"))
-        return scale_and_bias(normalised, param_dtype(x), use_scale, False), {}
-
-    def apply(
-        params: PyTree,
-        state: PyTree,
-        x: PyTree,
-        *,
-        key: jax.Array | None = None,
-        train: bool = False,
-    ) -> tuple[PyTree, PyTree]:
-        return functional.rms_norm(x, params.get("scale"), axis=axis, epsilon=epsilon), state
-
-    return Layer(init, apply)
+    norm = partial(functional.rms_norm, axis=axis, epsilon=epsilon)
+    return _norm("rms_norm", norm, axis, scale_init if use_scale else None, None)
 
 
 @constructor
 def group_norm(
-    groups: int = 32,
+    num_groups: int = 32,
     *,
     axis: int = -1,
     epsilon: float = 1e-5,
     use_scale: bool = True,
     use_bias: bool = True,
+    scale_init: Initializer = initializers.ones,
+    bias_init: Initializer = initializers.zeros,
 ) -> Layer:
     """Group normalisation: `y = (x - mean) / sqrt(var + epsilon) * scale + bias`.
 
@@ -135,18 +116,19 @@ def group_norm(
     Paper: Wu and He, Group Normalization, https://arxiv.org/abs/1803.08494
 
     Args:
-        groups: into how many the channels are divided.
+        num_groups: into how many the channels are divided.
         axis: the axis of the channels, not the first, which holds the batch.
         epsilon: added to the variance.
         use_scale, use_bias: whether there is a scale, a bias, each of shape `(channels,)`.
+        scale_init, bias_init: make them; ones and zeros by default.
 
     Returns:
         A `Layer` with params `{"scale", "bias"}`.
 
     Raises:
-        TypeError: `groups` is not an integer.
-        ValueError: `groups` is less than 1 or does not divide the channels; `axis` is out of range
-            for `x` or the first.
+        TypeError: `num_groups` is not an integer.
+        ValueError: `num_groups` is less than 1 or does not divide the channels; `axis` is out of
+            range for `x` or the first.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -156,14 +138,21 @@ def group_norm(
         >>> layer.apply(params, state, x)[0].round(3)
         Array([[-1.,  1., -1.,  1.]], dtype=float32)
     """
-    check_count("group_norm", "groups", groups)
-    norm = partial(functional.group_norm, groups=groups, axis=axis, epsilon=epsilon)
-    return _by_channel("group_norm", norm, axis, use_scale, use_bias)
+    check_count("group_norm", "num_groups", num_groups)
+    norm = partial(functional.group_norm, num_groups=num_groups, axis=axis, epsilon=epsilon)
+    inits = scale_init if use_scale else None, bias_init if use_bias else None
+    return _norm("group_norm", norm, axis, *inits)
 
 
 @constructor
 def instance_norm(
-    *, axis: int = -1, epsilon: float = 1e-5, use_scale: bool = True, use_bias: bool = True
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    use_scale: bool = True,
+    use_bias: bool = True,
+    scale_init: Initializer = initializers.ones,
+    bias_init: Initializer = initializers.zeros,
 ) -> Layer:
     """Instance normalisation: `y = (x - mean) / sqrt(var + epsilon) * scale + bias`.
 
@@ -177,6 +166,7 @@ def instance_norm(
         axis: the axis of the channels, not the first, which holds the batch.
         epsilon: added to the variance.
         use_scale, use_bias: whether there is a scale, a bias, each of shape `(channels,)`.
+        scale_init, bias_init: make them; ones and zeros by default.
 
     Returns:
         A `Layer` with params `{"scale", "bias"}`.
@@ -195,7 +185,8 @@ def instance_norm(
                 [ 1.,  1.]]], dtype=float32)
     """
     norm = partial(functional.instance_norm, axis=axis, epsilon=epsilon)
-    return _by_channel("instance_norm", norm, axis, use_scale, use_bias)
+    inits = scale_init if use_scale else None, bias_init if use_bias else None
+    return _norm("instance_norm", norm, axis, *inits)
 
 
 @constructor
@@ -258,37 +249,19 @@ def local_response_norm(
     return elementwise(partial(norm, size=size, alpha=alpha, beta=beta, k=k, axis=axis))
 
 
-def scale_and_bias(
-    shape: tuple[int, ...], dtype: jnp.dtype, use_scale: bool, use_bias: bool
-) -> dict[str, jax.Array]:
-    """The params of a normalisation: ones and zeros."""
-    params = {}
-    if use_scale:
-        params["scale"] = jnp.ones(shape, dtype)
-    if use_bias:
-        params["bias"] = jnp.zeros(shape, dtype)
-    return params
-
-
-def _by_channel(
-    name: str, norm: Callable[..., jax.Array], axis: int, use_scale: bool, use_bias: bool
+def _norm(
+    name: str,
+    norm: Callable[..., jax.Array],
+    axis: int | Sequence[int],
+    scale_init: Initializer | None,
+    bias_init: Initializer | None,
 ) -> Layer:
-    """A layer of a function with a scale and a bias for each channel."""
+    """A layer of a function with a scale and a bias of the shape of `axis`, where they are."""
 
-    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+    def init(key: jax.Array, x: PyTree) -> PyTree:
         shape = abstract(x).shape
-        channels = tuple(shape[a] for a in canonical_axes(axis, len(shape), name))
-        jax.eval_shape(norm, abstract(x))  # refuses what apply would refuse
-        return scale_and_bias(channels, param_dtype(x), use_scale, use_bias), {}
+        own = tuple(shape[a] for a in canonical_axes(axis, len(shape), name))
+        jax.eval_shape(norm, abstract(x))  # refuses what the call would refuse
+        return scale_and_bias(name, key, own, param_dtype(x), scale_init, bias_init)
 
-    def apply(
-        params: PyTree,
-        state: PyTree,
-        x: PyTree,
-        *,
-        key: jax.Array | None = None,
-        train: bool = False,
-    ) -> tuple[PyTree, PyTree]:
-        return norm(x, scale=params.get("scale"), bias=params.get("bias")), state
-
-    return Layer(init, apply)
+    return pure(init, lambda params, x: norm(x, **params))

@@ -10,24 +10,24 @@ from jaxnn.functional._spatial import Padding, PerAxis
 
 @constructor
 def max_pool(
-    window: PerAxis,
+    window_shape: PerAxis,
     *,
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
-    dilation: PerAxis = 1,
+    window_dilation: PerAxis = 1,
 ) -> Layer:
-    """The maximum of each window: `y[i] = max_k x[i * strides + k * dilation - low]`.
+    """The maximum of each window: `y[i] = max_k x[i * strides + k * window_dilation - low]`.
 
     Of equal maxima the first gets the gradient, as in torch; padding counts as -inf.
 
     Args:
-        window: the size of the window, one number for each spatial axis, which so many axes before
-            the last are. A single number stands for all axes but the first and the last.
-        strides: the step from window to window; `window` if None (flax steps by 1).
+        window_shape: the size of the window, one number for each spatial axis, which so many axes
+            before the last are. A single number stands for all axes but the first and the last.
+        strides: the step from window to window; `window_shape` if None (flax steps by 1).
         padding: "VALID" for none; "SAME" for `ceil(size / strides)` outputs; or what is added
             before and after, a pair `(low, high)` for each spatial axis. A number stands for
             both, a single number for all axes.
-        dilation: the step between the elements of a window.
+        window_dilation: the step between the elements of a window.
 
     Returns:
         A `Layer` without parameters, from `(*batch, *spatial, channels)` to
@@ -42,25 +42,25 @@ def max_pool(
     """
     return elementwise(
         lambda x: functional.max_pool(
-            x, window, strides=strides, padding=padding, dilation=dilation
+            x, window_shape, strides=strides, padding=padding, window_dilation=window_dilation
         )
     )
 
 
 @constructor
 def avg_pool(
-    window: PerAxis,
+    window_shape: PerAxis,
     *,
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
-    count_padding: bool = True,
+    count_include_pad: bool = True,
 ) -> Layer:
     """The mean of each window: `y[i] = mean_k x[i * strides + k - low]`.
 
     Args:
-        window, strides, padding: as in `max_pool`.
-        count_padding: whether padding counts as zeros, as in torch and flax (`count_include_pad`);
-            if not, the mean is that of the elements of `x` alone, as in stax and Keras.
+        window_shape, strides, padding: as in `max_pool`.
+        count_include_pad: whether padding counts as zeros, as in torch and flax; if not, the mean
+            is that of the elements of `x` alone, as in stax and Keras.
 
     Returns:
         A `Layer` without parameters, from `(*batch, *spatial, channels)` to
@@ -75,14 +75,14 @@ def avg_pool(
     """
     return elementwise(
         lambda x: functional.avg_pool(
-            x, window, strides=strides, padding=padding, count_padding=count_padding
+            x, window_shape, strides=strides, padding=padding, count_include_pad=count_include_pad
         )
     )
 
 
 @constructor
 def lp_pool(
-    window: PerAxis,
+    window_shape: PerAxis,
     p: float = 2.0,
     *,
     strides: PerAxis | None = None,
@@ -94,7 +94,7 @@ def lp_pool(
     Classification, https://arxiv.org/abs/1204.3968
 
     Args:
-        window, strides, padding: as in `max_pool`; padding counts as zeros.
+        window_shape, strides, padding: as in `max_pool`; padding counts as zeros.
         p: the order of the norm, at least 1 and finite.
 
     Returns:
@@ -107,7 +107,9 @@ def lp_pool(
         >>> nn.lp_pool(2).apply({}, {}, x)[0].ravel()
         Array([5., 0.], dtype=float32)
     """
-    return elementwise(lambda x: functional.lp_pool(x, window, p, strides=strides, padding=padding))
+    return elementwise(
+        lambda x: functional.lp_pool(x, window_shape, p, strides=strides, padding=padding)
+    )
 
 
 @constructor

@@ -20,22 +20,24 @@ def _no_rotation(x: jax.Array, positions: jax.Array) -> jax.Array:
     return x
 
 
-def _no_bias(heads: int, query_positions: jax.Array, key_positions: jax.Array) -> jax.Array | None:
+def _no_bias(
+    num_heads: int, query_positions: jax.Array, key_positions: jax.Array
+) -> jax.Array | None:
     return None
 
 
 class Positions(NamedTuple):
     """What `nn.attention` knows of positions: two functions.
 
-    `rotate(x, positions) -> x` changes queries and keys, shape `(..., time, heads, head_dim)`, by
-    their positions, integers of shape `(time,)`. `bias(heads, query_positions, key_positions)` is
-    added to the logits: shape `(heads, queries, keys)`, or None.
+    `rotate(x, positions) -> x` changes queries and keys, shape `(..., time, num_heads, head_dim)`,
+    by their positions, integers of shape `(time,)`. `bias(num_heads, query_positions,
+    key_positions)` is added to the logits: shape `(num_heads, queries, keys)`, or None.
 
     `nn.rotary()` and `nn.alibi()` make the usual ones.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
-        >>> def nearby(heads, query_positions, key_positions):
+        >>> def nearby(num_heads, query_positions, key_positions):
         ...     distances = query_positions[:, None] - key_positions[None, :]
         ...     return -jnp.square(distances.astype(float))[None]
         >>> layer = nn.attention(2, positions=nn.Positions(bias=nearby))
@@ -75,9 +77,9 @@ def rotary(*, base: float = 10000.0, fraction: float = 1.0, interleaved: bool = 
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
-        >>> layer = nn.attention(2, causal=True, positions=nn.rotary(base=500000.0))
+        >>> layer = nn.attention(2, is_causal=True, positions=nn.rotary(base=500000.0))
         >>> layer
-        attention(2, causal=True, positions=rotary(base=500000.0))
+        attention(2, is_causal=True, positions=rotary(base=500000.0))
     """
     tiny = float(jnp.finfo(jnp.float32).tiny)
     check_range("rotary", "base", base, tiny)
@@ -88,7 +90,7 @@ def rotary(*, base: float = 10000.0, fraction: float = 1.0, interleaved: bool = 
             x, positions, base=base, fraction=fraction, interleaved=interleaved
         )
 
-    def bias(heads: int, query_positions: jax.Array, key_positions: jax.Array) -> None:
+    def bias(num_heads: int, query_positions: jax.Array, key_positions: jax.Array) -> None:
         return None
 
     return Positions(rotate, bias)
@@ -115,8 +117,8 @@ def alibi() -> Positions:
     def rotate(x: jax.Array, positions: jax.Array) -> jax.Array:
         return x
 
-    def bias(heads: int, query_positions: jax.Array, key_positions: jax.Array) -> jax.Array:
-        slopes = functional.alibi_slopes(heads)
+    def bias(num_heads: int, query_positions: jax.Array, key_positions: jax.Array) -> jax.Array:
+        slopes = functional.alibi_slopes(num_heads)
         return functional.alibi_bias(slopes, query_positions, key_positions)[0]
 
     return Positions(rotate, bias)

@@ -15,7 +15,7 @@ from jaxnn._core.layer import Layer, abstract, param_dtype
 
 @constructor
 def vector_quantizer(
-    codes: int,
+    num_embeddings: int,
     *,
     decay: float = 0.99,
     embedding_init: Initializer = initializers.variance_scaling(1.0, "fan_out", "uniform"),  # noqa: B008
@@ -34,23 +34,23 @@ def vector_quantizer(
     https://arxiv.org/abs/1711.00937
 
     Args:
-        codes: how many.
+        num_embeddings: how many.
         decay: the weight of the past in each step, in [0, 1].
-        embedding_init: makes the codes, shape `(codes, features)`. The default is uniform of
-            variance `1 / features`.
+        embedding_init: makes the codes, shape `(num_embeddings, features)`. The default is uniform
+            of variance `1 / features`.
         axis_name: names of mapped axes (of `jax.vmap` or `jax.shard_map`) over which the batch is
             spread; the codes then follow the whole batch.
 
     Returns:
         A `Layer` from `(..., features)` to the same shape, without params, and with state
-        `{"embedding": (codes, features), "count": (codes,)}`: the codes, and the averaged number
-        of vectors that each stands for. It begins at 1. A code that is nearest to none stays where
-        it is.
+        `{"embedding": (num_embeddings, features), "count": (num_embeddings,)}`: the codes, and the
+        averaged number of vectors that each stands for. It begins at 1. A code that is nearest to
+        none stays where it is.
 
     Raises:
-        TypeError: `codes` is not an integer.
-        ValueError: `codes` is less than 1; `decay` is outside [0, 1]; `x` has no feature axis; the
-            state is missing.
+        TypeError: `num_embeddings` is not an integer.
+        ValueError: `num_embeddings` is less than 1; `decay` is outside [0, 1]; `x` has no feature
+            axis; the state is missing.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -60,7 +60,7 @@ def vector_quantizer(
         >>> y.ravel(), state["embedding"].ravel().round(2)
         (Array([ 0., 10., 10.], dtype=float32), Array([ 0.5, 12. ], dtype=float32))
     """
-    codes = check_count("vector_quantizer", "codes", codes)
+    num_embeddings = check_count("vector_quantizer", "num_embeddings", num_embeddings)
     check_range("vector_quantizer", "decay", decay, 0, 1)
 
     def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
@@ -68,8 +68,8 @@ def vector_quantizer(
         shape, dtype = abstract(x).shape, param_dtype(x)
         if not shape:
             raise ValueError("vector_quantizer: x is a scalar, expected shape (..., features)")
-        embedding = embedding_init(key, (codes, shape[-1]), dtype)
-        return {}, {"embedding": embedding, "count": jnp.ones(codes, dtype)}
+        embedding = embedding_init(key, (num_embeddings, shape[-1]), dtype)
+        return {}, {"embedding": embedding, "count": jnp.ones(num_embeddings, dtype)}
 
     def apply(
         params: PyTree,

@@ -27,11 +27,11 @@ from jaxnn.functional._spatial import PerAxis, per_axis
 @constructor
 def rnn_cell(
     features: int,
-    *,
     activation: Callable[[jax.Array], jax.Array] = jax.nn.tanh,
+    *,
     use_bias: bool = True,
     kernel_init: Initializer = initializers.lecun_normal(),  # noqa: B008
-    recurrent_init: Initializer = initializers.orthogonal(),  # noqa: B008
+    recurrent_kernel_init: Initializer = initializers.orthogonal(),  # noqa: B008
     bias_init: Initializer = initializers.zeros,
 ) -> Cell:
     """A simple recurrent cell: `h' = activation(x @ W + h @ U + b)`; its output is `h'`.
@@ -46,7 +46,7 @@ def rnn_cell(
         activation: a function of arrays, elementwise.
         use_bias: whether there is a bias.
         kernel_init: makes W, shape `(in, features)`.
-        recurrent_init: makes U, shape `(features, features)`.
+        recurrent_kernel_init: makes U, shape `(features, features)`.
         bias_init: makes b, shape `(features,)`.
 
     Returns:
@@ -71,7 +71,7 @@ def rnn_cell(
 
     def init(key: jax.Array, x_t: PyTree) -> PyTree:
         shapes = _dense_shapes("rnn_cell", x_t, features)
-        inits = kernel_init, recurrent_init, bias_init if use_bias else None
+        inits = kernel_init, recurrent_kernel_init, bias_init if use_bias else None
         return _init("rnn_cell", key, 1, shapes, param_dtype(x_t), *inits)
 
     def initial_carry(params: PyTree, batch_shape: Sequence[int], dtype: DTypeLike) -> PyTree:
@@ -94,7 +94,7 @@ def lstm_cell(
     forget_bias: float = 1.0,
     use_bias: bool = True,
     kernel_init: Initializer = initializers.lecun_normal(),  # noqa: B008
-    recurrent_init: Initializer = initializers.orthogonal(),  # noqa: B008
+    recurrent_kernel_init: Initializer = initializers.orthogonal(),  # noqa: B008
     bias_init: Initializer = initializers.zeros,
 ) -> Cell:
     """A long short-term memory cell; its output is `h'`.
@@ -119,7 +119,8 @@ def lstm_cell(
             remembering; nothing is added in `step`. 0 begins as torch does.
         use_bias: whether there is a bias.
         kernel_init: makes W, shape `(in, 4 * features)`: each gate's quarter by itself.
-        recurrent_init: makes U, shape `(features, 4 * features)`: each gate's quarter by itself.
+        recurrent_kernel_init: makes U, shape `(features, 4 * features)`: each gate's quarter by
+            itself.
         bias_init: makes b, shape `(4 * features,)`: each gate's quarter by itself.
 
     Returns:
@@ -146,7 +147,7 @@ def lstm_cell(
 
     def init(key: jax.Array, x_t: PyTree) -> PyTree:
         shapes = _dense_shapes("lstm_cell", x_t, features)
-        inits = kernel_init, recurrent_init, bias_init if use_bias else None
+        inits = kernel_init, recurrent_kernel_init, bias_init if use_bias else None
         params = _init("lstm_cell", key, 4, shapes, param_dtype(x_t), *inits)
         return _with_forget_bias(params, forget_bias)
 
@@ -170,7 +171,7 @@ def gru_cell(
     reset_after: bool = True,
     use_bias: bool = True,
     kernel_init: Initializer = initializers.lecun_normal(),  # noqa: B008
-    recurrent_init: Initializer = initializers.orthogonal(),  # noqa: B008
+    recurrent_kernel_init: Initializer = initializers.orthogonal(),  # noqa: B008
     bias_init: Initializer = initializers.zeros,
 ) -> Cell:
     """A gated recurrent unit; its output is `h'`.
@@ -195,7 +196,7 @@ def gru_cell(
         reset_after: whether r multiplies the product with U_n, or h before it.
         use_bias: whether there are biases.
         kernel_init: makes W, shape `(in, 3 * features)`: each part by itself.
-        recurrent_init: makes U, shape `(features, 3 * features)`: each part by itself.
+        recurrent_kernel_init: makes U, shape `(features, 3 * features)`: each part by itself.
         bias_init: makes b, shape `(3 * features,)`, each part by itself, and `recurrent_bias`,
             shape `(features,)`.
 
@@ -224,7 +225,7 @@ def gru_cell(
 
     def init(key: jax.Array, x_t: PyTree) -> PyTree:
         shapes, dtype = _dense_shapes("gru_cell", x_t, features), param_dtype(x_t)
-        inits = kernel_init, recurrent_init, bias_init if use_bias else None
+        inits = kernel_init, recurrent_kernel_init, bias_init if use_bias else None
         params = _init("gru_cell", key, 3, shapes, dtype, *inits)
         if use_bias and reset_after:
             bias_key = jax.random.fold_in(key, 3)
@@ -266,7 +267,7 @@ def conv_lstm_cell(
     forget_bias: float = 1.0,
     use_bias: bool = True,
     kernel_init: Initializer = initializers.lecun_normal(),  # noqa: B008
-    recurrent_init: Initializer = initializers.orthogonal(),  # noqa: B008
+    recurrent_kernel_init: Initializer = initializers.orthogonal(),  # noqa: B008
     bias_init: Initializer = initializers.zeros,
 ) -> Cell:
     """A long short-term memory over images: `nn.lstm_cell` by convolutions instead of products.
@@ -286,7 +287,7 @@ def conv_lstm_cell(
         use_bias: whether there is a bias.
         kernel_init: makes W, shape `(*kernel_size, in, 4 * features)`: each gate's quarter by
             itself.
-        recurrent_init: makes U, shape `(*kernel_size, features, 4 * features)`, likewise.
+        recurrent_kernel_init: makes U, shape `(*kernel_size, features, 4 * features)`, likewise.
         bias_init: makes b, shape `(4 * features,)`, likewise.
 
     Returns:
@@ -319,7 +320,7 @@ def conv_lstm_cell(
                 "the channels"
             )
         shapes = (*window, shape[-1], features), (*window, features, features)
-        inits = kernel_init, recurrent_init, bias_init if use_bias else None
+        inits = kernel_init, recurrent_kernel_init, bias_init if use_bias else None
         params = _init("conv_lstm_cell", key, 4, shapes, param_dtype(x_t), *inits)
         return _with_forget_bias(params, forget_bias)
 
@@ -354,7 +355,7 @@ def _init(
     shapes: tuple[tuple[int, ...], tuple[int, ...]],
     dtype: jnp.dtype,
     kernel_init: Initializer,
-    recurrent_init: Initializer,
+    recurrent_kernel_init: Initializer,
     bias_init: Initializer | None,
 ) -> dict[str, dict[str, jax.Array]]:
     """Params whose last axis holds the gates, each drawn by itself with a gate's fans."""
@@ -366,7 +367,7 @@ def _init(
 
     params = {
         "input": {"kernel": drawn(kernel_init, 0, shapes[0])},
-        "recurrent": {"kernel": drawn(recurrent_init, 1, shapes[1])},
+        "recurrent": {"kernel": drawn(recurrent_kernel_init, 1, shapes[1])},
     }
     if bias_init is not None:
         params["input"]["bias"] = drawn(bias_init, 2, shapes[0][-1:])

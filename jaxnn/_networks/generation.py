@@ -33,7 +33,7 @@ def autoregressive(layer: Any, *, features: Sequence[int] = ()) -> Cell:
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
         >>> def model(**cache):
-        ...     return nn.serial(nn.embedding(10, 8), nn.attention(2, causal=True, **cache))
+        ...     return nn.serial(nn.embedding(10, 8), nn.attention(2, is_causal=True, **cache))
         >>> x = jnp.array([[3, 1, 4]])
         >>> params, state = model().init(jax.random.key(0), x)
         >>> y, _ = model().apply(params, state, x)

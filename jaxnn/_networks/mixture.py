@@ -18,7 +18,7 @@ from jaxnn._core.layer import Layer, abstract, as_layer, child_key, child_scope,
 @constructor
 def mixture_of_experts(
     expert: Any,
-    experts: int,
+    num_experts: int,
     *,
     top_k: int = 2,
     capacity_factor: float | None = None,
@@ -38,12 +38,12 @@ def mixture_of_experts(
 
     Args:
         expert: a layer over `(tokens, features)` without state, as `nn.feed_forward(hidden)`.
-        experts: how many copies of it.
+        num_experts: how many copies of it.
         top_k: how many of them a token is given to.
-        capacity_factor: an expert takes this many times the tokens that it would get if all got
-            the same, `ceil(capacity_factor * top_k * tokens / experts)`, and drops the rest; None
+        capacity_factor: an expert takes this many times the tokens that it would get if all got the
+            same, `ceil(capacity_factor * top_k * tokens / num_experts)`, and drops the rest; None
             drops none, at the cost of room for all tokens at each expert.
-        router_init: makes the router's kernel, shape `(features, experts)`.
+        router_init: makes the router's kernel, shape `(features, num_experts)`.
 
     Returns:
         A `Layer` over `(..., features)`, with params `{"router": {"kernel"}, "experts": ...}`, the
@@ -51,8 +51,8 @@ def mixture_of_experts(
         in float32 or wider.
 
     Raises:
-        TypeError: `experts` or `top_k` is not an integer.
-        ValueError: `experts` is less than 1, `top_k` not between 1 and `experts`, or
+        TypeError: `num_experts` or `top_k` is not an integer.
+        ValueError: `num_experts` is less than 1, `top_k` not between 1 and `num_experts`, or
             `capacity_factor` negative; `expert` has state.
 
     Example:
@@ -70,9 +70,9 @@ def mixture_of_experts(
         {'kernel': (8, 4)}
     """
     expert = as_layer(expert, "mixture_of_experts: expert")
-    check_count("mixture_of_experts", "experts", experts)
-    if check_count("mixture_of_experts", "top_k", top_k) > experts:
-        raise ValueError(f"mixture_of_experts: top_k is {top_k}, expected at most {experts}")
+    check_count("mixture_of_experts", "num_experts", num_experts)
+    if check_count("mixture_of_experts", "top_k", top_k) > num_experts:
+        raise ValueError(f"mixture_of_experts: top_k is {top_k}, expected at most {num_experts}")
     if capacity_factor is not None:
         check_range("mixture_of_experts", "capacity_factor", capacity_factor, 0)
 
@@ -83,11 +83,11 @@ def mixture_of_experts(
         token = jax.ShapeDtypeStruct((1, features), x.dtype)
         with child_scope("experts"):
             params, state = init_copies(
-                "mixture_of_experts", expert, experts, child_key(key, "experts"), token, {}
+                "mixture_of_experts", expert, num_experts, child_key(key, "experts"), token, {}
             )
         if jax.tree.leaves(state):
             raise ValueError(f"mixture_of_experts: {expert!r} has state, expected a layer without")
-        router = {"kernel": router_init(child_key(key, "router"), (features, experts), dtype)}
+        router = {"kernel": router_init(child_key(key, "router"), (features, num_experts), dtype)}
         return {"router": router, "experts": params}, {"balance_loss": jnp.zeros((), dtype)}
 
     def apply(
@@ -104,7 +104,7 @@ def mixture_of_experts(
         with child_scope("router"):
             logits = functional.linear(widen(tokens), by_name["router"]["kernel"])
         own_key = None if key is None else child_key(key, "experts")
-        keys = copy_keys("mixture_of_experts", own_key, experts)
+        keys = copy_keys("mixture_of_experts", own_key, num_experts)
 
         def one(params: PyTree, x: jax.Array, key: Any) -> PyTree:
             return expert.apply(params, {}, x, key=key, train=train)[0]
@@ -115,7 +115,7 @@ def mixture_of_experts(
 
         capacity = None
         if capacity_factor is not None:
-            capacity = max(1, math.ceil(capacity_factor * top_k * len(tokens) / experts))
+            capacity = max(1, math.ceil(capacity_factor * top_k * len(tokens) / num_experts))
         y = functional.mixture_of_experts(tokens, logits, run, top_k=top_k, capacity=capacity)
         if train:
             balance = functional.expert_balance(logits, top_k=top_k)

@@ -18,8 +18,8 @@ from jaxnn._layers.dropout import dropout
 @constructor
 def mlp(
     features: Sequence[int],
-    *,
     activation: Any = relu,
+    *,
     activate_final: bool = False,
     dropout_rate: ArrayLike = 0.0,
     use_bias: bool = True,
@@ -67,7 +67,7 @@ def mlp(
 
 @constructor
 def feed_forward(
-    hidden: int,
+    hidden_features: int,
     activation: Any = gelu,
     *,
     dropout_rate: ArrayLike = 0.0,
@@ -76,14 +76,15 @@ def feed_forward(
 ) -> Layer:
     """The network of a transformer's block: `y = dense(dropout(activation(dense(x))))`.
 
-    The first dense layer has `hidden` outputs, the second as many as `x` has features. A gated
-    activation such as `nn.swiglu` halves the features, so the second then has `hidden / 2` inputs.
+    The first dense layer has `hidden_features` outputs, the second as many as `x` has features. A
+    gated activation such as `nn.swiglu` halves the features: the second then has
+    `hidden_features / 2` inputs.
 
     Papers: Vaswani et al., Attention Is All You Need, https://arxiv.org/abs/1706.03762; Shazeer,
     GLU Variants Improve Transformer, https://arxiv.org/abs/2002.05202
 
     Args:
-        hidden: the number of outputs of the first dense layer.
+        hidden_features: the number of outputs of the first dense layer.
         activation: a function of arrays, or a layer.
         dropout_rate: the probability of dropping an element; 0 leaves dropout out.
         use_bias: whether the dense layers have a bias.
@@ -94,9 +95,9 @@ def feed_forward(
         `{"hidden", "activation", "dropout", "out"}`.
 
     Raises:
-        TypeError: `hidden` is not an integer.
-        ValueError: `hidden` is less than 1; `dropout_rate` is outside [0, 1]; `x` has no feature
-            axis.
+        TypeError: `hidden_features` is not an integer.
+        ValueError: `hidden_features` is less than 1; `dropout_rate` is outside [0, 1]; `x` has no
+            feature axis.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -105,9 +106,9 @@ def feed_forward(
         >>> jax.tree.map(jnp.shape, params["layer"][1]["out"])
         {'bias': (8,), 'kernel': (16, 8)}
     """
-    check_count("feed_forward", "hidden", hidden)
+    check_count("feed_forward", "hidden_features", hidden_features)
     first = {
-        "hidden": dense(hidden, use_bias=use_bias),
+        "hidden": dense(hidden_features, use_bias=use_bias),
         "activation": activation,
         **_dropout("dropout", dropout_rate),
     }

@@ -30,10 +30,10 @@ def transformer_block(
     `memory` in the same way. Each norm has parameters of its own.
 
     * encoder: `transformer_block(nn.attention(heads), nn.feed_forward(hidden))`
-    * decoder (GPT): `transformer_block(nn.attention(heads, causal=True), ...)`
+    * decoder (GPT): `transformer_block(nn.attention(heads, is_causal=True), ...)`
     * decoder of an encoder-decoder: the same with `cross_attention=nn.attention(heads)`
     * LLaMA: `norm=nn.rms_norm()`, `nn.feed_forward(hidden, nn.swiglu, use_bias=False)`, and
-      attention with `positions=nn.rotary()` and `kv_heads=`
+      attention with `positions=nn.rotary()` and `num_kv_heads=`
 
     `nn.stack(block, depth)` makes a transformer of it; with the norm first, one more norm follows.
 
@@ -63,7 +63,7 @@ def transformer_block(
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
         >>> block = nn.transformer_block(
-        ...     nn.attention(2, causal=True), nn.feed_forward(32), dropout=nn.dropout(0.1))
+        ...     nn.attention(2, is_causal=True), nn.feed_forward(32), dropout=nn.dropout(0.1))
         >>> decoder = nn.serial(nn.stack(block, 4), nn.layer_norm())
         >>> x = jnp.ones((3, 5, 8))
         >>> params, state = decoder.init(jax.random.key(0), x)

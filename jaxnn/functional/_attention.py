@@ -26,7 +26,7 @@ def dot_product_attention(
     *,
     bias: ArrayLike | None = None,
     mask: ArrayLike | None = None,
-    causal: bool = False,
+    is_causal: bool = False,
     window: Window | None = None,
     query_offset: ArrayLike = 0,
     scale: ArrayLike | None = None,
@@ -44,26 +44,27 @@ def dot_product_attention(
     al., GQA, https://arxiv.org/abs/2305.13245
 
     Args:
-        query: shape `(..., queries, heads, head_dim)`, floating.
-        key: shape `(..., keys, kv_heads, head_dim)`; `kv_heads` divides `heads`.
-        value: shape `(..., keys, kv_heads, value_dim)`. Keys and values are cast to the dtype of
-            the query.
+        query: shape `(..., query_length, num_heads, head_dim)`, floating.
+        key: shape `(..., key_length, num_kv_heads, head_dim)`; `num_kv_heads` divides `num_heads`.
+        value: shape `(..., key_length, num_kv_heads, value_dim)`. Keys and values are cast to the
+            dtype of the query.
         bias: added to the logits, floating, of the rank of the query and broadcastable to `(...,
-            heads, queries, keys)`. Where it is -inf, there is no attention.
+            num_heads, query_length, key_length)`. Where it is -inf, there is no attention.
         mask: booleans that broadcast in the same way; True where to attend.
-        causal: whether a query sees only the keys up to its own position. Query `i` is at position
-            `query_offset + i`, key `j` at `j`.
+        is_causal: whether a query sees only the keys up to its own position. Query `i` is at
+            position `query_offset + i`, key `j` at `j`.
         window: `(left, right)`, how many keys before and after its own position a query sees; an
             integer stands for both.
         query_offset: the position of the first query among the keys, an integer scalar, possibly
-            traced: `keys - queries` where the queries are the last ones (with 0, as in torch and
+            traced: `key_length - query_length` where the queries are the last ones (with 0, as in
+            torch and
             `jax.nn`, they are the first).
         scale: the factor of the products; `1 / sqrt(head_dim)` if None.
         dropout_rate: the probability of dropping a weight of the softmax, in [0, 1].
         dropout_key: a typed PRNG key for the dropout.
 
     Returns:
-        Shape `(..., queries, heads, value_dim)` in the floating dtype of the query.
+        Shape `(..., query_length, num_heads, value_dim)` in the floating dtype of the query.
 
     Raises:
         TypeError: `mask` is not boolean, `window` or `query_offset` is not of integers, or
@@ -74,26 +75,26 @@ def dot_product_attention(
         >>> import jax.numpy as jnp, jaxnn as nn
         >>> query, key = jnp.zeros((1, 3, 2, 4)), jnp.zeros((1, 3, 1, 4))
         >>> value = jnp.array([1.0, 2.0, 6.0]).reshape(1, 3, 1, 1)
-        >>> y = nn.functional.dot_product_attention(query, key, value, causal=True)
+        >>> y = nn.functional.dot_product_attention(query, key, value, is_causal=True)
         >>> y.shape, y[0, :, 0, 0]  # the mean of the values so far
         ((1, 3, 2, 1), Array([1. , 1.5, 3. ], dtype=float32))
     """
     query = floating(query)
     key, value = jnp.asarray(key).astype(query.dtype), jnp.asarray(value).astype(query.dtype)
     _check_shapes(query.shape, key.shape, value.shape)
-    *batch, queries, heads, head_dim = query.shape
-    keys, kv_heads = key.shape[-3:-1]
-    shape = (*batch, heads, queries, keys)
+    *batch, query_length, num_heads, head_dim = query.shape
+    key_length, num_kv_heads = key.shape[-3:-1]
+    shape = (*batch, num_heads, query_length, key_length)
 
     # The queries of all heads that share a key are the rows of one matrix.
-    matrix = (*batch, kv_heads, heads // kv_heads * queries)
+    matrix = (*batch, num_kv_heads, num_heads // num_kv_heads * query_length)
     rows = jnp.swapaxes(query, -3, -2).reshape(*matrix, head_dim)
     key, value = jnp.swapaxes(key, -3, -2), jnp.swapaxes(value, -3, -2)
     wide = widen(query).dtype
     logits = jnp.einsum("...qd,...kd->...qk", rows, key, preferred_element_type=wide).reshape(shape)
     logits = logits * hyperparameter(1 / math.sqrt(head_dim) if scale is None else scale, wide)
 
-    masks = _positional_masks(shape, causal, window, query_offset)
+    masks = _positional_masks(shape, is_causal, window, query_offset)
     if mask is not None:
         masks.append(check_boolean("dot_product_attention", jnp.asarray(mask)))
         _check_broadcasts("mask", masks[-1].shape, shape)
@@ -115,26 +116,26 @@ def dot_product_attention(
         raise ValueError(
             f"dot_product_attention: dropout_rate is {dropout_rate}, expected a dropout_key with it"
         )
-    weights = weights.astype(query.dtype).reshape(*matrix, keys)
-    y = (weights @ value).reshape(*batch, heads, queries, value.shape[-1])
+    weights = weights.astype(query.dtype).reshape(*matrix, key_length)
+    y = (weights @ value).reshape(*batch, num_heads, query_length, value.shape[-1])
     if seen is not None:
         y = jnp.where(sees, y, 0)
     return jnp.swapaxes(y, -3, -2)
 
 
 def _positional_masks(
-    shape: tuple[int, ...], causal: bool, window: Window | None, query_offset: ArrayLike
+    shape: tuple[int, ...], is_causal: bool, window: Window | None, query_offset: ArrayLike
 ) -> list[jax.Array]:
-    """The masks of `causal` and `window`, of the rank of the logits."""
-    queries, keys = shape[-2:]
+    """The masks of `is_causal` and `window`, of the rank of the logits."""
+    query_length, key_length = shape[-2:]
     offset = check_offset("dot_product_attention", query_offset)
     masks = []
-    if causal:
-        masks.append(causal_mask(queries, keys, query_offset=offset))
+    if is_causal:
+        masks.append(causal_mask(query_length, key_length, query_offset=offset))
     if window is not None:
         sides = check_window("dot_product_attention", window)
-        masks.append(local_mask(queries, sides, keys, query_offset=offset))
-    return [mask.reshape((1,) * (len(shape) - 2) + (queries, keys)) for mask in masks]
+        masks.append(local_mask(query_length, sides, key_length, query_offset=offset))
+    return [mask.reshape((1,) * (len(shape) - 2) + (query_length, key_length)) for mask in masks]
 
 
 def _check_shapes(query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...]) -> None:

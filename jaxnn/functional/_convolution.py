@@ -34,25 +34,25 @@ def conv(
     *,
     strides: PerAxis = 1,
     padding: Padding = "SAME",
-    dilation: PerAxis = 1,
-    groups: int = 1,
+    kernel_dilation: PerAxis = 1,
+    feature_group_count: int = 1,
 ) -> jax.Array:
-    """A convolution: `y[i] = Σ_k x[i * strides + k * dilation - low] @ kernel[k] + bias`.
+    """A convolution: `y[i] = Σ_k x[i * strides + k * kernel_dilation - low] @ kernel[k] + bias`.
 
     The kernel is not flipped (a cross-correlation), as in torch and flax. An axis of `n` elements
-    gives `(n + low + high - dilation * (size - 1) - 1) // strides + 1` outputs, `size` being that
-    of the kernel and `low` and `high` the padding:
+    gives `(n + low + high - kernel_dilation * (size - 1) - 1) // strides + 1` outputs, `size` being
+    that of the kernel and `low` and `high` the padding:
 
     - a pair `(low, high)` for each spatial axis, a number that stands for both, or a single number
       for all axes, of zeros; "VALID" is 0.
     - "SAME": zeros for `ceil(n / strides)` outputs. With `total = max(0, (ceil(n / strides) - 1) *
-      strides + dilation * (size - 1) + 1 - n)`, `low` is `total // 2` and `high` the rest (torch
-      has more on the right too, and refuses strides).
+      strides + kernel_dilation * (size - 1) + 1 - n)`, `low` is `total // 2` and `high` the rest
+      (torch has more on the right too, and refuses strides).
     - "CIRCULAR", "REFLECT": as many elements as in "SAME" (in flax, as many as for `strides=1`),
       those of `x` repeated with period `n`, or mirrored at its first and last elements, which are
       not repeated themselves. For other amounts pad `x` by `jnp.pad` and take "VALID".
-    - "CAUSAL", for one spatial axis: `dilation * (size - 1)` zeros before it, so that an output
-      depends on no later input.
+    - "CAUSAL", for one spatial axis: `kernel_dilation * (size - 1)` zeros before it, so that an
+      output depends on no later input.
 
     Args:
         x: shape `(*batch, *spatial, in)`, with 1 to 3 spatial axes and any number of batch axes.
@@ -60,16 +60,17 @@ def conv(
         bias: shape `(out,)`, or None for none.
         strides: the step from output to output, one number for all spatial axes or one for each.
         padding: what is added to each spatial axis, as above.
-        dilation: the step between the elements that the kernel sees, likewise.
-        groups: into how many the inputs and the outputs are divided; each group of outputs sees
-            its group of inputs alone. `groups = in` is a depthwise convolution.
+        kernel_dilation: the step between the elements that the kernel sees, likewise.
+        feature_group_count: the number of groups into which input and output channels are divided;
+            each group of outputs sees its group of inputs alone. As many groups as input channels
+            are a depthwise convolution.
 
     Returns:
         Shape `(*batch, *outputs, out)` in the dtype of `x`, to which kernel and bias are cast (an
         integer `x` is cast to theirs).
 
     Raises:
-        TypeError: `strides`, `dilation` or `groups` is not of integers.
+        TypeError: `strides`, `kernel_dilation` or `feature_group_count` is not of integers.
         ValueError: the shapes do not fit, there is no output, or the reflection is wider than `x`.
 
     Example:
@@ -84,14 +85,14 @@ def conv(
         Array([ 1.,  2.,  4., -7.], dtype=float32)
     """
     x, kernel = jnp.asarray(x), floating(kernel)
-    rank = _check_channels("conv", x, kernel, groups)
+    rank = _check_channels("conv", x, kernel, feature_group_count)
     batch, sizes = split(x, rank)
-    window = window_of("conv", kernel, strides, dilation)
+    window = window_of("conv", kernel, strides, kernel_dilation)
     pads = pads_of("conv", sizes, window, padding)
     dtype = compute_dtype(x, kernel)
     rows = x.astype(dtype).reshape(math.prod(batch), *x.shape[-1 - rank :])
     rows = _padded_with_itself(rows, pads)
-    c = _convolution(rows, kernel, window, pads, groups)
+    c = _convolution(rows, kernel, window, pads, feature_group_count)
     y = convolution(c, rows, kernel.astype(dtype))
     return _add_bias("conv", y.reshape(*batch, *y.shape[1:]), bias)
 
@@ -103,18 +104,19 @@ def conv_transpose(
     *,
     strides: PerAxis = 1,
     padding: Padding = "SAME",
-    dilation: PerAxis = 1,
-    groups: int = 1,
+    kernel_dilation: PerAxis = 1,
+    feature_group_count: int = 1,
     output_size: PerAxis | None = None,
 ) -> jax.Array:
-    """A transposed convolution: `y[i * strides + k * dilation - low] += x[i] @ kernel[k]`.
+    """A transposed convolution: `y[i * strides + k * kernel_dilation - low] += x[i] @ kernel[k]`.
 
     The sum is over all `i` and `k`, and `bias` is added. This is the transpose of `conv` as a
     linear map, also called deconvolution. It takes what comes out of a `conv` with the same
-    `strides`, `padding`, `dilation` and `groups` back to the size of what went in: `Σ conv(z, c) x
-    = Σ z conv_transpose(x, kernel)` if `kernel` is `c` with the two channel axes swapped (within
-    each group). So what is padding in `conv` is cut off here; with "CIRCULAR" and "REFLECT" it is
-    added to where it had come from, and with "CAUSAL" an output depends on no earlier input.
+    `strides`, `padding`, `kernel_dilation` and `feature_group_count` back to the size of what went
+    in: `Σ conv(z, c) x = Σ z conv_transpose(x, kernel)` if `kernel` is `c` with the two channel
+    axes swapped (within each group). So what is padding in `conv` is cut off here; with "CIRCULAR"
+    and "REFLECT" it is added to where it had come from, and with "CAUSAL" an output depends on no
+    earlier input.
 
     Torch's kernel is that of the `conv`, `(in, out / groups, *spatial)`. Its `output_padding=p` is
     an `output_size` greater by `p`, or a `high` smaller by `p`. `flax.linen.ConvTranspose` flips
@@ -124,17 +126,18 @@ def conv_transpose(
         x: shape `(*batch, *spatial, in)`, with 1 to 3 spatial axes and any number of batch axes.
         kernel: shape `(*spatial, in / groups, out)`.
         bias: shape `(out,)`, or None for none.
-        strides, padding, dilation, groups: those of the `conv`.
+        strides, padding, kernel_dilation, feature_group_count: those of the `conv`.
         output_size: the size of the spatial axes of the result, any that the `conv` takes to that
-            of `x`; None for `n * strides`, or for `(n - 1) * strides + dilation * (size - 1) + 1 -
-            low - high`, the least there is, if the padding is "VALID" or in numbers.
+            of `x`; None for `n * strides`, or for `(n - 1) * strides + kernel_dilation * (size - 1)
+            + 1 - low - high`, the least there is, if the padding is "VALID" or in numbers.
 
     Returns:
         Shape `(*batch, *output_size, out)` in the dtype of `x`, to which kernel and bias are cast
         (an integer `x` is cast to theirs).
 
     Raises:
-        TypeError: `strides`, `dilation`, `groups` or `output_size` is not of integers.
+        TypeError: `strides`, `kernel_dilation`, `feature_group_count` or `output_size` is not of
+            integers.
         ValueError: the shapes do not fit, or `output_size` is not one that `conv` takes to that of
             `x`.
 
@@ -147,9 +150,9 @@ def conv_transpose(
         Array([ 1.,  2., 13., 20.], dtype=float32)
     """
     x, kernel = jnp.asarray(x), floating(kernel)
-    rank = _check_channels("conv_transpose", x, kernel, groups)
+    rank = _check_channels("conv_transpose", x, kernel, feature_group_count)
     batch, sizes = split(x, rank)
-    window = window_of("conv_transpose", kernel, strides, dilation)
+    window = window_of("conv_transpose", kernel, strides, kernel_dilation)
     if output_size is None:
         wanted = _default_output_size(sizes, window, padding)
     else:
@@ -168,10 +171,10 @@ def conv_transpose(
         )
     dtype = compute_dtype(x, kernel)
     rows = x.astype(dtype).reshape(math.prod(batch), *x.shape[-1 - rank :])
-    of_conv = swap_channels(kernel.astype(dtype), groups)
+    of_conv = swap_channels(kernel.astype(dtype), feature_group_count)
     example = jax.ShapeDtypeStruct((len(rows), *wanted, kernel.shape[-1]), dtype)
     pad = partial(_padded_with_itself, pads=pads)
-    c = _convolution(jax.eval_shape(pad, example), of_conv, window, pads, groups)
+    c = _convolution(jax.eval_shape(pad, example), of_conv, window, pads, feature_group_count)
     (y,) = jax.linear_transpose(pad, example)(transposed_convolution(c, rows, of_conv))
     return _add_bias("conv_transpose", y.reshape(*batch, *y.shape[1:]), bias)
 
@@ -200,7 +203,7 @@ def _convolution(
 
 def _check_channels(function: str, x: jax.Array, kernel: jax.Array, groups: int) -> int:
     """The number of spatial axes, if x, kernel and groups fit each other."""
-    check_count(function, "groups", groups)
+    check_count(function, "feature_group_count", groups)
     rank = kernel.ndim - 2
     if rank not in (1, 2, 3):
         raise ValueError(

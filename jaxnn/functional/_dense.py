@@ -104,8 +104,8 @@ def maxout(x: ArrayLike, kernel: ArrayLike, bias: ArrayLike | None = None) -> ja
 
     Args:
         x: shape `(..., in)`.
-        kernel: shape `(in, pieces, features)`.
-        bias: shape `(pieces, features)`, or None for none.
+        kernel: shape `(in, num_pieces, features)`.
+        bias: shape `(num_pieces, features)`, or None for none.
 
     Returns:
         Shape `(..., features)` in the dtype of `x`, to which kernel and bias are cast (an integer
@@ -123,7 +123,7 @@ def maxout(x: ArrayLike, kernel: ArrayLike, bias: ArrayLike | None = None) -> ja
     kernel = jnp.asarray(kernel)
     if kernel.ndim != 3:
         raise ValueError(
-            f"maxout: kernel has shape {kernel.shape}, expected shape (in, pieces, features)"
+            f"maxout: kernel has shape {kernel.shape}, expected shape (in, num_pieces, features)"
         )
     return global_max_pool(linear_general(x, kernel, bias), axis=-2)
 

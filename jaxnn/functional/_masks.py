@@ -11,17 +11,19 @@ from jaxnn._core.arrays import check_count, promoted
 Window = int | tuple[int, int]
 
 
-def causal_mask(queries: int, keys: int | None = None, *, query_offset: ArrayLike = 0) -> jax.Array:
+def causal_mask(
+    query_length: int, key_length: int | None = None, *, query_offset: ArrayLike = 0
+) -> jax.Array:
     """Each query attends to the keys up to its own position: `j <= query_offset + i`.
 
     Args:
-        queries: the number of queries.
-        keys: the number of keys; None for that of the queries.
+        query_length: the number of queries.
+        key_length: the number of keys; None for that of the queries.
         query_offset: the position of the first query among the keys, an integer scalar, possibly
-            traced. 0 aligns the two at their beginnings, `keys - queries` at their ends.
+            traced. 0 aligns the two at their beginnings, `key_length - query_length` at their ends.
 
     Returns:
-        Shape `(1, 1, queries, keys)`, boolean.
+        Shape `(1, 1, query_length, key_length)`, boolean.
 
     Raises:
         TypeError: a count or `query_offset` is not an integer.
@@ -33,23 +35,23 @@ def causal_mask(queries: int, keys: int | None = None, *, query_offset: ArrayLik
         Array([[1, 1, 1, 0],
                [1, 1, 1, 1]], dtype=int32)
     """
-    return _distances("causal_mask", queries, keys, query_offset) >= 0
+    return _distances("causal_mask", query_length, key_length, query_offset) >= 0
 
 
 def local_mask(
-    queries: int, window: Window, keys: int | None = None, *, query_offset: ArrayLike = 0
+    query_length: int, window: Window, key_length: int | None = None, *, query_offset: ArrayLike = 0
 ) -> jax.Array:
     """Each query attends to the keys around its own position: `-left <= j - i - offset <= right`.
 
     Args:
-        queries: the number of queries.
+        query_length: the number of queries.
         window: `(left, right)`, how many keys before and after its own position a query sees; an
             integer stands for both. With a causal mask, `window=w` leaves `w + 1` keys.
-        keys: the number of keys; None for that of the queries.
+        key_length: the number of keys; None for that of the queries.
         query_offset: the position of the first query among the keys, as in `causal_mask`.
 
     Returns:
-        Shape `(1, 1, queries, keys)`, boolean.
+        Shape `(1, 1, query_length, key_length)`, boolean.
 
     Raises:
         TypeError: a count, `window` or `query_offset` is not of integers.
@@ -63,24 +65,24 @@ def local_mask(
                [0, 1, 1]], dtype=int32)
     """
     left, right = check_window("local_mask", window)
-    distances = _distances("local_mask", queries, keys, query_offset)
+    distances = _distances("local_mask", query_length, key_length, query_offset)
     return (distances <= left) & (distances >= -right)
 
 
-def padding_mask(lengths: ArrayLike, keys: int) -> jax.Array:
+def padding_mask(lengths: ArrayLike, key_length: int) -> jax.Array:
     """Every query attends to the keys within its sequence's length, `j < lengths`.
 
     Args:
         lengths: shape `(batch,)`, integers: how many keys of each sequence are no padding.
-        keys: the number of keys, padding included.
+        key_length: the number of keys, padding included.
 
     Returns:
-        Shape `(batch, 1, 1, keys)`, boolean. A sequence of length 0 attends to nothing, and its
-        attention is 0.
+        Shape `(batch, 1, 1, key_length)`, boolean. A sequence of length 0 attends to nothing,
+        and its attention is 0.
 
     Raises:
-        TypeError: `lengths` or `keys` is not of integers.
-        ValueError: `lengths` has not one axis, or `keys` is less than 1.
+        TypeError: `lengths` or `key_length` is not of integers.
+        ValueError: `lengths` has not one axis, or `key_length` is less than 1.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -89,19 +91,23 @@ def padding_mask(lengths: ArrayLike, keys: int) -> jax.Array:
                [1, 1, 1]], dtype=int32)
     """
     lengths = _integers("padding_mask", "lengths", lengths, 1).astype(jnp.int32)
-    positions = jnp.arange(check_count("padding_mask", "keys", keys), dtype=jnp.int32)
+    positions = jnp.arange(check_count("padding_mask", "key_length", key_length), dtype=jnp.int32)
     return (positions[None, :] < lengths[:, None])[:, None, None, :]
 
 
-def segment_mask(query_segments: ArrayLike, key_segments: ArrayLike | None = None) -> jax.Array:
+def segment_mask(
+    query_segment_ids: ArrayLike, key_segment_ids: ArrayLike | None = None
+) -> jax.Array:
     """Each query attends to the keys of its own segment: several sequences packed into one row.
 
     Args:
-        query_segments: shape `(batch, queries)`, integers: which segment each query belongs to.
-        key_segments: shape `(batch, keys)`, the same for the keys; None for those of the queries.
+        query_segment_ids: shape `(batch, query_length)`, integers: which segment each query belongs
+            to.
+        key_segment_ids: shape `(batch, key_length)`, the same for the keys; None for those of the
+            queries.
 
     Returns:
-        Shape `(batch, 1, queries, keys)`, boolean.
+        Shape `(batch, 1, query_length, key_length)`, boolean.
 
     Raises:
         TypeError: the segments are not integers.
@@ -114,12 +120,12 @@ def segment_mask(query_segments: ArrayLike, key_segments: ArrayLike | None = Non
                [1, 1, 0],
                [0, 0, 1]], dtype=int32)
     """
-    of_queries = _integers("segment_mask", "query_segments", query_segments, 2)
-    given = query_segments if key_segments is None else key_segments
-    of_keys = _integers("segment_mask", "key_segments", given, 2)
+    of_queries = _integers("segment_mask", "query_segment_ids", query_segment_ids, 2)
+    given = query_segment_ids if key_segment_ids is None else key_segment_ids
+    of_keys = _integers("segment_mask", "key_segment_ids", given, 2)
     if of_queries.shape[0] != of_keys.shape[0]:
         raise ValueError(
-            f"segment_mask: query_segments has shape {of_queries.shape} and key_segments "
+            f"segment_mask: query_segment_ids has shape {of_queries.shape} and key_segment_ids "
             f"{of_keys.shape}, expected the same batch"
         )
     dtype = promoted(of_queries.dtype, of_keys.dtype)
@@ -200,10 +206,14 @@ def _integers(function: str, name: str, value: ArrayLike, ndim: int) -> jax.Arra
     return array
 
 
-def _distances(function: str, queries: int, keys: int | None, query_offset: ArrayLike) -> jax.Array:
-    """How far each key lies before each query, shape `(1, 1, queries, keys)`."""
-    check_count(function, "queries", queries)
-    keys = queries if keys is None else check_count(function, "keys", keys)
-    of_queries = check_offset(function, query_offset) + jnp.arange(queries, dtype=jnp.int32)
-    of_keys = jnp.arange(keys, dtype=jnp.int32)
+def _distances(
+    function: str, query_length: int, key_length: int | None, query_offset: ArrayLike
+) -> jax.Array:
+    """How far each key lies before each query, shape `(1, 1, query_length, key_length)`."""
+    check_count(function, "query_length", query_length)
+    key_length = (
+        query_length if key_length is None else check_count(function, "key_length", key_length)
+    )
+    of_queries = check_offset(function, query_offset) + jnp.arange(query_length, dtype=jnp.int32)
+    of_keys = jnp.arange(key_length, dtype=jnp.int32)
     return (of_queries[:, None] - of_keys[None, :])[None, None]

@@ -60,8 +60,8 @@ def mixture_of_experts(
             f"mixture_of_experts: x has shape {x.shape} and logits {logits.shape}, expected "
             "(tokens, features) and (tokens, experts)"
         )
-    tokens, n_experts = logits.shape
-    _check_top_k("mixture_of_experts", top_k, n_experts)
+    tokens, num_experts = logits.shape
+    _check_top_k("mixture_of_experts", top_k, num_experts)
     # No expert gets a token twice, so `tokens` places are always enough.
     capacity = (
         tokens if capacity is None else check_count("mixture_of_experts", "capacity", capacity)
@@ -72,16 +72,16 @@ def mixture_of_experts(
         gates = gates / jnp.sum(gates, axis=-1, keepdims=True)
 
     # The places of the choices in their experts' queues: all first choices, then all second ones.
-    queue = jax.nn.one_hot(chosen.T.reshape(-1), n_experts, dtype=jnp.int32)
+    queue = jax.nn.one_hot(chosen.T.reshape(-1), num_experts, dtype=jnp.int32)
     ahead = jnp.cumsum(queue, axis=0, dtype=jnp.int32) - queue
     place = jnp.sum(ahead * queue, axis=-1, dtype=jnp.int32).reshape(top_k, tokens).T
-    slot = jnp.where(place < capacity, chosen * capacity + place, n_experts * capacity)
+    slot = jnp.where(place < capacity, chosen * capacity + place, num_experts * capacity)
 
-    slots = jnp.zeros((n_experts * capacity, x.shape[1]), x.dtype)
+    slots = jnp.zeros((num_experts * capacity, x.shape[1]), x.dtype)
     for choice in range(top_k):
         slots = slots.at[slot[:, choice]].set(x, mode="drop")
-    y = experts(slots.reshape(n_experts, capacity, x.shape[1]))
-    rows = y.reshape(n_experts * capacity, y.shape[-1])
+    y = experts(slots.reshape(num_experts, capacity, x.shape[1]))
+    rows = y.reshape(num_experts * capacity, y.shape[-1])
     given = rows.at[slot].get(mode="fill", fill_value=0)  # (tokens, top_k, out)
     return jnp.sum(widen(given) * gates[:, :, None].astype(widen(given).dtype), axis=1).astype(
         y.dtype
@@ -119,14 +119,14 @@ def expert_balance(logits: ArrayLike, *, top_k: int = 2) -> jax.Array:
         raise ValueError(
             f"expert_balance: logits has shape {logits.shape}, expected (tokens, experts)"
         )
-    n_experts = logits.shape[1]
-    _check_top_k("expert_balance", top_k, n_experts)
+    num_experts = logits.shape[1]
+    _check_top_k("expert_balance", top_k, num_experts)
     _, chosen = jax.lax.top_k(logits, top_k)
-    share = jnp.mean(jax.nn.one_hot(chosen, n_experts, dtype=logits.dtype), axis=(0, 1))
+    share = jnp.mean(jax.nn.one_hot(chosen, num_experts, dtype=logits.dtype), axis=(0, 1))
     probability = jnp.mean(jax.nn.softmax(logits, axis=-1), axis=0)
-    return n_experts * jnp.sum(share * probability)
+    return num_experts * jnp.sum(share * probability)
 
 
-def _check_top_k(function: str, top_k: int, n_experts: int) -> None:
-    if check_count(function, "top_k", top_k) > n_experts:
-        raise ValueError(f"{function}: top_k is {top_k}, expected at most {n_experts} experts")
+def _check_top_k(function: str, top_k: int, num_experts: int) -> None:
+    if check_count(function, "top_k", top_k) > num_experts:
+        raise ValueError(f"{function}: top_k is {top_k}, expected at most {num_experts} experts")

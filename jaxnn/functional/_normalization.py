@@ -92,7 +92,7 @@ def rms_norm(
 
 def group_norm(
     x: ArrayLike,
-    groups: int,
+    num_groups: int,
     scale: ArrayLike | None = None,
     bias: ArrayLike | None = None,
     *,
@@ -102,14 +102,14 @@ def group_norm(
     """Normalise each example over each group of channels, and over all that is neither.
 
     `y = (x - mean) / sqrt(var + epsilon) * scale + bias`, with the mean and the biased variance of
-    the `channels / groups` neighbouring channels of a group at all positions. With one group it is
-    layer norm over all axes but the first, with as many as there are channels `instance_norm`.
+    the `channels / num_groups` neighbouring channels of a group at all positions. With one group it
+    is layer norm over all axes but the first, with as many as there are channels `instance_norm`.
 
     Paper: Wu and He, Group Normalization, https://arxiv.org/abs/1803.08494
 
     Args:
         x: shape `(batch, ...)`; `axis` holds the channels.
-        groups: into how many the channels are divided.
+        num_groups: into how many the channels are divided.
         scale, bias: shape `(channels,)`, or None.
         axis: the axis of the channels, not the first.
         epsilon: added to the variance.
@@ -118,9 +118,9 @@ def group_norm(
         The shape and floating dtype of `x`.
 
     Raises:
-        TypeError: `groups` is not an integer.
-        ValueError: `groups` does not divide the channels; `axis` is out of range or the first; the
-            shape of `scale` or `bias` does not fit.
+        TypeError: `num_groups` is not an integer.
+        ValueError: `num_groups` does not divide the channels; `axis` is out of range or the first;
+            the shape of `scale` or `bias` does not fit.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -129,17 +129,17 @@ def group_norm(
         Array([[-1.,  1., -1.,  1.]], dtype=float32)
     """
     x = floating(x)
-    groups = check_count("group_norm", "groups", groups)
+    num_groups = check_count("group_norm", "num_groups", num_groups)
     channel = _channel_axis("group_norm", x, axis)
     channels = x.shape[channel]
-    if channels % groups:
+    if channels % num_groups:
         raise ValueError(
             f"group_norm: x has {channels} channels in axis {axis}, expected a multiple of "
-            f"groups={groups}"
+            f"num_groups={num_groups}"
         )
     params = along_axes("group_norm", x, (channel,), scale=scale, bias=bias)
     grouped = widen(x).reshape(
-        *x.shape[:channel], groups, channels // groups, *x.shape[channel + 1 :]
+        *x.shape[:channel], num_groups, channels // num_groups, *x.shape[channel + 1 :]
     )
     z = _standardized(grouped, other_axes((0, channel), grouped.ndim), epsilon)
     return affine(z.reshape(x.shape), params).astype(x.dtype)

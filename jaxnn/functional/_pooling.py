@@ -15,13 +15,13 @@ from jaxnn.functional._windows import combine_windows, windows_of
 
 def max_pool(
     x: ArrayLike,
-    window: PerAxis,
+    window_shape: PerAxis,
     *,
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
-    dilation: PerAxis = 1,
+    window_dilation: PerAxis = 1,
 ) -> jax.Array:
-    """The maximum of each window: `y[i] = max_k x[i * strides + k * dilation - low]`.
+    """The maximum of each window: `y[i] = max_k x[i * strides + k * window_dilation - low]`.
 
     Of equal maxima the first, in row-major order, gets the gradient, as in torch. Padding counts
     as -inf (an integer dtype's least value), so a window of padding alone gives that. A NaN in a
@@ -29,13 +29,13 @@ def max_pool(
 
     Args:
         x: shape `(*batch, *spatial, channels)`, any real dtype.
-        window: the size of the window, one number for each spatial axis, which so many axes before
-            the last are. A single number stands for all axes but the first and the last.
-        strides: the step from window to window; `window` if None (flax steps by 1).
+        window_shape: the size of the window, one number for each spatial axis, which so many axes
+            before the last are. A single number stands for all axes but the first and the last.
+        strides: the step from window to window; `window_shape` if None (flax steps by 1).
         padding: "VALID" for none; "SAME" for `ceil(size / strides)` outputs; or what is added
             before and after, a pair `(low, high)` for each spatial axis. A number stands for
             both, a single number for all axes.
-        dilation: the step between the elements of a window.
+        window_dilation: the step between the elements of a window.
 
     Returns:
         Shape `(*batch, *outputs, channels)` in the dtype of `x`.
@@ -52,26 +52,26 @@ def max_pool(
                [13., 15.]], dtype=float32)
     """
     x = _check_real("max_pool", jnp.asarray(x))
-    windows = windows_of("max_pool", x, window, strides, padding, dilation)
+    windows = windows_of("max_pool", x, window_shape, strides, padding, window_dilation)
     overlaps = all(w.stride == 1 for w in windows)  # the gradient of many maxima is slow at once
     return combine_windows(x, windows, _least(x.dtype), _first_maximum, in_turn=overlaps)
 
 
 def avg_pool(
     x: ArrayLike,
-    window: PerAxis,
+    window_shape: PerAxis,
     *,
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
-    count_padding: bool = True,
+    count_include_pad: bool = True,
 ) -> jax.Array:
     """The mean of each window: `y[i] = mean_k x[i * strides + k - low]`.
 
     Args:
         x: shape `(*batch, *spatial, channels)`.
-        window, strides, padding: as in `max_pool`.
-        count_padding: whether padding counts as zeros, as in torch and flax (`count_include_pad`);
-            if not, the mean is that of the elements of `x` alone, as in stax and Keras.
+        window_shape, strides, padding: as in `max_pool`.
+        count_include_pad: whether padding counts as zeros, as in torch and flax; if not, the mean
+            is that of the elements of `x` alone, as in stax and Keras.
 
     Returns:
         Shape `(*batch, *outputs, channels)` in the floating dtype of `x`. Sums are float32 or
@@ -86,15 +86,15 @@ def avg_pool(
         >>> x = jnp.ones((1, 3, 1))
         >>> nn.functional.avg_pool(x, 2, padding="SAME").ravel()
         Array([1. , 0.5], dtype=float32)
-        >>> nn.functional.avg_pool(x, 2, padding="SAME", count_padding=False).ravel()
+        >>> nn.functional.avg_pool(x, 2, padding="SAME", count_include_pad=False).ravel()
         Array([1., 1.], dtype=float32)
     """
     x = floating(x)
-    windows = windows_of("avg_pool", x, window, strides, padding)
+    windows = windows_of("avg_pool", x, window_shape, strides, padding)
     y = combine_windows(widen(x), windows, 0, jnp.add)
     for axis, size, stride, _, pads in windows:
         count = np.full(y.shape[axis], size)
-        if not count_padding:
+        if not count_include_pad:
             first = np.arange(y.shape[axis]) * stride - pads[0]
             inside = np.minimum(first + size, x.shape[axis]) - np.maximum(first, 0)
             count = np.maximum(inside, 1)
@@ -104,7 +104,7 @@ def avg_pool(
 
 def lp_pool(
     x: ArrayLike,
-    window: PerAxis,
+    window_shape: PerAxis,
     p: float = 2.0,
     *,
     strides: PerAxis | None = None,
@@ -120,7 +120,7 @@ def lp_pool(
 
     Args:
         x: shape `(*batch, *spatial, channels)`, real.
-        window, strides, padding: as in `max_pool`; padding counts as zeros.
+        window_shape, strides, padding: as in `max_pool`; padding counts as zeros.
         p: the order of the norm, at least 1 and finite.
 
     Returns:
@@ -141,7 +141,7 @@ def lp_pool(
     check_range("lp_pool", "p", p, 1)
     if math.isinf(p):
         raise ValueError("lp_pool: p is inf, expected a finite number; max_pool takes the maximum")
-    windows = windows_of("lp_pool", x, window, strides, padding)
+    windows = windows_of("lp_pool", x, window_shape, strides, padding)
     wide = widen(x)
     # An even power is smooth at 0 by itself; jnp.abs has derivative 1 there, and 0 is wanted.
     powers = wide ** int(p) if p % 2 == 0 else (wide * jnp.sign(wide)) ** p

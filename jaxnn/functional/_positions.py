@@ -23,7 +23,7 @@ def rotary(
     Paper: Su et al., RoFormer, https://arxiv.org/abs/2104.09864
 
     Args:
-        x: queries or keys, shape `(..., time, heads, head_dim)`, floating.
+        x: queries or keys, shape `(..., time, num_heads, head_dim)`, floating.
         positions: integer or floating, shape `(time,)`, or `(..., time)` if they differ by example.
         base: of the geometric series of frequencies; may be traced.
         fraction: the part of the features that is rotated, the first ones, in (0, 1]; the others
@@ -102,33 +102,33 @@ def sinusoidal(positions: ArrayLike, features: int, *, base: ArrayLike = 10000.0
     return waves.reshape(*positions.shape, features).astype(positions.dtype)
 
 
-def alibi_slopes(heads: int) -> jax.Array:
-    """How fast attention fades with the distance in each head: `2 ** (-8 h / heads)`, `h` from 1.
+def alibi_slopes(num_heads: int) -> jax.Array:
+    """How fast attention fades with the distance, by head: `2 ** (-8 h / num_heads)`, `h` from 1.
 
-    If `heads` is no power of two, the slopes of the next smaller one are followed by every other
-    slope of the next larger one, as in the paper's code.
+    If `num_heads` is no power of two, the slopes of the next smaller one are followed by every
+    other slope of the next larger one, as in the paper's code.
 
     Paper: Press et al., Train Short, Test Long, https://arxiv.org/abs/2108.12409
 
     Args:
-        heads: the number of heads.
+        num_heads: the number of heads.
 
     Returns:
-        Shape `(heads,)`, the default float.
+        Shape `(num_heads,)`, the default float.
 
     Raises:
-        TypeError: `heads` is not an integer.
-        ValueError: `heads` is less than 1.
+        TypeError: `num_heads` is not an integer.
+        ValueError: `num_heads` is less than 1.
 
     Example:
         >>> import jaxnn as nn
         >>> nn.functional.alibi_slopes(4)
         Array([0.25      , 0.0625    , 0.015625  , 0.00390625], dtype=float32)
     """
-    heads = check_count("alibi_slopes", "heads", heads)
-    smaller = 2 ** (heads.bit_length() - 1)
+    num_heads = check_count("alibi_slopes", "num_heads", num_heads)
+    smaller = 2 ** (num_heads.bit_length() - 1)
     exponents = [8 * (h + 1) / smaller for h in range(smaller)]
-    exponents += [8 * (h + 0.5) / smaller for h in range(heads - smaller)]
+    exponents += [8 * (h + 0.5) / smaller for h in range(num_heads - smaller)]
     return jnp.exp2(-jnp.asarray(exponents, jnp.result_type(float)))
 
 
@@ -140,13 +140,13 @@ def alibi_bias(
     Paper: Press et al., Train Short, Test Long, https://arxiv.org/abs/2108.12409
 
     Args:
-        slopes: shape `(heads,)`, as from `alibi_slopes`.
+        slopes: shape `(num_heads,)`, as from `alibi_slopes`.
         query_positions: shape `(queries,)`, integer or floating.
         key_positions: shape `(keys,)`, integer or floating.
 
     Returns:
-        Shape `(1, heads, queries, keys)`, a `bias` of `dot_product_attention`, in the dtype of the
-        slopes, float32 at least.
+        Shape `(1, num_heads, queries, keys)`, a `bias` of `dot_product_attention`, in the
+        dtype of the slopes, float32 at least.
 
     Raises:
         ValueError: an argument has not one axis.

@@ -111,7 +111,7 @@ def power_iteration(
     u: ArrayLike,
     v: ArrayLike,
     *,
-    steps: int = 1,
+    n_steps: int = 1,
     axis: int | Sequence[int] = -1,
     epsilon: float = 1e-12,
 ) -> tuple[jax.Array, jax.Array]:
@@ -124,7 +124,7 @@ def power_iteration(
         kernel: any shape.
         u: shape `(inputs,)`, the product of all axes but `axis`.
         v: shape `(outputs,)`, the product of `axis`.
-        steps: how many.
+        n_steps: how many.
         axis: the axis or axes of the outputs.
         epsilon: a product that is not longer leaves the vector as it was.
 
@@ -132,18 +132,18 @@ def power_iteration(
         `(u, v)`, shapes and dtypes as given, of length 1.
 
     Raises:
-        TypeError: `steps` is not an integer.
-        ValueError: `steps` is less than 1; `axis` is out of range; the shape of `u` or `v` does not
-            fit.
+        TypeError: `n_steps` is not an integer.
+        ValueError: `n_steps` is less than 1; `axis` is out of range; the shape of `u` or `v` does
+            not fit.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
         >>> kernel = jnp.array([[3.0, 0.0], [0.0, 2.0]])
-        >>> u, v = nn.functional.power_iteration(kernel, jnp.ones(2), jnp.ones(2), steps=20)
+        >>> u, v = nn.functional.power_iteration(kernel, jnp.ones(2), jnp.ones(2), n_steps=20)
         >>> u.round(3), v.round(3)
         (Array([1., 0.], dtype=float32), Array([1., 0.], dtype=float32))
     """
-    steps = check_count("power_iteration", "steps", steps)
+    n_steps = check_count("power_iteration", "n_steps", n_steps)
     matrix, *start = _matrix_and_vectors("power_iteration", floating(kernel), u, v, axis)
 
     def step(_: int, vectors: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -151,7 +151,7 @@ def power_iteration(
         v = _unit(_product(matrix.T, u), v, epsilon)
         return _unit(_product(matrix, v), u, epsilon), v
 
-    new_u, new_v = lax.fori_loop(0, steps, step, tuple(start))
+    new_u, new_v = lax.fori_loop(0, n_steps, step, tuple(start))
     return new_u.astype(jnp.result_type(u)), new_v.astype(jnp.result_type(v))
 
 

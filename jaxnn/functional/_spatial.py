@@ -74,7 +74,7 @@ def window_of(function: str, kernel: jax.Array, strides: PerAxis, dilation: PerA
     """The window of a kernel of shape `(*spatial, in, out)`."""
     spatial = kernel.shape[:-2]
     steps = per_axis(function, "strides", strides, len(spatial))
-    gaps = per_axis(function, "dilation", dilation, len(spatial))
+    gaps = per_axis(function, "kernel_dilation", dilation, len(spatial))
     extents = tuple(gap * (size - 1) + 1 for size, gap in zip(spatial, gaps, strict=True))
     return Window(extents, steps, gaps)
 

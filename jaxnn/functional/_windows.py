@@ -33,17 +33,17 @@ class Window(NamedTuple):
 def windows_of(
     function: str,
     x: jax.Array,
-    window: PerAxis,
+    window_shape: PerAxis,
     strides: PerAxis | None,
     padding: Padding,
     dilation: PerAxis = 1,
 ) -> list[Window]:
     """The windows along each spatial axis, checked."""
-    rank = spatial_rank(function, "window", window, x.shape)
+    rank = spatial_rank(function, "window_shape", window_shape, x.shape)
     axes = range(x.ndim - 1 - rank, x.ndim - 1)
-    sizes = per_axis(function, "window", window, rank)
-    steps = per_axis(function, "strides", window if strides is None else strides, rank)
-    gaps = per_axis(function, "dilation", dilation, rank)
+    sizes = per_axis(function, "window_shape", window_shape, rank)
+    steps = per_axis(function, "strides", window_shape if strides is None else strides, rank)
+    gaps = per_axis(function, "window_dilation", dilation, rank)
     windows = [Window(*fields) for fields in zip(axes, sizes, steps, gaps, strict=True)]
     pads = _pads(function, [x.shape[a] for a in axes], windows, padding)
     windows = [w._replace(pads=pair) for w, pair in zip(windows, pads, strict=True)]

@@ -25,7 +25,7 @@ def dot_product_attention(
     value: Array,
     bias: Array | None = None,
     mask: Array | None = None,
-    causal: bool = False,
+    is_causal: bool = False,
     window: int | tuple[int, int] | None = None,
     query_offset: int = 0,
     scale: float | None = None,
@@ -56,7 +56,7 @@ def dot_product_attention(
                 j
                 for j in range(keys)
                 if allowed[(*b, h, t, j)]
-                and not (causal and j > at)
+                and not (is_causal and j > at)
                 and not (window is not None and not at - left <= j <= at + right)
             ]
             yield (*b, t, h), (*b, slice(None), group), (*b, h, t), seen

@@ -24,14 +24,14 @@ def _each(value: Any, rank: int) -> Sequence:
 
 
 def _axis_terms(
-    size: int, taps: int, stride: int, dilation: int, padding: Any
+    size: int, taps: int, stride: int, kernel_dilation: int, padding: Any
 ) -> tuple[int, list[tuple[int, int, int]]]:
     """Return the number of outputs of one axis, and its triples (output, tap, element).
 
     Output i sees element i stride + t dilation - low under tap t; what falls on a zero has no
     triple. There are as many outputs as keep the last tap inside of the padded axis.
     """
-    reach = (taps - 1) * dilation
+    reach = (taps - 1) * kernel_dilation
     if padding in ("SAME", "CIRCULAR", "REFLECT"):
         outputs = (size + stride - 1) // stride
         surplus = max(0, (outputs - 1) * stride + reach - (size - 1))
@@ -44,7 +44,7 @@ def _axis_terms(
         outputs = len(range(-low, size + high - reach, stride))
     triples = []
     for output, tap in product(range(outputs), range(taps)):
-        element = output * stride + tap * dilation - low
+        element = output * stride + tap * kernel_dilation - low
         if padding == "CIRCULAR":
             element %= size
         elif padding == "REFLECT":
@@ -56,14 +56,19 @@ def _axis_terms(
 
 
 def _terms(
-    sizes: Sequence, kernel: Array, strides: Any, padding: Any, dilation: Any, groups: int
+    sizes: Sequence,
+    kernel: Array,
+    strides: Any,
+    padding: Any,
+    kernel_dilation: Any,
+    feature_group_count: int,
 ) -> tuple[tuple, list[Term]]:
     """Return the sizes of the outputs and the terms of a convolution of axes of these sizes."""
     *taps, inputs, features = kernel.shape
     rank = len(taps)
-    each = [_each(value, rank) for value in (strides, dilation, padding)]
+    each = [_each(value, rank) for value in (strides, kernel_dilation, padding)]
     axes = [_axis_terms(*of_axis) for of_axis in zip(sizes, taps, *each, strict=True)]
-    outputs = features // groups
+    outputs = features // feature_group_count
     terms = [
         Term(
             *zip(*triples, strict=True),
@@ -71,7 +76,7 @@ def _terms(
             slice(g * outputs, (g + 1) * outputs),
         )
         for triples in product(*(triples for _, triples in axes))
-        for g in range(groups)
+        for g in range(feature_group_count)
     ]
     return tuple(count for count, _ in axes), terms
 
@@ -92,8 +97,8 @@ def conv(
     bias: Array | None = None,
     strides: Any = 1,
     padding: Any = "SAME",
-    dilation: Any = 1,
-    groups: int = 1,
+    kernel_dilation: Any = 1,
+    feature_group_count: int = 1,
 ) -> tuple[Array, Callable]:
     """y_i = sum_t x_e(i,t) K_t + bias, a group of channels at a time.
 
@@ -102,7 +107,7 @@ def conv(
     """
     rank = kernel.ndim - 2
     batch, sizes = x.shape[: -1 - rank], x.shape[-1 - rank : -1]
-    counts, terms = _terms(sizes, kernel, strides, padding, dilation, groups)
+    counts, terms = _terms(sizes, kernel, strides, padding, kernel_dilation, feature_group_count)
     y = np.zeros((*batch, *counts, kernel.shape[-1]))
     for i, t, e, a, b in terms:
         y[(..., *i, b)] += x[(..., *e, a)] @ kernel[t][:, b]
@@ -126,8 +131,8 @@ def conv_transpose(
     bias: Array | None = None,
     strides: Any = 1,
     padding: Any = "SAME",
-    dilation: Any = 1,
-    groups: int = 1,
+    kernel_dilation: Any = 1,
+    feature_group_count: int = 1,
     output_size: Any = None,
 ) -> tuple[Array, Callable]:
     """y_e += x_i K_t for each term (i, t, e) of the convolution of y, + bias: what that one gathers
@@ -146,13 +151,13 @@ def conv_transpose(
                 sizes,
                 kernel.shape,
                 _each(strides, rank),
-                _each(dilation, rank),
+                _each(kernel_dilation, rank),
                 _each(0 if padding == "VALID" else padding, rank),
                 strict=False,
             )
         ]
     wanted = tuple(_each(output_size, rank))
-    counts, terms = _terms(wanted, kernel, strides, padding, dilation, groups)
+    counts, terms = _terms(wanted, kernel, strides, padding, kernel_dilation, feature_group_count)
     assert counts == sizes
     y = np.zeros((*batch, *wanted, kernel.shape[-1]))
     for i, t, e, a, b in terms:

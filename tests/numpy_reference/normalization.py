@@ -166,7 +166,7 @@ def rms_norm(
 @in_float64
 def group_norm(
     x: Array,
-    groups: int,
+    num_groups: int,
     scale: Array | None = None,
     bias: Array | None = None,
     axis: int = -1,
@@ -177,10 +177,10 @@ def group_norm(
     The blocks share nothing but scale and bias, so each has the gradient of a vector by itself.
     """
     channel = axis % x.ndim
-    size = x.shape[channel] // groups
+    size = x.shape[channel] // num_groups
     z, blocks = np.empty_like(x), []
     for example in range(x.shape[0]):
-        for group in range(groups):
+        for group in range(num_groups):
             block = [slice(None)] * x.ndim
             block[0] = slice(example, example + 1)
             block[channel] = slice(group * size, (group + 1) * size)

@@ -22,10 +22,14 @@ def _each(value: PerAxis, n: int) -> list[int]:
 
 
 def _places_along(
-    size: int, window: int, stride: int, padding: str | int | tuple[int, int], dilation: int
+    size: int,
+    window_shape: int,
+    stride: int,
+    padding: str | int | tuple[int, int],
+    window_dilation: int,
 ) -> list[list[int]]:
     """Return the indices of each window along one axis; those < 0 or >= size are padding."""
-    extent = (window - 1) * dilation + 1
+    extent = (window_shape - 1) * window_dilation + 1
     if padding == "SAME":
         outputs = -(-size // stride)
         missing = max((outputs - 1) * stride + extent - size, 0)
@@ -35,25 +39,25 @@ def _places_along(
     else:
         low, high = (padding, padding) if isinstance(padding, int) else padding
     first = range(-low, size + high - extent + 1, stride)
-    return [[start + k * dilation for k in range(window)] for start in first]
+    return [[start + k * window_dilation for k in range(window_shape)] for start in first]
 
 
 def _windows(
     x: Array,
-    window: PerAxis,
+    window_shape: PerAxis,
     strides: PerAxis | None,
     padding: Padding,
-    dilation: PerAxis = 1,
+    window_dilation: PerAxis = 1,
 ) -> tuple[tuple[int, ...], dict[tuple[int, ...], Places], tuple[int, ...]]:
     """Return the spatial shape, the places of each output's window, and the outputs' shape."""
-    n = x.ndim - 2 if isinstance(window, int) else len(window)
+    n = x.ndim - 2 if isinstance(window_shape, int) else len(window_shape)
     spatial = x.shape[-1 - n : -1]
-    sizes = _each(window, n)
+    sizes = _each(window_shape, n)
     steps = sizes if strides is None else _each(strides, n)
     pads = [padding] * n if isinstance(padding, (str, int)) else list(padding)
     along = [
         _places_along(*arguments)
-        for arguments in zip(spatial, sizes, steps, pads, _each(dilation, n), strict=True)
+        for arguments in zip(spatial, sizes, steps, pads, _each(window_dilation, n), strict=True)
     ]
     return spatial, *_products(along)
 
@@ -120,36 +124,36 @@ def _maximum(values: Array, size: int) -> tuple[float, Array]:
 @in_float64
 def max_pool(
     x: Array,
-    window: PerAxis,
+    window_shape: PerAxis,
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
-    dilation: PerAxis = 1,
+    window_dilation: PerAxis = 1,
 ) -> Result:
     """y = the greatest of each window, -inf for padding alone; the first of equals has slope 1."""
-    return _pool(x, *_windows(x, window, strides, padding, dilation), _maximum)
+    return _pool(x, *_windows(x, window_shape, strides, padding, window_dilation), _maximum)
 
 
 @in_float64
 def avg_pool(
     x: Array,
-    window: PerAxis,
+    window_shape: PerAxis,
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
-    count_padding: bool = True,
+    count_include_pad: bool = True,
 ) -> Result:
     """y = sum / n with n the size of the window, or the number of its elements inside of x."""
 
     def mean(values: Array, size: int) -> tuple[float, Array]:
-        n = size if count_padding else max(len(values), 1)
+        n = size if count_include_pad else max(len(values), 1)
         return values.sum() / n, np.full(len(values), 1.0 / n)
 
-    return _pool(x, *_windows(x, window, strides, padding), mean)
+    return _pool(x, *_windows(x, window_shape, strides, padding), mean)
 
 
 @in_float64
 def lp_pool(
     x: Array,
-    window: PerAxis,
+    window_shape: PerAxis,
     p: float = 2.0,
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
@@ -165,7 +169,7 @@ def lp_pool(
             return 0.0, np.zeros(len(values))
         return y, np.sign(values) * (np.abs(values) / y) ** (p - 1)
 
-    return _pool(x, *_windows(x, window, strides, padding), norm)
+    return _pool(x, *_windows(x, window_shape, strides, padding), norm)
 
 
 def _parts(

@@ -98,7 +98,7 @@ def power_iteration(
     kernel: Array,
     u: Array,
     v: Array,
-    steps: int = 1,
+    n_steps: int = 1,
     axis: Axes = -1,
     epsilon: float = 1e-12,
 ) -> tuple[tuple[Array, Array], Callable]:
@@ -109,7 +109,7 @@ def power_iteration(
     """
     matrix, back = _matrix(kernel, axis)
     tape = []
-    for _ in range(steps):
+    for _ in range(n_steps):
         new_v, v_backward = _normalize(matrix.T @ u, v, epsilon)
         new_u, u_backward = _normalize(matrix @ new_v, u, epsilon)
         tape.append((u, new_v, v_backward, u_backward))

@@ -84,10 +84,10 @@ def attention_rows():
         {"scale": 0.3},
         "broadcast_bias_one_kv_head",
     )
-    yield row(heads(), ((1, 3, 4, 2, 2, 3),), {"causal": True})
-    yield row(heads(mask="k"), ((2, 2, 5, 2, 1, 3),), {"causal": True, "query_offset": 3})
+    yield row(heads(), ((1, 3, 4, 2, 2, 3),), {"is_causal": True})
+    yield row(heads(mask="k"), ((2, 2, 5, 2, 1, 3),), {"is_causal": True, "query_offset": 3})
     yield row(heads(), ((1, 4, 5, 1, 1, 3),), {"window": (1, 0), "query_offset": 2})
-    yield row(heads(), ((1, 5, 3, 1, 1, 3),), {"causal": True, "window": 1})
+    yield row(heads(), ((1, 5, 3, 1, 1, 3),), {"is_causal": True, "window": 1})
     yield FunctionRow(
         "functional.dot_product_attention",
         attend_with_dropout,
@@ -294,12 +294,13 @@ LAYERS = (
     ),
     LayerRow(
         "attention_rotary_groups",
-        "attention(2, kv_heads=1, head_dim=2, causal=True, positions=rotary(), use_bias=False)",
+        "attention(2, num_kv_heads=1, head_dim=2, is_causal=True, positions=rotary(), "
+        "use_bias=False)",
         lambda: nn.attention(
-            2, kv_heads=1, head_dim=2, causal=True, positions=nn.rotary(), use_bias=False
+            2, num_kv_heads=1, head_dim=2, is_causal=True, positions=nn.rotary(), use_bias=False
         ),
         ((2, 3, 5),),
-        self_attention(2, 1, rotary=True, causal=True),
+        self_attention(2, 1, rotary=True, is_causal=True),
     ),
     LayerRow(
         "attention_norm_alibi_window",

@@ -22,43 +22,79 @@ def arguments(kernel, use_bias):
 CONV = (
     ((2, 5, 3), (3, 3, 4), {}),
     ((2, 3, 6, 2), (1, 2, 3), {"strides": 4}),
-    ((5, 4), (2, 1, 8), {"groups": 4, "padding": "VALID"}),
+    ((5, 4), (2, 1, 8), {"feature_group_count": 4, "padding": "VALID"}),
     ((2, 7, 2), (3, 2, 2), {"padding": 2, "strides": 3}),
-    ((7, 2), (4, 1, 4), {"padding": ((3, 0),), "dilation": 2, "groups": 2}),
-    ((6, 2), (3, 2, 3), {"padding": "CAUSAL", "dilation": 2}),
-    ((2, 7, 4), (2, 2, 2), {"padding": "CAUSAL", "strides": 2, "groups": 2}),
+    ((7, 2), (4, 1, 4), {"padding": ((3, 0),), "kernel_dilation": 2, "feature_group_count": 2}),
+    ((6, 2), (3, 2, 3), {"padding": "CAUSAL", "kernel_dilation": 2}),
+    ((2, 7, 4), (2, 2, 2), {"padding": "CAUSAL", "strides": 2, "feature_group_count": 2}),
     ((2, 5, 2), (4, 2, 3), {"padding": "CIRCULAR"}),
-    ((2, 7, 2), (3, 1, 4), {"padding": "CIRCULAR", "strides": 3, "dilation": 2, "groups": 2}),
+    (
+        (2, 7, 2),
+        (3, 1, 4),
+        {"padding": "CIRCULAR", "strides": 3, "kernel_dilation": 2, "feature_group_count": 2},
+    ),
     ((2, 2), (7, 2, 2), {"padding": "CIRCULAR"}),
     ((2, 5, 2), (4, 2, 3), {"padding": "REFLECT"}),
-    ((2, 7, 2), (3, 1, 4), {"padding": "REFLECT", "strides": 3, "dilation": 2, "groups": 2}),
+    (
+        (2, 7, 2),
+        (3, 1, 4),
+        {"padding": "REFLECT", "strides": 3, "kernel_dilation": 2, "feature_group_count": 2},
+    ),
     ((1, 4, 5, 2), (3, 2, 2, 3), {}),
     ((2, 1, 4, 5, 2), (2, 3, 2, 2), {"padding": "VALID", "strides": 2}),
-    ((4, 6, 4), (3, 2, 2, 6), {"strides": (2, 1), "dilation": (1, 2), "groups": 2}),
+    (
+        (4, 6, 4),
+        (3, 2, 2, 6),
+        {"strides": (2, 1), "kernel_dilation": (1, 2), "feature_group_count": 2},
+    ),
     ((1, 4, 5, 2), (3, 2, 2, 2), {"padding": ((1, 0), 2), "strides": (1, 2)}),
-    ((1, 4, 5, 2), (3, 2, 1, 2), {"padding": "CIRCULAR", "strides": (1, 2), "groups": 2}),
-    ((1, 4, 5, 2), (3, 2, 2, 2), {"padding": "REFLECT", "strides": (2, 1), "dilation": (1, 3)}),
+    (
+        (1, 4, 5, 2),
+        (3, 2, 1, 2),
+        {"padding": "CIRCULAR", "strides": (1, 2), "feature_group_count": 2},
+    ),
+    (
+        (1, 4, 5, 2),
+        (3, 2, 2, 2),
+        {"padding": "REFLECT", "strides": (2, 1), "kernel_dilation": (1, 3)},
+    ),
     ((1, 3, 4, 3, 2), (2, 3, 1, 2, 2), {"strides": (1, 2, 1)}),
-    ((2, 3, 2, 4), (2, 2, 2, 2, 2), {"groups": 2, "padding": "CIRCULAR", "dilation": (1, 2, 1)}),
+    (
+        (2, 3, 2, 4),
+        (2, 2, 2, 2, 2),
+        {"feature_group_count": 2, "padding": "CIRCULAR", "kernel_dilation": (1, 2, 1)},
+    ),
     ((1, 3, 4, 3, 2), (2, 2, 3, 2, 1), {"padding": "REFLECT", "strides": 2}),
 )
 
 CONV_TRANSPOSE = (
     ((2, 5, 3), (3, 3, 4), {}),
     ((2, 3, 3, 2), (1, 2, 3), {"strides": 3}),
-    ((4, 4), (2, 1, 8), {"groups": 4, "padding": "VALID", "strides": 3}),
-    ((2, 3, 2), (4, 2, 2), {"padding": 1, "strides": 2, "dilation": 2}),
+    ((4, 4), (2, 1, 8), {"feature_group_count": 4, "padding": "VALID", "strides": 3}),
+    ((2, 3, 2), (4, 2, 2), {"padding": 1, "strides": 2, "kernel_dilation": 2}),
     ((2, 3, 2), (3, 2, 2), {"padding": ((2, 1),), "strides": 3, "output_size": 8}),
-    ((4, 2), (3, 2, 3), {"padding": "CAUSAL", "dilation": 2, "strides": 2}),
+    ((4, 2), (3, 2, 3), {"padding": "CAUSAL", "kernel_dilation": 2, "strides": 2}),
     ((2, 4, 2), (4, 2, 3), {"padding": "CIRCULAR"}),
-    ((2, 3, 4), (3, 2, 4), {"padding": "CIRCULAR", "strides": 2, "dilation": 2, "groups": 2}),
-    ((2, 3, 4), (4, 2, 2), {"padding": "REFLECT", "strides": 2, "groups": 2}),
+    (
+        (2, 3, 4),
+        (3, 2, 4),
+        {"padding": "CIRCULAR", "strides": 2, "kernel_dilation": 2, "feature_group_count": 2},
+    ),
+    ((2, 3, 4), (4, 2, 2), {"padding": "REFLECT", "strides": 2, "feature_group_count": 2}),
     ((1, 2, 3, 2), (3, 2, 2, 3), {"strides": 2}),
-    ((2, 1, 2, 3, 4), (2, 2, 2, 6), {"strides": 2, "groups": 2, "padding": "VALID"}),
+    ((2, 1, 2, 3, 4), (2, 2, 2, 6), {"strides": 2, "feature_group_count": 2, "padding": "VALID"}),
     ((2, 3, 2), (3, 3, 2, 2), {"strides": (2, 3), "output_size": (3, 8)}),
-    ((1, 2, 3, 2), (3, 2, 2, 2), {"padding": ((1, 0), 1), "strides": (2, 1), "dilation": (1, 2)}),
+    (
+        (1, 2, 3, 2),
+        (3, 2, 2, 2),
+        {"padding": ((1, 0), 1), "strides": (2, 1), "kernel_dilation": (1, 2)},
+    ),
     ((1, 2, 2, 3, 2), (2, 2, 3, 2, 2), {"strides": (1, 2, 1)}),
-    ((2, 2, 2, 4), (2, 2, 2, 2, 2), {"groups": 2, "padding": "CIRCULAR", "strides": (2, 1, 1)}),
+    (
+        (2, 2, 2, 4),
+        (2, 2, 2, 2, 2),
+        {"feature_group_count": 2, "padding": "CIRCULAR", "strides": (2, 1, 1)},
+    ),
 )
 
 
@@ -84,7 +120,7 @@ def of_conv(reference=convolution.conv, **options):
 
 def separable(params, state, x, *, key, train):
     """A depthwise convolution, 3 taps wide and with two outputs for each channel, and a 1x1 one."""
-    first = of_conv(groups=x.shape[-1])
+    first = of_conv(feature_group_count=x.shape[-1])
     chain = composed.serial(depthwise=first, pointwise=of_conv())
     return chain(params, state, x, key=key, train=train)
 
@@ -93,12 +129,19 @@ LAYERS = (
     LayerRow("conv", "conv(4, 3)", lambda: nn.conv(4, 3), ((2, 5, 4, 3),), of_conv()),
     LayerRow(
         "conv_options",
-        "conv(4, (3,), strides=2, padding='REFLECT', dilation=2, groups=2, use_bias=False)",
+        "conv(4, (3,), strides=2, padding='REFLECT', kernel_dilation=2, feature_group_count=2, "
+        "use_bias=False)",
         lambda: nn.conv(
-            4, (3,), strides=2, padding="REFLECT", dilation=2, groups=2, use_bias=False
+            4,
+            (3,),
+            strides=2,
+            padding="REFLECT",
+            kernel_dilation=2,
+            feature_group_count=2,
+            use_bias=False,
         ),
         ((2, 1, 5, 2),),
-        of_conv(strides=2, padding="REFLECT", dilation=2, groups=2),
+        of_conv(strides=2, padding="REFLECT", kernel_dilation=2, feature_group_count=2),
     ),
     LayerRow(
         "conv_transpose",
@@ -109,31 +152,36 @@ LAYERS = (
     ),
     LayerRow(
         "conv_transpose_options",
-        "conv_transpose(4, (3,), strides=3, padding=1, groups=2, output_size=9, use_bias=False)",
+        "conv_transpose(4, (3,), strides=3, padding=1, feature_group_count=2, output_size=9, "
+        "use_bias=False)",
         lambda: nn.conv_transpose(
-            4, (3,), strides=3, padding=1, groups=2, output_size=9, use_bias=False
+            4, (3,), strides=3, padding=1, feature_group_count=2, output_size=9, use_bias=False
         ),
         ((3, 2),),
-        of_conv(convolution.conv_transpose, strides=3, padding=1, groups=2, output_size=9),
+        of_conv(
+            convolution.conv_transpose, strides=3, padding=1, feature_group_count=2, output_size=9
+        ),
     ),
     LayerRow(
         "depthwise_conv",
-        "depthwise_conv((3, 2), multiplier=2)",
-        lambda: nn.depthwise_conv((3, 2), multiplier=2),
+        "depthwise_conv((3, 2), depth_multiplier=2)",
+        lambda: nn.depthwise_conv((3, 2), depth_multiplier=2),
         ((2, 4, 3, 2),),
-        of_conv(groups=2),
+        of_conv(feature_group_count=2),
     ),
     LayerRow(
         "depthwise_conv_options",
-        "depthwise_conv(2, strides=2, padding='CIRCULAR', dilation=2, use_bias=False)",
-        lambda: nn.depthwise_conv(2, strides=2, padding="CIRCULAR", dilation=2, use_bias=False),
+        "depthwise_conv(2, strides=2, padding='CIRCULAR', kernel_dilation=2, use_bias=False)",
+        lambda: nn.depthwise_conv(
+            2, strides=2, padding="CIRCULAR", kernel_dilation=2, use_bias=False
+        ),
         ((2, 5, 3),),
-        of_conv(groups=3, strides=2, padding="CIRCULAR", dilation=2),
+        of_conv(feature_group_count=3, strides=2, padding="CIRCULAR", kernel_dilation=2),
     ),
     LayerRow(
         "separable_conv",
-        "separable_conv(3, (3, 3), multiplier=2)",
-        lambda: nn.separable_conv(3, (3, 3), multiplier=2),
+        "separable_conv(3, (3, 3), depth_multiplier=2)",
+        lambda: nn.separable_conv(3, (3, 3), depth_multiplier=2),
         ((2, 3, 4, 2),),
         separable,
     ),

@@ -73,8 +73,8 @@ def function_rows():
 def grouped(function):
     """Group norm with the groups as an option, so that each argument has a gradient."""
 
-    def call(x, scale, bias, *, groups, **options):
-        return function(x, groups, scale, bias, **options)
+    def call(x, scale, bias, *, num_groups, **options):
+        return function(x, num_groups, scale, bias, **options)
 
     return call
 
@@ -111,7 +111,7 @@ def example_rows():
             (shape,),
             {"axis": axis, "epsilon": epsilon},
         )
-    for groups, scale, bias, axis, shape in (
+    for num_groups, scale, bias, axis, shape in (
         (1, True, True, -1, (3, 4)),
         (2, True, True, -1, (2, 3, 4)),
         (2, True, False, 1, (2, 4, 3, 2)),
@@ -124,7 +124,7 @@ def example_rows():
             grouped(normalization.group_norm),
             norm_arguments(axis, scale, bias),
             (shape,),
-            {"groups": groups, "axis": axis, "epsilon": 0.01},
+            {"num_groups": num_groups, "axis": axis, "epsilon": 0.01},
             params_text(scale, bias),
         )
     for scale, bias, axis, shape in (
@@ -153,11 +153,11 @@ def example_rows():
         )
 
 
-def group_norm_layer(groups, axis=-1):
+def group_norm_layer(num_groups, axis=-1):
     """Group norm over the channels on `axis`."""
 
     def reference(x, scale, bias):
-        return normalization.group_norm(x, groups, scale, bias, axis)
+        return normalization.group_norm(x, num_groups, scale, bias, axis)
 
     return composed.of_function(reference, "scale", "bias")
 
@@ -210,11 +210,15 @@ LAYERS = (
         composed.of_function(partial(normalization.rms_norm, axis=(-2, -1)), "scale"),
     ),
     LayerRow(
-        "group_norm", "group_norm(groups=2)", lambda: nn.group_norm(2), IMAGES, group_norm_layer(2)
+        "group_norm",
+        "group_norm(num_groups=2)",
+        lambda: nn.group_norm(2),
+        IMAGES,
+        group_norm_layer(2),
     ),
     LayerRow(
         "group_norm_axis_1",
-        "group_norm(groups=3, axis=1, use_bias=False)",
+        "group_norm(num_groups=3, axis=1, use_bias=False)",
         lambda: nn.group_norm(3, axis=1, use_bias=False),
         ((2, 6),),
         group_norm_layer(3, axis=1),

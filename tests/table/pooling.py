@@ -21,25 +21,28 @@ SERIES = ((2, 7, 3),)
 
 VARIANTS = {
     "max_pool": [
-        ({"window": 2}, ((2, 4, 6, 2), (3, 7, 2))),
-        ({"window": 3, "strides": 2, "padding": "SAME"}, IMAGES),
-        ({"window": (3, 2), "strides": (1, 2), "padding": ((1, 1), (0, 1))}, IMAGES),
-        ({"window": (2,), "strides": 1, "dilation": 3, "padding": 2}, ((2, 2, 5, 2), (5, 2))),
-        ({"window": (2, 1, 2)}, ((1, 4, 3, 4, 2),)),
-        ({"window": (4, 9), "strides": (2, 1), "padding": "SAME"}, ((1, 6, 9, 2),)),
+        ({"window_shape": 2}, ((2, 4, 6, 2), (3, 7, 2))),
+        ({"window_shape": 3, "strides": 2, "padding": "SAME"}, IMAGES),
+        ({"window_shape": (3, 2), "strides": (1, 2), "padding": ((1, 1), (0, 1))}, IMAGES),
+        (
+            {"window_shape": (2,), "strides": 1, "window_dilation": 3, "padding": 2},
+            ((2, 2, 5, 2), (5, 2)),
+        ),
+        ({"window_shape": (2, 1, 2)}, ((1, 4, 3, 4, 2),)),
+        ({"window_shape": (4, 9), "strides": (2, 1), "padding": "SAME"}, ((1, 6, 9, 2),)),
     ],
     "avg_pool": [
-        ({"window": 2}, ((2, 4, 6, 2), (3, 7, 2))),
-        ({"window": 3, "strides": 2, "padding": "SAME"}, IMAGES),
-        ({"window": (3, 2), "padding": ((1, 0), (0, 1)), "count_padding": False}, IMAGES),
-        ({"window": (2,), "strides": 3, "padding": 3, "count_padding": False}, ((7, 3),)),
-        ({"window": (4, 9), "strides": 1, "padding": 3}, ((1, 4, 5, 1),)),
+        ({"window_shape": 2}, ((2, 4, 6, 2), (3, 7, 2))),
+        ({"window_shape": 3, "strides": 2, "padding": "SAME"}, IMAGES),
+        ({"window_shape": (3, 2), "padding": ((1, 0), (0, 1)), "count_include_pad": False}, IMAGES),
+        ({"window_shape": (2,), "strides": 3, "padding": 3, "count_include_pad": False}, ((7, 3),)),
+        ({"window_shape": (4, 9), "strides": 1, "padding": 3}, ((1, 4, 5, 1),)),
     ],
     "lp_pool": [
-        ({"window": 2}, ((2, 4, 6, 2),)),
-        ({"window": 3, "strides": 2, "padding": "SAME", "p": 1}, IMAGES),
-        ({"window": (3,), "strides": 1, "padding": 1, "p": 3}, SERIES),
-        ({"window": (2, 2), "p": 2.5}, IMAGES),
+        ({"window_shape": 2}, ((2, 4, 6, 2),)),
+        ({"window_shape": 3, "strides": 2, "padding": "SAME", "p": 1}, IMAGES),
+        ({"window_shape": (3,), "strides": 1, "padding": 1, "p": 3}, SERIES),
+        ({"window_shape": (2, 2), "p": 2.5}, IMAGES),
     ],
     "adaptive_max_pool": [
         ({"output_size": 3}, ((2, 6, 4, 2), (2, 7, 3))),
@@ -76,24 +79,28 @@ LAYERS = (
         "max_pool(2)",
         lambda: nn.max_pool(2),
         ((2, 4, 5, 3),),
-        composed.of_function(partial(pooling.max_pool, window=2)),
+        composed.of_function(partial(pooling.max_pool, window_shape=2)),
     ),
     LayerRow(
         "max_pool_options",
-        "max_pool((3,), strides=1, padding='SAME', dilation=2)",
-        lambda: nn.max_pool((3,), strides=1, padding="SAME", dilation=2),
+        "max_pool((3,), strides=1, padding='SAME', window_dilation=2)",
+        lambda: nn.max_pool((3,), strides=1, padding="SAME", window_dilation=2),
         ((7, 3),),
         composed.of_function(
-            partial(pooling.max_pool, window=(3,), strides=1, padding="SAME", dilation=2)
+            partial(
+                pooling.max_pool, window_shape=(3,), strides=1, padding="SAME", window_dilation=2
+            )
         ),
     ),
     LayerRow(
         "avg_pool",
-        "avg_pool(3, strides=2, padding='SAME', count_padding=False)",
-        lambda: nn.avg_pool(3, strides=2, padding="SAME", count_padding=False),
+        "avg_pool(3, strides=2, padding='SAME', count_include_pad=False)",
+        lambda: nn.avg_pool(3, strides=2, padding="SAME", count_include_pad=False),
         ((2, 4, 5, 3),),
         composed.of_function(
-            partial(pooling.avg_pool, window=3, strides=2, padding="SAME", count_padding=False)
+            partial(
+                pooling.avg_pool, window_shape=3, strides=2, padding="SAME", count_include_pad=False
+            )
         ),
     ),
     LayerRow(
@@ -101,7 +108,7 @@ LAYERS = (
         "lp_pool(2, p=3.0, strides=1, padding=1)",
         lambda: nn.lp_pool(2, 3.0, strides=1, padding=1),
         ((2, 4, 5, 3),),
-        composed.of_function(partial(pooling.lp_pool, window=2, p=3.0, strides=1, padding=1)),
+        composed.of_function(partial(pooling.lp_pool, window_shape=2, p=3.0, strides=1, padding=1)),
     ),
     LayerRow(
         "adaptive_max_pool",

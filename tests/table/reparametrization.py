@@ -64,7 +64,7 @@ def function_rows():
             reparametrization.power_iteration,
             kernel_and_vectors(rows, columns),
             (shape,),
-            {"axis": axis, "steps": 1 if axis == 0 else 3},
+            {"axis": axis, "n_steps": 1 if axis == 0 else 3},
         )
 
 
@@ -113,7 +113,7 @@ def weight_norm(child, *paths):
     return apply
 
 
-def spectral_norm(child, *paths, steps=1):
+def spectral_norm(child, *paths, n_steps=1):
     """Spectral norm of the child's kernels at these paths; the vectors have no gradient."""
 
     def apply(params, state, x, *, key, train):
@@ -121,7 +121,7 @@ def spectral_norm(child, *paths, steps=1):
         for path in paths:
             kernel, u, v = entry(inner, path), state["u"][path], state["v"][path]
             if train:
-                (u, v), _ = reparametrization.power_iteration(kernel, u, v, steps)
+                (u, v), _ = reparametrization.power_iteration(kernel, u, v, n_steps)
             w, pullbacks[path] = reparametrization.spectral_norm(kernel, u, v)
             inner = with_entry(inner, path, w)
         y, pull = child(inner, state.get("layer", {}), x, key=key, train=train)
@@ -171,10 +171,10 @@ LAYERS = (
     ),
     LayerRow(
         "spectral_norm_of_several",
-        "spectral_norm(serial(dense(3), batch_norm()), steps=2)",
-        lambda: nn.spectral_norm(nn.serial(nn.dense(3), nn.batch_norm()), steps=2),
+        "spectral_norm(serial(dense(3), batch_norm()), n_steps=2)",
+        lambda: nn.spectral_norm(nn.serial(nn.dense(3), nn.batch_norm()), n_steps=2),
         ((4, 2),),
-        spectral_norm(DENSE_AND_NORM, "0/kernel", steps=2),
+        spectral_norm(DENSE_AND_NORM, "0/kernel", n_steps=2),
         has_state=True,
     ),
 )

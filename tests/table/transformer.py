@@ -61,10 +61,12 @@ LAYERS = (
     ),
     LayerRow(
         "transformer_block_norm_last",
-        "transformer_block(attention(2, causal=True), dense(4), norm_first=False)",
-        lambda: nn.transformer_block(nn.attention(2, causal=True), nn.dense(4), norm_first=False),
+        "transformer_block(attention(2, is_causal=True), dense(4), norm_first=False)",
+        lambda: nn.transformer_block(
+            nn.attention(2, is_causal=True), nn.dense(4), norm_first=False
+        ),
         ((2, 3, 4),),
-        block(self_attention(2, causal=True), composed.linear, norm_first=False),
+        block(self_attention(2, is_causal=True), composed.linear, norm_first=False),
     ),
     LayerRow(
         "transformer_block_dropout",
@@ -75,12 +77,12 @@ LAYERS = (
     ),
     LayerRow(
         "autoregressive",
-        "recurrent(autoregressive(attention(2, causal=True, cache_length=3), features=(4,)))",
+        "recurrent(autoregressive(attention(2, is_causal=True, cache_length=3), features=(4,)))",
         lambda: nn.recurrent(
-            nn.autoregressive(nn.attention(2, causal=True, cache_length=3), features=(4,))
+            nn.autoregressive(nn.attention(2, is_causal=True, cache_length=3), features=(4,))
         ),
         ((2, 3, 4),),
-        self_attention(2, causal=True),
+        self_attention(2, is_causal=True),
     ),
 )
 
