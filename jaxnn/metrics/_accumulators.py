@@ -1,8 +1,7 @@
 """What a metric is, and how accumulators are merged."""
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +9,15 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree
+from jaxnn.metrics._functions import (
+    MetricCompute,
+    MetricFunctions,
+    MetricInit,
+    MetricUpdateLike,
+)
 
 
-class Metric(NamedTuple):
+class Metric(MetricFunctions):
     """A metric: three pure functions.
 
     `init() -> accumulator` of nothing;
@@ -33,9 +38,23 @@ class Metric(NamedTuple):
         Array(3., dtype=float32)
     """
 
-    init: Callable[[], PyTree]
-    update: Callable[..., PyTree]
-    compute: Callable[[PyTree], Any]
+    __slots__ = ()
+
+    if TYPE_CHECKING:  # any functions that fit, see _functions.py
+
+        def __new__(
+            cls, init: MetricInit, update: MetricUpdateLike, compute: MetricCompute
+        ) -> Self: ...
+        def __init__(
+            self, init: MetricInit, update: MetricUpdateLike, compute: MetricCompute
+        ) -> None: ...
+        def _replace(
+            self,
+            *,
+            init: MetricInit = ...,
+            update: MetricUpdateLike = ...,
+            compute: MetricCompute = ...,
+        ) -> Self: ...
 
 
 class Sum(NamedTuple):

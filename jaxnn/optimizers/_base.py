@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,11 @@ from jax.typing import ArrayLike
 from jaxnn._core.arrays import PyTree, accumulator_dtype, hyperparameter, promoted
 from jaxnn._core.paths import same_structure
 from jaxnn._core.types import ScalarOrSchedule as ScalarOrSchedule
+from jaxnn.optimizers._functions import OptimizerFunctions, OptimizerInit, UpdateLike
 from jaxnn.optimizers._rates import Rates, learning_rates, product, told
 
 
-class Optimizer(NamedTuple):
+class Optimizer(OptimizerFunctions):
     """An optimizer, or a step of one: two pure functions.
 
     `init(params) -> opt_state` and
@@ -33,8 +34,13 @@ class Optimizer(NamedTuple):
         Array([-0.1,  0.1], dtype=float32)
     """
 
-    init: Callable[[PyTree], PyTree]
-    update: Callable[..., tuple[PyTree, PyTree]]
+    __slots__ = ()
+
+    if TYPE_CHECKING:  # any functions that fit, see _functions.py
+
+        def __new__(cls, init: OptimizerInit, update: UpdateLike) -> Self: ...
+        def __init__(self, init: OptimizerInit, update: UpdateLike) -> None: ...
+        def _replace(self, *, init: OptimizerInit = ..., update: UpdateLike = ...) -> Self: ...
 
 
 class EmptyState(NamedTuple):
