@@ -16,11 +16,11 @@ from jaxnn._core.children import (
     wrap,
 )
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, abstract, as_layer, child_scope
+from jaxnn._core.layer import Layer, LayerLike, abstract, as_layer, child_scope
 
 
 @constructor
-def serial(*layers: Any, **named: Any) -> Layer:
+def serial(*layers: LayerLike, **named: LayerLike) -> Layer:
     """Layers one after the other: `y = layer_n(... layer_1(x))`.
 
     Args:
@@ -77,7 +77,7 @@ def serial(*layers: Any, **named: Any) -> Layer:
 
 
 @constructor
-def parallel(*layers: Any, **named: Any) -> Layer:
+def parallel(*layers: LayerLike, **named: LayerLike) -> Layer:
     """Layers side by side, each on the same input: `y = (layer_1(x), ..., layer_n(x))`.
 
     To join the outputs, let a plain function follow:
@@ -130,7 +130,7 @@ def parallel(*layers: Any, **named: Any) -> Layer:
 
 
 @constructor
-def residual(layer: Any, shortcut: Any = None) -> Layer:
+def residual(layer: LayerLike, shortcut: LayerLike | None = None) -> Layer:
     """A layer with a shortcut around it: `y = shortcut(x) + layer(x)`.
 
     Paper: He et al., Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385

@@ -12,11 +12,11 @@ from jaxnn._core.arrays import PyTree, check_key
 from jaxnn._core.children import apply_child, child_params, init_child, with_state
 from jaxnn._core.construction import constructor
 from jaxnn._core.keywords import accepted, declare_keywords, split_static
-from jaxnn._core.layer import Layer, abstract, as_layer, child_key, child_scope
+from jaxnn._core.layer import Layer, LayerLike, abstract, as_layer, child_key, child_scope
 
 
 @constructor
-def compose(forward: Callable[..., PyTree], /, **children: Any) -> Layer:
+def compose(forward: Callable[..., PyTree], /, **children: LayerLike) -> Layer:
     """A layer whose computation is ordinary Python: skips, branches, sharing.
 
     Args:

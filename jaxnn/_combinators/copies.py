@@ -11,12 +11,12 @@ from jaxnn._core.arrays import PyTree, check_count, check_key, floating
 from jaxnn._core.children import wrap
 from jaxnn._core.construction import constructor
 from jaxnn._core.keywords import accepted, split_static
-from jaxnn._core.layer import Layer, abstract, as_layer
+from jaxnn._core.layer import Layer, LayerLike, abstract, as_layer
 from jaxnn._core.paths import leaf_paths
 
 
 @constructor
-def stack(layer: Any, depth: int) -> Layer:
+def stack(layer: LayerLike, depth: int) -> Layer:
     """The same layer `depth` times over, each time with its own parameters: `y = f_n(... f_1(x))`.
 
     The parameters of all are one tree with a leading axis, and `jax.lax.scan` runs over it: what
@@ -56,8 +56,8 @@ def stack(layer: Any, depth: int) -> Layer:
         arrays, static = split_static(accepted(layer.apply, extra))
 
         def first(params: PyTree, state: PyTree, x: PyTree, arrays: dict[str, Any]) -> PyTree:
-            one = jax.tree.map(lambda leaf: leaf[0], (params, state))
-            return layer.apply(*one, x, **arrays, **static)[0]
+            params, state = jax.tree.map(lambda leaf: leaf[0], (params, state))
+            return layer.apply(params, state, x, **arrays, **static)[0]
 
         y = jax.eval_shape(first, params, state, x, arrays)
         if abstract(y) != x:
@@ -100,7 +100,7 @@ def _thrifty(step: Callable[..., Any], x: PyTree, layers: PyTree) -> Callable[..
 
 
 @constructor
-def ensemble(layer: Any, members: int) -> Layer:
+def ensemble(layer: LayerLike, members: int) -> Layer:
     """The same layer `members` times side by side, each with its own parameters, on the same input.
 
     `y[i] = layer(x)` with the parameters of member `i`: the members are vmapped, and cost about

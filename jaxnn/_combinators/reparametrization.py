@@ -16,13 +16,15 @@ from jaxnn._core.children import (
     wrap,
 )
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, as_layer, child_key
+from jaxnn._core.layer import Layer, LayerLike, as_layer, child_key
 from jaxnn._core.paths import KERNELS, Selection, path_text, select
 from jaxnn.functional._reparametrization import kernel_length
 
 
 @constructor
-def weight_norm(layer: Any, *, axis: int | Sequence[int] = -1, where: Selection = KERNELS) -> Layer:
+def weight_norm(
+    layer: LayerLike, *, axis: int | Sequence[int] = -1, where: Selection = KERNELS
+) -> Layer:
     """Learn the length and the direction of kernels apart: `w = scale * kernel / ‖kernel‖`.
 
     The length is that of each output's kernel, over all axes but `axis`. At first it is the length
@@ -91,7 +93,7 @@ def weight_norm(layer: Any, *, axis: int | Sequence[int] = -1, where: Selection 
 
 @constructor
 def spectral_norm(
-    layer: Any,
+    layer: LayerLike,
     *,
     n_steps: int = 1,
     axis: int | Sequence[int] = -1,

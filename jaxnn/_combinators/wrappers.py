@@ -10,11 +10,11 @@ from jax.typing import DTypeLike
 from jaxnn._core.arrays import PyTree
 from jaxnn._core.children import wrap
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, as_layer
+from jaxnn._core.layer import Layer, LayerLike, as_layer
 
 
 @constructor
-def remat(layer: Any, *, policy: Callable[..., Any] | None = None) -> Layer:
+def remat(layer: LayerLike, *, policy: Callable[..., Any] | None = None) -> Layer:
     """A layer that keeps nothing for the backward pass, and computes again what it needs there.
 
     The same numbers for less memory: `jax.checkpoint` around `apply`. `nn.stack(nn.remat(block),
@@ -64,7 +64,10 @@ def remat(layer: Any, *, policy: Callable[..., Any] | None = None) -> Layer:
 
 @constructor
 def mixed_precision(
-    layer: Any, compute_dtype: DTypeLike = jnp.bfloat16, *, output_dtype: DTypeLike | None = None
+    layer: LayerLike,
+    compute_dtype: DTypeLike = jnp.bfloat16,
+    *,
+    output_dtype: DTypeLike | None = None,
 ) -> Layer:
     """A layer that computes in a narrower dtype than its parameters are kept in.
 

@@ -59,6 +59,21 @@ class LayerFunctions(NamedTuple):
     apply: LayerApply
 
 
+class StatelessApply(Protocol):
+    """`apply(params, x, *, key=None, train=False) -> y`."""
+
+    def __call__(
+        self,
+        params: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        **keywords: Any,
+    ) -> PyTree:
+        """Compute the output."""
+
+
 class CellInit(Protocol):
     """`init(key, x_t) -> params`."""
 

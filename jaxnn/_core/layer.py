@@ -18,6 +18,7 @@ from jaxnn._core.functions import (
     InitialCarryLike,
     InitLike,
     LayerFunctions,
+    StatelessApply,
     StepLike,
 )
 from jaxnn._core.keywords import declare_keywords
@@ -107,7 +108,18 @@ class Cell(CellFunctions):
         return _repr(self, self.step)
 
 
-LayerLike: TypeAlias = Layer | Callable[[Any], PyTree]
+PlainFunction: TypeAlias = (
+    Callable[[Any], jax.Array]
+    | Callable[[jax.Array], PyTree]
+    | Callable[[tuple[Any, ...]], PyTree]
+    | Callable[[dict[str, Any]], PyTree]
+)
+"""A function of an array or of a pytree of arrays.
+
+Not of a number that returns a layer, so that checkers tell `nn.dense` from `nn.dense(4)`.
+"""
+
+LayerLike: TypeAlias = Layer | PlainFunction
 """A `Layer`, or a plain function of an array (or of a pytree of arrays), lifted to one."""
 
 
@@ -242,7 +254,7 @@ def _parameters(function: Any) -> list[inspect.Parameter]:
 
 
 @constructor
-def elementwise(function: Callable[[Any], Any]) -> Layer:
+def elementwise(function: PlainFunction) -> Layer:
     """A layer without parameters that applies a function of arrays: `y = function(x)`.
 
     Combinators lift plain functions by themselves, so `nn.serial(nn.dense(8), nn.relu)` needs no
@@ -288,7 +300,7 @@ def refuse_constructor(value: Any, where: str) -> None:
         )
 
 
-def stateless(layer: Layer) -> Callable[..., PyTree]:
+def stateless(layer: LayerLike) -> StatelessApply:
     """`apply` without state: `apply(params, x, *, key=None, train=False) -> y`.
 
     Args:

@@ -10,13 +10,13 @@ import jax
 from jaxnn._core.arrays import PyTree
 from jaxnn._core.children import Call, recorded_calls
 from jaxnn._core.keywords import split_static
-from jaxnn._core.layer import Layer, abstract, as_layer
+from jaxnn._core.layer import Layer, LayerLike, abstract, as_layer
 
 HEADINGS = ("path", "layer", "output", "parameters", "bytes", "FLOPs")
 
 
 def summary(
-    layer: Any,
+    layer: LayerLike,
     x: PyTree,
     *,
     train: bool = False,
