@@ -2,7 +2,7 @@
 
 import inspect
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -108,15 +108,13 @@ class Cell(CellFunctions):
         return _repr(self, self.step)
 
 
-PlainFunction: TypeAlias = (
-    Callable[[Any], jax.Array]
-    | Callable[[jax.Array], PyTree]
-    | Callable[[tuple[Any, ...]], PyTree]
-    | Callable[[dict[str, Any]], PyTree]
-)
+_Part: TypeAlias = jax.Array | float | Mapping[Any, Any] | list[Any] | tuple[Any, ...] | None
+PlainFunction: TypeAlias = Callable[
+    [Any], jax.Array | Mapping[Any, Any] | list[Any] | tuple[_Part, ...]
+]
 """A function of an array or of a pytree of arrays.
 
-Not of a number that returns a layer, so that checkers tell `nn.dense` from `nn.dense(4)`.
+It returns arrays, and no layer: checkers tell `nn.dense` from `nn.dense(4)`.
 """
 
 LayerLike: TypeAlias = Layer | PlainFunction
