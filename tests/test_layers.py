@@ -1,6 +1,7 @@
 """What every layer promises, whatever it computes."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 from jax import export
 
 import jaxnn as nn
+from jaxnn._core.construction import _constructing
 from tests.compiling import fast_jit
 from tests.table import LAYERS, draw_layer, rng_for
 
@@ -328,6 +330,36 @@ def test_repr_is_the_call(row):
 def test_equal_calls_are_equal(row):
     layer = row.make()
     assert row.evaluate_call() == layer
+
+
+def program(layer, row, dtype):
+    """The text of the program of `init` and of training, and the arrays that it holds."""
+    x = row.abstract_x(dtype)
+    shapes = jax.eval_shape(layer.init, new_key(), x)
+
+    def both(key, params, state, x):
+        made, used = jax.random.split(key)
+        return layer.init(made, x), layer.apply(params, state, x, key=used, train=True)
+
+    traced = jax.make_jaxpr(both)(new_key(), *shapes, x)
+    return re.sub("0x[0-9a-f]+", "", str(traced)), [np.asarray(array) for array in traced.consts]
+
+
+@each_variant
+def test_a_layer_does_not_know_where_it_was_made(row):
+    """Equal calls share what the first one made, be it in a trace or in double precision."""
+    traced = []
+    with _constructing:  # which makes everything anew
+        plain = row.make()
+        jax.eval_shape(lambda: traced.append(row.make()))
+        with jax.enable_x64(True):
+            double = row.make()
+    assert plain != traced[0] != double
+    expected = program(plain, row, np.float32)
+    assert_equal(program(traced[0], row, np.float32), expected)
+    assert_equal(program(double, row, np.float32), expected)
+    with jax.enable_x64(True):
+        assert_equal(program(plain, row, np.float64), program(double, row, np.float64))
 
 
 def test_repr_of_a_layer_made_by_hand_shows_its_functions():

@@ -6,7 +6,7 @@ from jax.nn.initializers import Initializer
 from jaxnn import functional, initializers
 from jaxnn._core.arrays import PyTree, check_key
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, abstract, param_dtype
+from jaxnn._core.layer import Layer, abstract, param_dtype, pure
 
 
 @constructor
@@ -41,23 +41,12 @@ def prelu(
         (Array([0.25, 0.25, 0.25], dtype=float32), Array([[-1.,  0.,  4.]], dtype=float32))
     """
 
-    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+    def init(key: jax.Array, x: PyTree) -> PyTree:
         check_key("prelu", key)
         shape = abstract(x).shape
         if per_channel and not shape:
             raise ValueError("prelu: x is a scalar, expected shape (..., channels)")
-        return {
-            "scale": negative_slope_init(key, shape[-1:] if per_channel else (), param_dtype(x))
-        }, {}
+        own = shape[-1:] if per_channel else ()
+        return {"scale": negative_slope_init(key, own, param_dtype(x))}
 
-    def apply(
-        params: PyTree,
-        state: PyTree,
-        x: PyTree,
-        *,
-        key: jax.Array | None = None,
-        train: bool = False,
-    ) -> tuple[PyTree, PyTree]:
-        return functional.prelu(x, params["scale"]), state
-
-    return Layer(init, apply)
+    return pure(init, lambda params, x: functional.prelu(x, params["scale"]))

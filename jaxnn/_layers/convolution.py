@@ -7,9 +7,10 @@ import jax
 from jax.nn.initializers import Initializer
 
 from jaxnn import functional, initializers
-from jaxnn._core.arrays import PyTree, check_count, check_key
+from jaxnn._core.arrays import PyTree, check_count
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, abstract, param_dtype
+from jaxnn._core.layer import Layer, abstract, param_dtype, pure
+from jaxnn._layers.params import kernel_and_bias
 from jaxnn.functional._spatial import Padding, PerAxis, per_axis, spatial_rank
 
 
@@ -76,9 +77,8 @@ def conv(
         feature_group_count=feature_group_count,
     )
     channels = _channels("conv", features, feature_group_count)
-    return convolution_layer(
-        "conv", kernel_size, channels, convolve, use_bias, kernel_init, bias_init
-    )
+    inits = kernel_init, bias_init if use_bias else None
+    return convolution_layer("conv", kernel_size, channels, convolve, *inits)
 
 
 @constructor
@@ -140,11 +140,9 @@ def conv_transpose(
         feature_group_count=feature_group_count,
         output_size=output_size,
     )
-    name = "conv_transpose"
-    channels = _channels(name, features, feature_group_count)
-    return convolution_layer(
-        name, kernel_size, channels, convolve, use_bias, kernel_init, bias_init
-    )
+    channels = _channels("conv_transpose", features, feature_group_count)
+    inits = kernel_init, bias_init if use_bias else None
+    return convolution_layer("conv_transpose", kernel_size, channels, convolve, *inits)
 
 
 def _channels(name: str, features: int, groups: int) -> Callable[[int], tuple[int, int]]:
@@ -172,36 +170,18 @@ def convolution_layer(
     kernel_size: PerAxis,
     channels: Callable[[int], tuple[int, int]],
     convolve: Callable[..., jax.Array],
-    use_bias: bool,
     kernel_init: Initializer,
-    bias_init: Initializer,
+    bias_init: Initializer | None,
 ) -> Layer:
     """A layer of a convolution; `channels` gives the last axes of the kernel for the inputs."""
     for size in kernel_size if isinstance(kernel_size, Sequence) else (kernel_size,):
         check_count(name, "kernel_size", size)
 
-    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
-        check_key(name, key)
-        shape, dtype = abstract(x).shape, param_dtype(x)
+    def init(key: jax.Array, x: PyTree) -> PyTree:
+        shape = abstract(x).shape
         rank = spatial_rank(name, "kernel_size", kernel_size, shape)
-        kernel_shape = (
-            *per_axis(name, "kernel_size", kernel_size, rank),
-            *channels(shape[-1]),
-        )
-        kernel_key, bias_key = jax.random.split(key)
-        params = {"kernel": kernel_init(kernel_key, kernel_shape, dtype)}
-        if use_bias:
-            params["bias"] = bias_init(bias_key, kernel_shape[-1:], dtype)
-        return params, {}
+        spatial = per_axis(name, "kernel_size", kernel_size, rank)
+        kernel_shape = *spatial, *channels(shape[-1])
+        return kernel_and_bias(name, key, kernel_shape, param_dtype(x), kernel_init, bias_init)
 
-    def apply(
-        params: PyTree,
-        state: PyTree,
-        x: PyTree,
-        *,
-        key: jax.Array | None = None,
-        train: bool = False,
-    ) -> tuple[PyTree, PyTree]:
-        return convolve(x, params["kernel"], params.get("bias")), state
-
-    return Layer(init, apply)
+    return pure(init, lambda params, x: convolve(x, **params))

@@ -7,9 +7,10 @@ import jax
 from jax.nn.initializers import Initializer
 
 from jaxnn import functional, initializers
-from jaxnn._core.arrays import PyTree, canonical_axes, check_count, check_key
+from jaxnn._core.arrays import PyTree, canonical_axes, check_count
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, abstract, elementwise, param_dtype
+from jaxnn._core.layer import Layer, abstract, elementwise, param_dtype, pure
+from jaxnn._layers.params import kernel_and_bias
 
 
 @constructor
@@ -48,28 +49,15 @@ def dense(
     """
     check_count("dense", "features", features)
 
-    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
-        check_key("dense", key)
-        shape, dtype = abstract(x).shape, param_dtype(x)
+    inits = kernel_init, bias_init if use_bias else None
+
+    def init(key: jax.Array, x: PyTree) -> PyTree:
+        shape = abstract(x).shape
         if not shape:
             raise ValueError("dense: x is a scalar, expected shape (..., in)")
-        kernel_key, bias_key = jax.random.split(key)
-        params = {"kernel": kernel_init(kernel_key, (shape[-1], features), dtype)}
-        if use_bias:
-            params["bias"] = bias_init(bias_key, (features,), dtype)
-        return params, {}
+        return kernel_and_bias("dense", key, (shape[-1], features), param_dtype(x), *inits)
 
-    def apply(
-        params: PyTree,
-        state: PyTree,
-        x: PyTree,
-        *,
-        key: jax.Array | None = None,
-        train: bool = False,
-    ) -> tuple[PyTree, PyTree]:
-        return functional.linear(x, params["kernel"], params.get("bias")), state
-
-    return Layer(init, apply)
+    return pure(init, lambda params, x: functional.linear(x, **params))
 
 
 @constructor
@@ -111,29 +99,16 @@ def dense_general(
     given = features if isinstance(features, Sequence) else (features,)
     out = tuple(check_count("dense_general", "features", size) for size in given)
 
-    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
-        check_key("dense_general", key)
-        shape, dtype = abstract(x).shape, param_dtype(x)
+    inits = kernel_init, bias_init if use_bias else None
+
+    def init(key: jax.Array, x: PyTree) -> PyTree:
+        shape = abstract(x).shape
         inputs = tuple(shape[a] for a in canonical_axes(axis, len(shape), "dense_general"))
-        kernel_key, bias_key = jax.random.split(key)
-        kernel = kernel_init(kernel_key, (math.prod(inputs), math.prod(out)), dtype)
-        params = {"kernel": kernel.reshape(*inputs, *out)}
-        if use_bias:
-            params["bias"] = bias_init(bias_key, out, dtype)
-        return params, {}
+        matrix = math.prod(inputs), math.prod(out)
+        params = kernel_and_bias("dense_general", key, matrix, param_dtype(x), *inits, out)
+        return params | {"kernel": params["kernel"].reshape(*inputs, *out)}
 
-    def apply(
-        params: PyTree,
-        state: PyTree,
-        x: PyTree,
-        *,
-        key: jax.Array | None = None,
-        train: bool = False,
-    ) -> tuple[PyTree, PyTree]:
-        y = functional.linear_general(x, params["kernel"], params.get("bias"), axis=axis)
-        return y, state
-
-    return Layer(init, apply)
+    return pure(init, lambda params, x: functional.linear_general(x, **params, axis=axis))
 
 
 @constructor
@@ -176,18 +151,9 @@ def maxout(
     maps = dense_general(
         (num_pieces, features), use_bias=use_bias, kernel_init=kernel_init, bias_init=bias_init
     )
-
-    def apply(
-        params: PyTree,
-        state: PyTree,
-        x: PyTree,
-        *,
-        key: jax.Array | None = None,
-        train: bool = False,
-    ) -> tuple[PyTree, PyTree]:
-        return functional.maxout(x, params["kernel"], params.get("bias")), state
-
-    return Layer(maps.init, apply)
+    return pure(
+        lambda key, x: maps.init(key, x)[0], lambda params, x: functional.maxout(x, **params)
+    )
 
 
 @constructor

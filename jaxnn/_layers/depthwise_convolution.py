@@ -8,7 +8,7 @@ from jax.nn.initializers import Initializer
 from jaxnn import functional, initializers
 from jaxnn._core.arrays import PyTree, check_count
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, abstract, child_key
+from jaxnn._core.layer import Layer, abstract, child_key, pure
 from jaxnn._layers.convolution import conv, convolution_layer
 from jaxnn.functional._spatial import Padding, PerAxis
 
@@ -55,11 +55,10 @@ def depthwise_conv(
     """
     check_count("depthwise_conv", "depth_multiplier", depth_multiplier)
 
-    def convolve(x: PyTree, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+    def convolve(x: PyTree, **params: jax.Array) -> jax.Array:
         return functional.conv(
             x,
-            kernel,
-            bias,
+            **params,
             strides=strides,
             padding=padding,
             kernel_dilation=kernel_dilation,
@@ -69,10 +68,8 @@ def depthwise_conv(
     def channels(inputs: int) -> tuple[int, int]:
         return 1, inputs * depth_multiplier
 
-    name = "depthwise_conv"
-    return convolution_layer(
-        name, kernel_size, channels, convolve, use_bias, kernel_init, bias_init
-    )
+    inits = kernel_init, bias_init if use_bias else None
+    return convolution_layer("depthwise_conv", kernel_size, channels, convolve, *inits)
 
 
 @constructor
@@ -130,22 +127,14 @@ def separable_conv(
     one = (1,) * len(kernel_size) if isinstance(kernel_size, Sequence) else 1
     pointwise = conv(features, one, use_bias=use_bias, kernel_init=kernel_init, bias_init=bias_init)
 
-    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+    def init(key: jax.Array, x: PyTree) -> PyTree:
         first, _ = depthwise.init(child_key(key, "depthwise"), x)
         between, _ = jax.eval_shape(depthwise.apply, first, {}, abstract(x))
         second, _ = pointwise.init(child_key(key, "pointwise"), between)
-        return {"depthwise": first, "pointwise": second}, {}
+        return {"depthwise": first, "pointwise": second}
 
-    def apply(
-        params: PyTree,
-        state: PyTree,
-        x: PyTree,
-        *,
-        key: jax.Array | None = None,
-        train: bool = False,
-    ) -> tuple[PyTree, PyTree]:
+    def call(params: PyTree, x: PyTree) -> PyTree:
         between, _ = depthwise.apply(params["depthwise"], {}, x)
-        y, _ = pointwise.apply(params["pointwise"], {}, between)
-        return y, state
+        return pointwise.apply(params["pointwise"], {}, between)[0]
 
-    return Layer(init, apply)
+    return pure(init, call)

@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 from jaxnn import functional
 from jaxnn._core.arrays import PyTree, check_range
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, missing_key
+from jaxnn._core.layer import Layer, missing_key, pure
 from jaxnn.functional._dropout import check_below_1
 
 
@@ -204,24 +204,14 @@ def gaussian_dropout(rate: ArrayLike) -> Layer:
     )
 
 
-def _in_training(call: str, noise: Callable[[jax.Array, PyTree], jax.Array]) -> Layer:
+def _in_training(layer: str, noise: Callable[[jax.Array, PyTree], jax.Array]) -> Layer:
     """A layer that is `noise(key, x)` in training and the identity in evaluation."""
 
-    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
-        return {}, {}
-
-    def apply(
-        params: PyTree,
-        state: PyTree,
-        x: PyTree,
-        *,
-        key: jax.Array | None = None,
-        train: bool = False,
-    ) -> tuple[PyTree, PyTree]:
+    def call(params: PyTree, x: PyTree, *, key: jax.Array | None, train: bool) -> PyTree:
         if not train:
-            return x, state
+            return x
         if key is None:
-            raise missing_key(call)
-        return noise(key, x), state
+            raise missing_key(layer)
+        return noise(key, x)
 
-    return Layer(init, apply)
+    return pure(lambda key, x: {}, call)

@@ -6,7 +6,7 @@ from jax.nn.initializers import Initializer
 from jaxnn import functional, initializers
 from jaxnn._core.arrays import PyTree, check_count, check_key
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, param_dtype
+from jaxnn._core.layer import Layer, param_dtype, pure
 
 
 @constructor
@@ -54,20 +54,12 @@ def embedding(
     check_count("embedding", "num_embeddings", num_embeddings)
     check_count("embedding", "features", features)
 
-    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+    def init(key: jax.Array, x: PyTree) -> PyTree:
         check_key("embedding", key)
-        return {"embedding": embedding_init(key, (num_embeddings, features), param_dtype(x))}, {}
+        return {"embedding": embedding_init(key, (num_embeddings, features), param_dtype(x))}
 
-    def apply(
-        params: PyTree,
-        state: PyTree,
-        x: PyTree,
-        *,
-        key: jax.Array | None = None,
-        train: bool = False,
-        attend: bool = False,
-    ) -> tuple[PyTree, PyTree]:
+    def call(params: PyTree, x: PyTree, *, attend: bool = False) -> jax.Array:
         use = functional.attend if attend else functional.embed
-        return use(x, params["embedding"]), state
+        return use(x, params["embedding"])
 
-    return Layer(init, apply)
+    return pure(init, call)

@@ -3,15 +3,17 @@
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import Initializer
 
 from jaxnn import functional, initializers
-from jaxnn._core.arrays import PyTree, check_count, check_key
+from jaxnn._core.arrays import PyTree, check_count
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, abstract, param_dtype
+from jaxnn._core.layer import Layer, abstract, param_dtype, pure
+from jaxnn._layers.params import kernel_and_bias
 from jaxnn.functional._equations import parse_equation
 
 
@@ -54,8 +56,7 @@ def einsum(
     terms = parse_equation(equation)
     given = {letter: check_count("einsum", f"'{letter}'", size) for letter, size in sizes.items()}
 
-    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
-        check_key("einsum", key)
+    def init(key: jax.Array, x: PyTree) -> PyTree:
         of_x = terms.sizes_in(abstract(x).shape)
         size = given | of_x
         if {letter: size[letter] for letter in given} != given or not set(terms.kernel) <= set(
@@ -68,26 +69,19 @@ def einsum(
         shared = [a for a in terms.kernel if a in terms.x and a in terms.y]
         inputs = [a for a in terms.kernel if a not in terms.y]
         outputs = [a for a in terms.kernel if a not in terms.x]
-        matrix = tuple(math.prod(size[a] for a in letters) for letters in (inputs, outputs))
-        kernel_key, bias_key = jax.random.split(key)
-        keys = jax.random.split(kernel_key, math.prod(size[a] for a in shared))
-        dtype = param_dtype(x)
-        kernels = jax.vmap(lambda key: kernel_init(key, matrix, dtype))(keys)
         drawn = [*shared, *inputs, *outputs]
-        kernel = kernels.reshape([size[a] for a in drawn])
-        params = {"kernel": jnp.transpose(kernel, [drawn.index(a) for a in terms.kernel])}
-        if use_bias:
-            params["bias"] = bias_init(bias_key, tuple(size[a] for a in terms.features), dtype)
-        return params, {}
 
-    def apply(
-        params: PyTree,
-        state: PyTree,
-        x: PyTree,
-        *,
-        key: jax.Array | None = None,
-        train: bool = False,
-    ) -> tuple[PyTree, PyTree]:
-        return functional.einsum(equation, x, params["kernel"], params.get("bias")), state
+        def one_matrix_for_each(
+            key: jax.Array, shape: Any, dtype: Any = None, out_sharding: Any = None
+        ) -> jax.Array:
+            keys = jax.random.split(key, math.prod(size[a] for a in shared))
+            kernels = jax.vmap(lambda key: kernel_init(key, shape, dtype))(keys)
+            kernel = kernels.reshape([size[a] for a in drawn])
+            return jnp.transpose(kernel, [drawn.index(a) for a in terms.kernel])
 
-    return Layer(init, apply)
+        matrix = tuple(math.prod(size[a] for a in letters) for letters in (inputs, outputs))
+        bias_shape = tuple(size[a] for a in terms.features)
+        inits = one_matrix_for_each, bias_init if use_bias else None
+        return kernel_and_bias("einsum", key, matrix, param_dtype(x), *inits, bias_shape)
+
+    return pure(init, lambda params, x: functional.einsum(equation, x, **params))

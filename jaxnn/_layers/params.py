@@ -6,23 +6,46 @@ from jax.nn.initializers import Initializer
 
 from jaxnn._core.arrays import check_key
 
-Shape = tuple[int, ...]
+Params = dict[str, jax.Array]
+ShapeTuple = tuple[int, ...]
+
+
+def kernel_and_bias(
+    layer: str,
+    key: jax.Array,
+    kernel_shape: ShapeTuple,
+    dtype: jnp.dtype,
+    kernel_init: Initializer,
+    bias_init: Initializer | None,
+    bias_shape: ShapeTuple | None = None,
+) -> Params:
+    """The kernel and the bias of an affine map, by default one number for each of the last axis.
+
+    Without an initializer there is no bias.
+    """
+    check_key(layer, key)
+    kernel_key, bias_key = jax.random.split(key)
+    params = {"kernel": kernel_init(kernel_key, kernel_shape, dtype)}
+    if bias_init is not None:
+        bias_shape = kernel_shape[-1:] if bias_shape is None else bias_shape
+        params["bias"] = bias_init(bias_key, bias_shape, dtype)
+    return params
 
 
 def scale_and_bias(
     layer: str,
     key: jax.Array,
-    shape: Shape,
+    shape: ShapeTuple,
     dtype: jnp.dtype,
     scale_init: Initializer | None,
     bias_init: Initializer | None,
-) -> dict[str, jax.Array]:
-    """The scale and the bias of a normalisation, without those whose initializer is None."""
+) -> Params:
+    """The scale and the bias of a normalisation, without those that have no initializer."""
     check_key(layer, key)
-    inits = {"scale": scale_init, "bias": bias_init}
-    keys = jax.random.split(key)
-    return {
-        name: init(keys[i], shape, dtype)
-        for i, (name, init) in enumerate(inits.items())
-        if init is not None
-    }
+    scale_key, bias_key = jax.random.split(key)
+    params = {}
+    if scale_init is not None:
+        params["scale"] = scale_init(scale_key, shape, dtype)
+    if bias_init is not None:
+        params["bias"] = bias_init(bias_key, shape, dtype)
+    return params

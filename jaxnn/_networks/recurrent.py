@@ -19,6 +19,7 @@ from jaxnn._core.layer import (
     as_layer,
     child_key,
     child_scope,
+    pure,
     refuse_constructor,
 )
 from jaxnn._core.paths import leaf_paths, same_structure
@@ -214,7 +215,7 @@ def recurrent(
     if time_axis < 0:
         raise ValueError(f"recurrent: time_axis is {time_axis}, expected at least 0")
 
-    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+    def init(key: jax.Array, x: PyTree) -> PyTree:
         check_key("recurrent", key)
         x = abstract(x)
         _batch_shape_and_time(x, time_axis)
@@ -222,18 +223,17 @@ def recurrent(
         def one_step(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(leaf.shape[time_axis + 1 :], leaf.dtype)
 
-        return cell.init(key, jax.tree.map(one_step, x)), {}
+        return cell.init(key, jax.tree.map(one_step, x))
 
-    def apply(
+    def call(
         params: PyTree,
-        state: PyTree,
         x: PyTree,
         *,
-        key: jax.Array | None = None,
-        train: bool = False,
+        key: jax.Array | None,
+        train: bool,
         lengths: ArrayLike | None = None,
         initial_carry: PyTree = None,
-    ) -> tuple[PyTree, PyTree]:
+    ) -> PyTree:
         x = jax.tree.map(jnp.asarray, x)
         batch_shape, time = _batch_shape_and_time(x, time_axis)
         carry = _first_carry(cell, params, batch_shape, _floating_dtype(x), initial_carry)
@@ -247,9 +247,9 @@ def recurrent(
             y = _last(ys, lengths, time, reverse)
         else:
             y = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, time_axis), ys)
-        return ((y, carry) if return_carry else y), state
+        return (y, carry) if return_carry else y
 
-    return Layer(init, apply)
+    return pure(init, call)
 
 
 @constructor
@@ -312,19 +312,18 @@ def bidirectional(
         for name, cell, reverse in (("forward", forward, False), ("backward", backward, True))
     }
 
-    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
-        return init_side_by_side("bidirectional", children, key, x)
+    def init(key: jax.Array, x: PyTree) -> PyTree:
+        return init_side_by_side("bidirectional", children, key, x)[0]
 
-    def apply(
+    def call(
         params: PyTree,
-        state: PyTree,
         x: PyTree,
         *,
-        key: jax.Array | None = None,
-        train: bool = False,
+        key: jax.Array | None,
+        train: bool,
         lengths: ArrayLike | None = None,
         initial_carry: PyTree = None,
-    ) -> tuple[PyTree, PyTree]:
+    ) -> PyTree:
         of_child = child_params("bidirectional", params, children)
         begin = dict.fromkeys(children) if initial_carry is None else initial_carry
         if sorted(begin) != sorted(children):
@@ -339,9 +338,9 @@ def bidirectional(
                 child, name, of_child[name], {}, x, key, train, **given
             )
         y = merged(outputs["forward"], outputs["backward"])
-        return ((y, carry) if return_carry else y), state
+        return (y, carry) if return_carry else y
 
-    return Layer(init, apply)
+    return pure(init, call)
 
 
 _MERGES: dict[str, Callable[[Any, Any], Any]] = {
