@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxnn._combinators.residuals import chooses, is_kept
+from jaxnn._combinators.rematerialization import has_checkpoint, is_kept
 from jaxnn._core.arrays import PyTree, check_count, check_key, floating
 from jaxnn._core.children import wrap
 from jaxnn._core.construction import constructor
@@ -84,17 +84,17 @@ def stack(layer: LayerLike, depth: int) -> Layer:
             return y, state
 
         x, layers = _floating(x), (params, state, copy_keys("stack", key, depth))
-        y, new_state = jax.lax.scan(_thrifty(step, x, layers), x, layers, depth)
+        y, new_state = jax.lax.scan(_rematerialized(step, x, layers), x, layers, depth)
         return y, new_state
 
     return wrap(layer, apply, init)
 
 
-def _thrifty(step: Callable[..., Any], x: PyTree, layers: PyTree) -> Callable[..., Any]:
+def _rematerialized(step: Callable[..., Any], x: PyTree, layers: PyTree) -> Callable[..., Any]:
     """`step` of a scan, computing again in the backward pass what is quick to compute."""
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), layers)
     step = jax.jit(step)  # traced here, and not again by the scan
-    if chooses(step.trace(x, one).jaxpr.jaxpr):
+    if has_checkpoint(step.trace(x, one).jaxpr.jaxpr):
         return step
     return jax.checkpoint(step, policy=is_kept, prevent_cse=False)
 

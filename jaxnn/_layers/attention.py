@@ -24,7 +24,7 @@ from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, as_layer, child_key, missing_key, refuse_constructor
 from jaxnn._layers.dense import dense
 from jaxnn._layers.positions import Positions
-from jaxnn.functional._masks import Window, check_window
+from jaxnn.functional._masks import AttentionWindow, check_window
 
 
 @constructor
@@ -35,7 +35,7 @@ def attention(
     head_dim: int | None = None,
     out_features: int | None = None,
     is_causal: bool = False,
-    window: Window | None = None,
+    window: AttentionWindow | None = None,
     positions: Positions | None = None,
     qk_norm: Any = None,
     dropout_rate: ArrayLike = 0.0,

@@ -78,13 +78,13 @@ def rnn_cell(
         return jnp.zeros((*batch_shape, features), _floating(dtype))
 
     def affine(params: PyTree, carry: PyTree, x_t: PyTree) -> PyTree:
-        return functions.rnn_affine(x_t, carry, *_kernels(params))
+        return functions.affine("rnn_step", 1, x_t, carry, *_kernels(params))
 
-    def rest(carry: PyTree, z: PyTree) -> tuple[PyTree, PyTree]:
-        h = functions.rnn_rest(carry, z, activation)
+    def nonlinear(carry: PyTree, z: PyTree) -> tuple[PyTree, PyTree]:
+        h = functions.rnn_nonlinear(carry, z, activation)
         return h, h.astype(z.dtype)
 
-    return Cell(init, initial_carry, step_in_parts(affine, rest))
+    return Cell(init, initial_carry, step_in_parts(affine, nonlinear))
 
 
 @constructor
@@ -155,13 +155,13 @@ def lstm_cell(
         return _zero_memory((*batch_shape, features), dtype)
 
     def affine(params: PyTree, carry: PyTree, x_t: PyTree) -> PyTree:
-        return functions.lstm_affine(x_t, carry[0], *_kernels(params))
+        return functions.affine("lstm_step", 4, x_t, carry[0], *_kernels(params))
 
-    def rest(carry: PyTree, z: PyTree) -> tuple[PyTree, PyTree]:
-        h, c = functions.lstm_rest("lstm_step", carry[0], carry[1], z)
+    def nonlinear(carry: PyTree, z: PyTree) -> tuple[PyTree, PyTree]:
+        h, c = functions.lstm_nonlinear("lstm_step", carry[0], carry[1], z)
         return (h, c), h.astype(z.dtype)
 
-    return Cell(init, initial_carry, step_in_parts(affine, rest))
+    return Cell(init, initial_carry, step_in_parts(affine, nonlinear))
 
 
 @constructor
@@ -238,8 +238,8 @@ def gru_cell(
     def affine(params: PyTree, carry: PyTree, x_t: PyTree) -> PyTree:
         return functions.gru_affine(x_t, carry, *_kernels(params), params["recurrent"].get("bias"))
 
-    def rest(carry: PyTree, z: PyTree) -> tuple[PyTree, PyTree]:
-        h = functions.gru_rest(carry, z)
+    def nonlinear(carry: PyTree, z: PyTree) -> tuple[PyTree, PyTree]:
+        h = functions.gru_nonlinear(carry, z)
         return h, h.astype(z.x_candidate.dtype)
 
     def step_resetting_before(
@@ -254,7 +254,7 @@ def gru_cell(
         h = functional.gru_step(x_t, carry, *_kernels(params), recurrent_bias, reset_after=False)
         return h, h.astype(compute_dtype(jnp.asarray(x_t), params["input"]["kernel"]))
 
-    step = step_in_parts(affine, rest) if reset_after else step_resetting_before
+    step = step_in_parts(affine, nonlinear) if reset_after else step_resetting_before
     return Cell(init, initial_carry, step)
 
 
@@ -330,11 +330,11 @@ def conv_lstm_cell(
     def affine(params: PyTree, carry: PyTree, x_t: PyTree) -> PyTree:
         return functions.conv_lstm_affine(x_t, carry[0], *_kernels(params))
 
-    def rest(carry: PyTree, z: PyTree) -> tuple[PyTree, PyTree]:
-        h, c = functions.lstm_rest("conv_lstm_step", carry[0], carry[1], z)
+    def nonlinear(carry: PyTree, z: PyTree) -> tuple[PyTree, PyTree]:
+        h, c = functions.lstm_nonlinear("conv_lstm_step", carry[0], carry[1], z)
         return (h, c), h.astype(z.dtype)
 
-    return Cell(init, initial_carry, step_in_parts(affine, rest))
+    return Cell(init, initial_carry, step_in_parts(affine, nonlinear))
 
 
 # What the cells share

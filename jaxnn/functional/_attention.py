@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxnn._core.arrays import concrete, floating, hyperparameter, widen
 from jaxnn.functional._dropout import dropout
 from jaxnn.functional._masks import (
-    Window,
+    AttentionWindow,
     causal_mask,
     check_boolean,
     check_offset,
@@ -27,7 +27,7 @@ def dot_product_attention(
     bias: ArrayLike | None = None,
     mask: ArrayLike | None = None,
     is_causal: bool = False,
-    window: Window | None = None,
+    window: AttentionWindow | None = None,
     query_offset: ArrayLike = 0,
     scale: ArrayLike | None = None,
     dropout_rate: ArrayLike = 0.0,
@@ -124,7 +124,7 @@ def dot_product_attention(
 
 
 def _positional_masks(
-    shape: tuple[int, ...], is_causal: bool, window: Window | None, query_offset: ArrayLike
+    shape: tuple[int, ...], is_causal: bool, window: AttentionWindow | None, query_offset: ArrayLike
 ) -> list[jax.Array]:
     """The masks of `is_causal` and `window`, of the rank of the logits."""
     query_length, key_length = shape[-2:]

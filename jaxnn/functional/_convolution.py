@@ -15,15 +15,15 @@ from jaxnn.functional._convolution_forms import (
     transposed_convolution,
 )
 from jaxnn.functional._spatial import (
+    KernelGeometry,
     Padding,
     Pads,
     PerAxis,
-    Window,
+    kernel_geometry,
     pads_of,
     per_axis,
     split,
     unchecked_pads,
-    window_of,
 )
 
 
@@ -87,12 +87,12 @@ def conv(
     x, kernel = jnp.asarray(x), floating(kernel)
     rank = _check_channels("conv", x, kernel, feature_group_count)
     batch, sizes = split(x, rank)
-    window = window_of("conv", kernel, strides, kernel_dilation)
-    pads = pads_of("conv", sizes, window, padding)
+    geometry = kernel_geometry("conv", kernel, strides, kernel_dilation)
+    pads = pads_of("conv", sizes, geometry, padding)
     dtype = compute_dtype(x, kernel)
     rows = x.astype(dtype).reshape(math.prod(batch), *x.shape[-1 - rank :])
     rows = _padded_with_itself(rows, pads)
-    c = _convolution(rows, kernel, window, pads, feature_group_count)
+    c = _convolution(rows, kernel, geometry, pads, feature_group_count)
     y = convolution(c, rows, kernel.astype(dtype))
     return _add_bias("conv", y.reshape(*batch, *y.shape[1:]), bias)
 
@@ -152,16 +152,16 @@ def conv_transpose(
     x, kernel = jnp.asarray(x), floating(kernel)
     rank = _check_channels("conv_transpose", x, kernel, feature_group_count)
     batch, sizes = split(x, rank)
-    window = window_of("conv_transpose", kernel, strides, kernel_dilation)
+    geometry = kernel_geometry("conv_transpose", kernel, strides, kernel_dilation)
     if output_size is None:
-        wanted = _default_output_size(sizes, window, padding)
+        wanted = _default_output_size(sizes, geometry, padding)
     else:
         wanted = per_axis("conv_transpose", "output_size", output_size, rank)
-    pads = pads_of("conv_transpose", wanted, window, padding)
+    pads = pads_of("conv_transpose", wanted, geometry, padding)
     made = tuple(
         (size + low + high - extent) // stride + 1
         for size, (low, high), extent, stride in zip(
-            wanted, pads.pairs, window.extents, window.strides, strict=True
+            wanted, pads.pairs, geometry.extents, geometry.strides, strict=True
         )
     )
     if made != sizes:
@@ -174,7 +174,7 @@ def conv_transpose(
     of_conv = swap_channels(kernel.astype(dtype), feature_group_count)
     example = jax.ShapeDtypeStruct((len(rows), *wanted, kernel.shape[-1]), dtype)
     pad = partial(_padded_with_itself, pads=pads)
-    c = _convolution(jax.eval_shape(pad, example), of_conv, window, pads, feature_group_count)
+    c = _convolution(jax.eval_shape(pad, example), of_conv, geometry, pads, feature_group_count)
     (y,) = jax.linear_transpose(pad, example)(transposed_convolution(c, rows, of_conv))
     return _add_bias("conv_transpose", y.reshape(*batch, *y.shape[1:]), bias)
 
@@ -189,13 +189,13 @@ def _padded_with_itself(x: jax.Array, pads: Pads) -> jax.Array:
 def _convolution(
     x: jax.Array | jax.ShapeDtypeStruct,
     kernel: jax.Array,
-    window: Window,
+    geometry: KernelGeometry,
     pads: Pads,
     groups: int,
 ) -> Convolution:
     sizes, size = x.shape[1:-1], kernel.shape[:-2]
     zeros = pads.pairs if pads.mode == "constant" else ((0, 0),) * len(sizes)
-    return Convolution(sizes, size, window.strides, window.dilation, zeros, groups)
+    return Convolution(sizes, size, geometry.strides, geometry.dilation, zeros, groups)
 
 
 # Arguments
@@ -225,16 +225,16 @@ def _check_channels(function: str, x: jax.Array, kernel: jax.Array, groups: int)
 
 
 def _default_output_size(
-    sizes: tuple[int, ...], window: Window, padding: Padding
+    sizes: tuple[int, ...], geometry: KernelGeometry, padding: Padding
 ) -> tuple[int, ...]:
     """The size that `conv_transpose` gives where none is asked for."""
     if isinstance(padding, str) and padding != "VALID":
-        return tuple(size * step for size, step in zip(sizes, window.strides, strict=True))
-    pairs = unchecked_pads("conv_transpose", sizes, window, padding).pairs
+        return tuple(size * step for size, step in zip(sizes, geometry.strides, strict=True))
+    pairs = unchecked_pads("conv_transpose", sizes, geometry, padding).pairs
     least = tuple(
         (size - 1) * step + extent - low - high
         for size, extent, step, (low, high) in zip(
-            sizes, window.extents, window.strides, pairs, strict=True
+            sizes, geometry.extents, geometry.strides, pairs, strict=True
         )
     )
     if min(least) < 1:

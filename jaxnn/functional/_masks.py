@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import check_count, promoted
 
-Window = int | tuple[int, int]
+AttentionWindow = int | tuple[int, int]
 
 
 def causal_mask(
@@ -39,7 +39,11 @@ def causal_mask(
 
 
 def local_mask(
-    query_length: int, window: Window, key_length: int | None = None, *, query_offset: ArrayLike = 0
+    query_length: int,
+    window: AttentionWindow,
+    key_length: int | None = None,
+    *,
+    query_offset: ArrayLike = 0,
 ) -> jax.Array:
     """Each query attends to the keys around its own position: `-left <= j - i - offset <= right`.
 
@@ -177,7 +181,7 @@ def check_boolean(function: str, mask: jax.Array) -> jax.Array:
     return mask
 
 
-def check_window(function: str, window: Window) -> tuple[int, int]:
+def check_window(function: str, window: AttentionWindow) -> tuple[int, int]:
     """`window` as `(left, right)`."""
     sides = window if isinstance(window, tuple) else (window, window)
     if len(sides) != 2 or any(isinstance(s, bool) or not isinstance(s, int) for s in sides):

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import along, canonical_axes, check_count, check_range, floating, widen
 from jaxnn.functional._spatial import Padding, PerAxis, spatial_rank
-from jaxnn.functional._windows import combine_windows, windows_of
+from jaxnn.functional._windows import combine_windows, pooling_windows
 
 
 def max_pool(
@@ -52,7 +52,7 @@ def max_pool(
                [13., 15.]], dtype=float32)
     """
     x = _check_real("max_pool", jnp.asarray(x))
-    windows = windows_of("max_pool", x, window_shape, strides, padding, window_dilation)
+    windows = pooling_windows("max_pool", x, window_shape, strides, padding, window_dilation)
     overlaps = all(w.stride == 1 for w in windows)  # the gradient of many maxima is slow at once
     return combine_windows(x, windows, _least(x.dtype), _first_maximum, in_turn=overlaps)
 
@@ -90,7 +90,7 @@ def avg_pool(
         Array([1., 1.], dtype=float32)
     """
     x = floating(x)
-    windows = windows_of("avg_pool", x, window_shape, strides, padding)
+    windows = pooling_windows("avg_pool", x, window_shape, strides, padding)
     y = combine_windows(widen(x), windows, 0, jnp.add)
     for axis, size, stride, _, pads in windows:
         count = np.full(y.shape[axis], size)
@@ -141,7 +141,7 @@ def lp_pool(
     check_range("lp_pool", "p", p, 1)
     if math.isinf(p):
         raise ValueError("lp_pool: p is inf, expected a finite number; max_pool takes the maximum")
-    windows = windows_of("lp_pool", x, window_shape, strides, padding)
+    windows = pooling_windows("lp_pool", x, window_shape, strides, padding)
     wide = widen(x)
     # An even power is smooth at 0 by itself; jnp.abs has derivative 1 there, and 0 is wanted.
     powers = wide ** int(p) if p % 2 == 0 else (wide * jnp.sign(wide)) ** p

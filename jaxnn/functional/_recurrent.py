@@ -54,8 +54,8 @@ def rnn_step(
         >>> h
         Array([0.25], dtype=float32)
     """
-    z = rnn_affine(x, h, input_kernel, recurrent_kernel, bias)
-    return rnn_rest(h, z, activation)
+    z = affine("rnn_step", 1, x, h, input_kernel, recurrent_kernel, bias)
+    return rnn_nonlinear(h, z, activation)
 
 
 def lstm_step(
@@ -104,8 +104,8 @@ def lstm_step(
         >>> c.round(2)
         Array([3.], dtype=float32)
     """
-    z = lstm_affine(x, h, input_kernel, recurrent_kernel, bias)
-    return lstm_rest("lstm_step", h, c, z)
+    z = affine("lstm_step", 4, x, h, input_kernel, recurrent_kernel, bias)
+    return lstm_nonlinear("lstm_step", h, c, z)
 
 
 def conv_lstm_step(
@@ -150,7 +150,7 @@ def conv_lstm_step(
         Array([0., 0., 0., 1., 0.], dtype=float32)
     """
     z = conv_lstm_affine(x, h, input_kernel, recurrent_kernel, bias)
-    return lstm_rest("conv_lstm_step", h, c, z)
+    return lstm_nonlinear("conv_lstm_step", h, c, z)
 
 
 def gru_step(
@@ -209,41 +209,32 @@ def gru_step(
             )
         return _gru_step_resetting_before(x, h, input_kernel, recurrent_kernel, bias)
     z = gru_affine(x, h, input_kernel, recurrent_kernel, bias, recurrent_bias)
-    return gru_rest(h, z)
+    return gru_nonlinear(h, z)
 
 
-# Steps in two parts: the products with parameters, which sequences differentiate by themselves,
-# and the rest
+# Steps in two parts, affine and nonlinear: sequences form the gradients of the first at once
 
 
-def rnn_affine(
+def affine(
+    function: str,
+    gates: int,
     x: ArrayLike,
     h: ArrayLike,
     input_kernel: ArrayLike,
     recurrent_kernel: ArrayLike,
     bias: ArrayLike | None,
 ) -> jax.Array:
-    """What goes into the activation of `rnn_step`."""
-    x, h = _operands("rnn_step", 1, x, h, input_kernel, recurrent_kernel, bias)
+    """What goes into the activations of `function`: those of `gates` gates side by side."""
+    x, h = _operands(function, gates, x, h, input_kernel, recurrent_kernel, bias)
     return linear(x, input_kernel, bias) + linear(h.astype(x.dtype), recurrent_kernel)
 
 
-def rnn_rest(h: ArrayLike, z: jax.Array, activation: Callable[[jax.Array], jax.Array]) -> jax.Array:
+def rnn_nonlinear(
+    h: ArrayLike, z: jax.Array, activation: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
     """The next `h` from what goes into the activation."""
     h = floating(h)
     return activation(z.astype(_wide(z, h))).astype(h.dtype)
-
-
-def lstm_affine(
-    x: ArrayLike,
-    h: ArrayLike,
-    input_kernel: ArrayLike,
-    recurrent_kernel: ArrayLike,
-    bias: ArrayLike | None,
-) -> jax.Array:
-    """What goes into the gates of `lstm_step`."""
-    x, h = _operands("lstm_step", 4, x, h, input_kernel, recurrent_kernel, bias)
-    return linear(x, input_kernel, bias) + linear(h.astype(x.dtype), recurrent_kernel)
 
 
 def conv_lstm_affine(
@@ -259,7 +250,7 @@ def conv_lstm_affine(
     return conv(x, input_kernel, bias) + conv(h.astype(x.dtype), recurrent_kernel)
 
 
-def lstm_rest(
+def lstm_nonlinear(
     function: str, h: ArrayLike, c: ArrayLike, z: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """The next `(h, c)` of a long short-term memory, from what goes into its gates."""
@@ -300,7 +291,7 @@ def gru_affine(
     return GRUInputs(x_gates.astype(wide) + h_gates.astype(wide), x_candidate, h_candidate)
 
 
-def gru_rest(h: ArrayLike, inputs: GRUInputs) -> jax.Array:
+def gru_nonlinear(h: ArrayLike, inputs: GRUInputs) -> jax.Array:
     """The next `h` of a gated recurrent unit that resets after the product."""
     h, wide = floating(h), inputs.gates.dtype
     r, z = jnp.split(jax.nn.sigmoid(inputs.gates), 2, axis=-1)

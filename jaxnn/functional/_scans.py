@@ -1,4 +1,4 @@
-"""Sequences through a step whose products with parameters are apart from the rest of it.
+"""Sequences through a step that is affine in its parameters before its nonlinearities.
 
 The reverse pass of a plain `lax.scan` adds to the gradient of every kernel at every step. Where a
 step is in two parts, it need only bring back the gradients of what goes into the gates: those of
@@ -16,11 +16,11 @@ from jax import lax
 from jaxnn._core.arrays import PyTree
 
 Affine = Callable[[PyTree, PyTree, PyTree], PyTree]  # affine(params, carry, x_t) -> z
-Rest = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]  # rest(carry, z) -> (carry, y_t)
+Nonlinear = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]  # nonlinear(carry, z) -> (carry, y_t)
 
 
-def step_in_parts(affine: Affine, rest: Rest) -> Callable[..., tuple[PyTree, PyTree]]:
-    """The step of a cell, `rest(carry, affine(params, carry, x_t))`, that `scan_in_parts` knows.
+def step_in_parts(affine: Affine, nonlinear: Nonlinear) -> Callable[..., tuple[PyTree, PyTree]]:
+    """The step `nonlinear(carry, affine(params, carry, x_t))`, which `scan_in_parts` runs.
 
     All parameters are used in `affine`, which takes any leading axes.
     """
@@ -33,13 +33,13 @@ def step_in_parts(affine: Affine, rest: Rest) -> Callable[..., tuple[PyTree, PyT
         key: jax.Array | None = None,
         train: bool = False,
     ) -> tuple[PyTree, PyTree]:
-        return rest(carry, affine(params, carry, x_t))
+        return nonlinear(carry, affine(params, carry, x_t))
 
-    step.parts = affine, rest  # type: ignore[attr-defined]
+    step.parts = affine, nonlinear  # type: ignore[attr-defined]
     return step
 
 
-def parts_of(step: Any) -> tuple[Affine, Rest] | None:
+def parts_of(step: Any) -> tuple[Affine, Nonlinear] | None:
     """What `step_in_parts` made the step of, None if it did not."""
     return getattr(step, "parts", None)
 
@@ -71,7 +71,7 @@ def zeros_like(tree: PyTree) -> PyTree:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def scan_in_parts(
     affine: Affine,
-    rest: Rest,
+    nonlinear: Nonlinear,
     reverse: bool,
     params: PyTree,
     carry: PyTree,
@@ -82,7 +82,7 @@ def scan_in_parts(
 
     def step(carry: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
         x_t, valid_t = inputs
-        return padded(valid_t, rest(carry, affine(params, carry, x_t)), carry)
+        return padded(valid_t, nonlinear(carry, affine(params, carry, x_t)), carry)
 
     return lax.scan(step, carry, (xs, valid), reverse=reverse)
 
@@ -90,7 +90,7 @@ def scan_in_parts(
 @scan_in_parts.defjvp
 def _(
     affine: Affine,
-    rest: Rest,
+    nonlinear: Nonlinear,
     reverse: bool,
     primals: tuple[PyTree, ...],
     tangents: tuple[PyTree, ...],
@@ -101,7 +101,7 @@ def _(
     def step(carry: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
         x_t, valid_t = inputs
         z = affine(params, carry, x_t)
-        new_carry, y_t = padded(valid_t, rest(carry, z), carry)
+        new_carry, y_t = padded(valid_t, nonlinear(carry, z), carry)
         return new_carry, (y_t, carry, z)
 
     last, (ys, carries, zs) = lax.scan(step, carry, (xs, valid), reverse=reverse)
@@ -120,7 +120,7 @@ def _(
             return affine(params, carry, x_t)
 
         def to_result(carry: PyTree, z: PyTree) -> PyTree:
-            return padded(valid_t, rest(carry, z), carry)
+            return padded(valid_t, nonlinear(carry, z), carry)
 
         _, through_carry = jax.jvp(from_carry, (carry,), (dcarry,))
         dz = jax.tree.map(jnp.add, dz, through_carry)

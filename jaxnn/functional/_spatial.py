@@ -55,7 +55,7 @@ def explicit_pads(function: str, padding: Any, rank: int) -> tuple[tuple[int, in
 # Windows that slide along the axes
 
 
-class Window(NamedTuple):
+class KernelGeometry(NamedTuple):
     """What the kernel sees at once, and its way along each spatial axis."""
 
     extents: tuple[int, ...]  # from the first element that it sees to the last
@@ -70,19 +70,23 @@ class Pads(NamedTuple):
     mode: str
 
 
-def window_of(function: str, kernel: jax.Array, strides: PerAxis, dilation: PerAxis) -> Window:
-    """The window of a kernel of shape `(*spatial, in, out)`."""
+def kernel_geometry(
+    function: str, kernel: jax.Array, strides: PerAxis, dilation: PerAxis
+) -> KernelGeometry:
+    """The geometry of a kernel of shape `(*spatial, in, out)`."""
     spatial = kernel.shape[:-2]
     steps = per_axis(function, "strides", strides, len(spatial))
     gaps = per_axis(function, "kernel_dilation", dilation, len(spatial))
     extents = tuple(gap * (size - 1) + 1 for size, gap in zip(spatial, gaps, strict=True))
-    return Window(extents, steps, gaps)
+    return KernelGeometry(extents, steps, gaps)
 
 
-def pads_of(function: str, sizes: tuple[int, ...], window: Window, padding: Padding) -> Pads:
+def pads_of(
+    function: str, sizes: tuple[int, ...], geometry: KernelGeometry, padding: Padding
+) -> Pads:
     """The padding of axes of these sizes, if the kernel then fits into them."""
-    pads = unchecked_pads(function, sizes, window, padding)
-    axes = zip(sizes, window.extents, pads.pairs, strict=True)
+    pads = unchecked_pads(function, sizes, geometry, padding)
+    axes = zip(sizes, geometry.extents, pads.pairs, strict=True)
     for axis, (size, extent, (low, high)) in enumerate(axes):
         if size + low + high < extent:
             raise ValueError(
@@ -100,7 +104,9 @@ def pads_of(function: str, sizes: tuple[int, ...], window: Window, padding: Padd
 _MODES = {"SAME": "constant", "CIRCULAR": "wrap", "REFLECT": "reflect"}
 
 
-def unchecked_pads(function: str, sizes: tuple[int, ...], window: Window, padding: Padding) -> Pads:
+def unchecked_pads(
+    function: str, sizes: tuple[int, ...], geometry: KernelGeometry, padding: Padding
+) -> Pads:
     """The padding of axes of these sizes, whether the kernel then fits into them or not."""
     if not isinstance(padding, str):
         return Pads(explicit_pads(function, padding, len(sizes)), "constant")
@@ -111,7 +117,7 @@ def unchecked_pads(function: str, sizes: tuple[int, ...], window: Window, paddin
             raise ValueError(
                 f"{function}: padding is 'CAUSAL' for {len(sizes)} spatial axes, expected one"
             )
-        return Pads(((window.extents[0] - 1, 0),), "constant")
+        return Pads(((geometry.extents[0] - 1, 0),), "constant")
     if padding not in _MODES:
         raise ValueError(
             f"{function}: padding is {padding!r}, expected 'SAME', 'VALID', 'CAUSAL', 'CIRCULAR', "
@@ -119,6 +125,6 @@ def unchecked_pads(function: str, sizes: tuple[int, ...], window: Window, paddin
         )
     totals = [
         max(0, (-(-size // stride) - 1) * stride + extent - size)
-        for size, extent, stride in zip(sizes, window.extents, window.strides, strict=True)
+        for size, extent, stride in zip(sizes, geometry.extents, geometry.strides, strict=True)
     ]
     return Pads(tuple((total // 2, total - total // 2) for total in totals), _MODES[padding])

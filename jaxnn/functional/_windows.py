@@ -15,7 +15,7 @@ from jaxnn.functional._spatial import Padding, PerAxis, explicit_pads, per_axis,
 Combine = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-class Window(NamedTuple):
+class PoolingWindow(NamedTuple):
     """The windows along one axis."""
 
     axis: int
@@ -30,21 +30,21 @@ class Window(NamedTuple):
         return (self.size - 1) * self.dilation + 1
 
 
-def windows_of(
+def pooling_windows(
     function: str,
     x: jax.Array,
     window_shape: PerAxis,
     strides: PerAxis | None,
     padding: Padding,
     dilation: PerAxis = 1,
-) -> list[Window]:
+) -> list[PoolingWindow]:
     """The windows along each spatial axis, checked."""
     rank = spatial_rank(function, "window_shape", window_shape, x.shape)
     axes = range(x.ndim - 1 - rank, x.ndim - 1)
     sizes = per_axis(function, "window_shape", window_shape, rank)
     steps = per_axis(function, "strides", window_shape if strides is None else strides, rank)
     gaps = per_axis(function, "window_dilation", dilation, rank)
-    windows = [Window(*fields) for fields in zip(axes, sizes, steps, gaps, strict=True)]
+    windows = [PoolingWindow(*fields) for fields in zip(axes, sizes, steps, gaps, strict=True)]
     pads = _pads(function, [x.shape[a] for a in axes], windows, padding)
     windows = [w._replace(pads=pair) for w, pair in zip(windows, pads, strict=True)]
     for w in windows:
@@ -58,7 +58,7 @@ def windows_of(
 
 
 def _pads(
-    function: str, shape: list[int], windows: list[Window], padding: Padding
+    function: str, shape: list[int], windows: list[PoolingWindow], padding: Padding
 ) -> Sequence[tuple[int, int]]:
     """What is added before and after each spatial axis."""
     if not isinstance(padding, str):
@@ -73,7 +73,7 @@ UNROLLED = 9  # elements of a window
 
 
 def combine_windows(
-    x: jax.Array, windows: list[Window], fill: float, combine: Combine, in_turn: bool = False
+    x: jax.Array, windows: list[PoolingWindow], fill: float, combine: Combine, in_turn: bool = False
 ) -> jax.Array:
     """All elements of each window, combined in row-major order.
 
@@ -94,7 +94,7 @@ def combine_windows(
     return x
 
 
-def _element(x: jax.Array, windows: list[Window], index: tuple[int, ...]) -> jax.Array:
+def _element(x: jax.Array, windows: list[PoolingWindow], index: tuple[int, ...]) -> jax.Array:
     """The element `index` of every window."""
     start, limit, strides = [0] * x.ndim, list(x.shape), [1] * x.ndim
     for w, i in zip(windows, index, strict=True):
@@ -104,7 +104,7 @@ def _element(x: jax.Array, windows: list[Window], index: tuple[int, ...]) -> jax
     return lax.slice(x, start, limit, strides)
 
 
-def _neighbours(x: jax.Array, w: Window, combine: Combine) -> jax.Array:
+def _neighbours(x: jax.Array, w: PoolingWindow, combine: Combine) -> jax.Array:
     """Each `w.size` neighbours along `w.axis`, combined by doubling: log2(w.size) steps."""
 
     def cut(x: jax.Array, first: int, length: int) -> jax.Array:

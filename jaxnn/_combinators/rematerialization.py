@@ -38,10 +38,10 @@ def is_kept(primitive: Any, *operands: Any, **params: Any) -> bool:
     return str(primitive) not in QUICK
 
 
-def chooses(jaxpr: Any) -> bool:
+def has_checkpoint(jaxpr: Any) -> bool:
     """Whether a program says itself, by `jax.checkpoint`, what is kept of it or of a part."""
     return any(
-        "prevent_cse" in equation.params or any(map(chooses, _inside(equation.params.values())))
+        "prevent_cse" in equation.params or any(map(has_checkpoint, _inside(equation.params.values())))
         for equation in jaxpr.eqns
     )
 
