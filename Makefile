@@ -16,7 +16,7 @@ help: ## Print this list
 demo: $(VENV)/.examples ## Train a network on handwritten digits and plot how it went
 	$(BIN)/python examples/digits.py
 
-test: lint pytest ## Run the linters, the type checker, the tests and the doctests
+test: lint pytest ## Run the linters, the type checkers, the tests and the doctests
 
 test-all: ## The same and the slow tests, under the oldest and the newest Python found
 	@for python in $$( (.ci/newest-python 3.11 3.12 3.13 3.14 3.15; .ci/newest-python) | uniq); do \
@@ -27,10 +27,11 @@ test-all: ## The same and the slow tests, under the oldest and the newest Python
 pytest: $(VENV)/.test ## Run the tests and the doctests alone, one process per core
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(PYTEST_ARGS)
 
-lint: $(VENV)/.test ## Run the linters and the type checker alone
+lint: $(VENV)/.test ## Run the linters and the type checkers alone
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(VENV)/.test ## Format the code and repair what the linter can
 	$(BIN)/ruff check --fix-only

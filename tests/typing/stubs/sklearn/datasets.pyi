@@ -1,0 +1,5 @@
+"""What the examples use of scikit-learn, which has no types; pyright's guess at them is wrong."""
+
+from typing import Any
+
+def load_digits() -> Any: ...
