@@ -452,12 +452,12 @@ BAD_CALLS = {
     "instance_norm_positions": (
         lambda: f.instance_norm(ones((4, 3))),
         ValueError,
-        ("instance_norm: x has shape (4, 3)", "expected positions"),
+        ("instance_norm: x has shape (4, 3)", "expected axes besides batch and channels"),
     ),
     "instance_norm_at_init": (
         lambda: nn.instance_norm().init(jax.random.key(0), ones((4, 3))),
         ValueError,
-        ("instance_norm: x has shape (4, 3)", "expected positions"),
+        ("instance_norm: x has shape (4, 3)", "expected axes besides batch and channels"),
     ),
     "instance_norm_batch_axis": (
         lambda: f.instance_norm(ones((4, 3, 2)), axis=0),

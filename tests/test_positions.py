@@ -166,7 +166,7 @@ X = jnp.ones((3, 2, 4))
 BAD_CALLS = {
     "rotary_rank": (
         lambda: f.rotary(jnp.ones((3, 4)), jnp.arange(3)),
-        ("rotary: x has shape (3, 4)", "(..., time, heads, head_dim)"),
+        ("rotary: x has shape (3, 4)", "(..., time, num_heads, head_dim)"),
     ),
     "rotary_positions": (
         lambda: f.rotary(X, jnp.arange(2)),

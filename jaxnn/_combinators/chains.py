@@ -1,4 +1,4 @@
-"""Layers after, beside and around one another."""
+"""Layers in sequence, in parallel, and with a residual connection."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from jaxnn._core.layer import Layer, LayerLike, abstract, as_layer, child_scope
 
 @constructor
 def serial(*layers: LayerLike, **named: LayerLike) -> Layer:
-    """Layers one after the other: `y = layer_n(... layer_1(x))`.
+    """Layers in sequence: `y = layer_n(... layer_1(x))`.
 
     Args:
         *layers: layers or plain functions of arrays; `params` is then a tuple with an entry each.
@@ -78,7 +78,7 @@ def serial(*layers: LayerLike, **named: LayerLike) -> Layer:
 
 @constructor
 def parallel(*layers: LayerLike, **named: LayerLike) -> Layer:
-    """Layers side by side, each on the same input: `y = (layer_1(x), ..., layer_n(x))`.
+    """Layers in parallel, all on the same input: `y = (layer_1(x), ..., layer_n(x))`.
 
     To join the outputs, let a plain function follow:
     `nn.serial(nn.parallel(a, b), lambda ys: jnp.concatenate(ys, axis=-1))`.
@@ -131,7 +131,7 @@ def parallel(*layers: LayerLike, **named: LayerLike) -> Layer:
 
 @constructor
 def residual(layer: LayerLike, shortcut: LayerLike | None = None) -> Layer:
-    """A layer with a shortcut around it: `y = shortcut(x) + layer(x)`.
+    """A residual connection: `y = shortcut(x) + layer(x)`.
 
     Paper: He et al., Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385
 

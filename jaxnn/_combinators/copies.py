@@ -26,7 +26,7 @@ def stack(layer: LayerLike, depth: int) -> Layer:
         layer: a layer whose output has the shape and dtype of its input (integers become floats
             before the first). Further keywords that its `apply` declares (as `mask`) are passed on
             to every one.
-        depth: how many.
+        depth: the number of layers.
 
     Returns:
         A `Layer` whose params and state are those of `layer`, each leaf with a leading axis of
@@ -91,7 +91,7 @@ def stack(layer: LayerLike, depth: int) -> Layer:
 
 
 def _rematerialized(step: Callable[..., Any], x: PyTree, layers: PyTree) -> Callable[..., Any]:
-    """`step` of a scan, computing again in the backward pass what is quick to compute."""
+    """`step` of a scan that recomputes in the backward pass what is cheap to compute."""
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), layers)
     step = jax.jit(step)  # traced here, and not again by the scan
     if has_checkpoint(step.trace(x, one).jaxpr.jaxpr):

@@ -1,10 +1,9 @@
-"""What the layers of a stack keep for the backward pass, and what they compute again."""
+"""What a stack stores for the backward pass, and what it recomputes."""
 
 import math
 from typing import Any
 
-# A stack keeps what it keeps of all layers in arrays that are written and read again: per number
-# about what 100 multiplications cost.
+# To store a number and read it again costs about as much as 100 multiplications.
 LONG_CONTRACTION = 128
 
 # fmt: off
@@ -21,15 +20,15 @@ QUICK = frozenset([
     "split", "squeeze", "transpose",
     "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_sum",
 ])
-"""The primitives that are computed again."""
+"""The primitives that are recomputed."""
 # fmt: on
 
 
 def is_kept(primitive: Any, *operands: Any, **params: Any) -> bool:
-    """The policy for `jax.checkpoint`: results of long products, and of all that is not quick.
+    """The policy for `jax.checkpoint`: store long matrix products, and all that is not quick.
 
-    The logits of attention are products as short as a head is wide: the largest arrays of a
-    transformer are not kept (Dao et al., FlashAttention, https://arxiv.org/abs/2205.14135).
+    The contraction of attention's logits is only as long as the head dimension: the largest arrays
+    of a transformer are recomputed (Dao et al., FlashAttention, https://arxiv.org/abs/2205.14135).
     """
     if str(primitive) == "dot_general":
         (axes, _), _ = params["dimension_numbers"]
@@ -39,9 +38,10 @@ def is_kept(primitive: Any, *operands: Any, **params: Any) -> bool:
 
 
 def has_checkpoint(jaxpr: Any) -> bool:
-    """Whether a program says itself, by `jax.checkpoint`, what is kept of it or of a part."""
+    """Whether a program contains a `jax.checkpoint` of its own."""
     return any(
-        "prevent_cse" in equation.params or any(map(has_checkpoint, _inside(equation.params.values())))
+        "prevent_cse" in equation.params
+        or any(map(has_checkpoint, _inside(equation.params.values())))
         for equation in jaxpr.eqns
     )
 

@@ -1,4 +1,4 @@
-"""Layers whose kernels are computed from other parameters."""
+"""Weight normalisation and spectral normalisation."""
 
 import math
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ from jaxnn.functional._reparametrization import kernel_length
 def weight_norm(
     layer: LayerLike, *, axis: int | Sequence[int] = -1, where: Selection = KERNELS
 ) -> Layer:
-    """Learn the length and the direction of kernels apart: `w = scale * kernel / ‖kernel‖`.
+    """Weight normalisation, separate length and direction: `w = scale * kernel / ‖kernel‖`.
 
-    The length is that of each output's kernel, over all axes but `axis`. At first it is the length
+    The length is that of each output's kernel, over all axes but `axis`. Initially it is the length
     of the kernel, so that the layer computes what it did without the wrapper. An output whose
     kernel is zero stays zero; its gradient is zero too.
 
@@ -100,7 +100,7 @@ def spectral_norm(
     epsilon: float = 1e-12,
     where: Selection = KERNELS,
 ) -> Layer:
-    """Divide kernels by their largest singular value: `w = kernel / σ`, `σ = uᵀ W v`.
+    """Spectral normalisation by the largest singular value: `w = kernel / σ`, `σ = uᵀ W v`.
 
     `W` is the kernel as a matrix `(inputs, outputs)`. Its singular vectors `u` and `v` are state:
     training refines them by `n_steps` of `power_iteration` before it uses them, evaluation uses
@@ -112,7 +112,7 @@ def spectral_norm(
     Args:
         layer: a layer, which may hold others. Further keywords that its `apply` declares (as
             `mask`) are passed on to it.
-        n_steps: how many steps of the power iteration each call in training makes.
+        n_steps: the number of power iterations in each call in training.
         axis: the axis or axes of a kernel's outputs.
         epsilon: `σ` and products of the iteration that are not longer change nothing, so that a
             kernel of zeros stays one.

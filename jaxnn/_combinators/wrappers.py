@@ -1,4 +1,4 @@
-"""Layers that compute what the layer they wrap computes, in another way."""
+"""Gradient checkpointing and mixed precision."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,9 +15,9 @@ from jaxnn._core.layer import Layer, LayerLike, as_layer
 
 @constructor
 def remat(layer: LayerLike, *, policy: Callable[..., Any] | None = None) -> Layer:
-    """A layer that keeps nothing for the backward pass, and computes again what it needs there.
+    """Gradient checkpointing: recompute activations in the backward pass instead of storing them.
 
-    The same numbers for less memory: `jax.checkpoint` around `apply`. `nn.stack(nn.remat(block),
+    The same numbers with less memory: `jax.checkpoint` around `apply`. `nn.stack(nn.remat(block),
     depth)` keeps one activation per block.
 
     Paper: Chen et al., Training Deep Nets with Sublinear Memory Cost,
@@ -25,7 +25,7 @@ def remat(layer: LayerLike, *, policy: Callable[..., Any] | None = None) -> Laye
 
     Args:
         layer: a layer or a plain function of arrays.
-        policy: what is kept all the same, a member of `jax.checkpoint_policies`; nothing if None.
+        policy: what is stored all the same, a member of `jax.checkpoint_policies`; nothing if None.
 
     Returns:
         A `Layer` with the params, state and keywords of `layer`.
@@ -69,7 +69,7 @@ def mixed_precision(
     *,
     output_dtype: DTypeLike | None = None,
 ) -> Layer:
-    """A layer that computes in a narrower dtype than its parameters are kept in.
+    """Mixed precision: compute in a narrower dtype than that of the parameters.
 
     Floating inputs, keywords included, and parameters are cast to `compute_dtype` on the way in;
     statistics and softmax are float32 inside. The parameters themselves, their gradients and the

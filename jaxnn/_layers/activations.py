@@ -23,8 +23,8 @@ def prelu(
 
     Args:
         per_channel: whether there is a slope for each channel, the last axis, or one for all.
-        negative_slope_init: makes the slopes; by default 0.25, as in the paper and torch (flax:
-            0.01).
+        negative_slope_init: initializer of the slopes; by default 0.25, as in the paper and torch
+            (flax: 0.01).
 
     Returns:
         A `Layer` with params `{"scale"}`, of shape `(channels,)` or `()`, and the output in the

@@ -1,4 +1,4 @@
-"""Multi-head attention, and its decoding form with a cache of keys and values."""
+"""Multi-head attention, and decoding with a key/value cache."""
 
 import functools
 from collections.abc import Callable
@@ -51,30 +51,30 @@ def attention(
     `(..., num_heads, queries, keys)` and have all of these axes. A query that may attend to nothing
     gives `out(0)`.
 
-    With `cache_length` the same parameters decode: `apply` takes the next elements of the sequence,
-    one or more, attends to them and to all before, and keeps their keys and values in the state.
-    Element `cache_length` and those after it give NaN. Masks and biases are then over the
-    `cache_length` keys of the cache.
+    With `cache_length` the same parameters decode with a key/value cache, which is state: `apply`
+    takes the next elements of the sequence, one (decoding) or more (prefill), writes their keys and
+    values to the cache and attends to all elements so far. Elements that do not fit into the cache
+    give NaN. Masks and biases are then over the `cache_length` keys of the cache.
 
     Papers: Vaswani et al., Attention Is All You Need, https://arxiv.org/abs/1706.03762; Ainslie et
     al., GQA, https://arxiv.org/abs/2305.13245
 
     Args:
         num_heads: the number of query heads.
-        num_kv_heads: the number of heads of keys and values, which divides `num_heads`; None for
-            `num_heads`. Consecutive query heads share one.
-        head_dim: the features of a head; None for the features of `x` divided by `num_heads`.
-        out_features: the features of the output; None for those of `x`.
-        is_causal: whether an element sees only those up to its own position.
+        num_kv_heads: the number of key/value heads, a divisor of `num_heads`, each shared by
+            consecutive query heads (grouped-query attention); None for `num_heads`.
+        head_dim: the head dimension; None for the features of `x` divided by `num_heads`.
+        out_features: the number of output features; None for that of `x`.
+        is_causal: whether an element attends only to those up to its own position.
         window: `(left, right)`, how many elements before and after its own position an element
-            sees; an integer stands for both.
+            attends to (sliding-window attention); an integer stands for both.
         positions: `nn.rotary()`, `nn.alibi()` or `nn.Positions`; elements are numbered from 0.
-        qk_norm: a layer such as `nn.rms_norm()` for the features of each head of queries and keys,
-            before they are rotated; each has its own parameters.
-        dropout_rate: the probability of dropping a weight of the softmax in training, in [0, 1].
-        use_bias: whether the four dense layers have biases.
+        qk_norm: a layer such as `nn.rms_norm()` over the head dimension of queries and keys, before
+            they are rotated; each has its own parameters.
+        dropout_rate: the probability of dropping an attention weight in training, in [0, 1].
+        use_bias: whether the four dense layers add biases.
         dense: the constructor of the four, called as `nn.dense(features, use_bias=use_bias)`.
-        cache_length: the number of elements to decode at most, with `is_causal=True`.
+        cache_length: the capacity of the key/value cache, with `is_causal=True`; None for no cache.
 
     Returns:
         A `Layer` on `(..., time, features)` with params `{"query", "key", "value", "out"}`, each
@@ -277,7 +277,7 @@ def _sum_of_biases(
     return functools.reduce(jnp.add, biases) if biases else None
 
 
-# The cache
+# The key/value cache
 
 
 def _empty_cache(x: Any, length: int, num_kv_heads: int, features: int) -> dict[str, jax.Array]:

@@ -28,20 +28,20 @@ def batch_norm(
 ) -> Layer:
     """Batch normalisation: `y = (x - mean) / sqrt(var + epsilon) * scale + bias`, by feature.
 
-    Training normalises with the mean and the biased variance of the batch, and moves the running
-    statistics: `running = decay * running + (1 - decay) * batch`, with the unbiased variance, as
-    torch does (flax tracks the biased one). Evaluation normalises with the running statistics,
-    which begin at mean 0 and variance 1.
+    Training normalises with the mean and the biased variance of the batch, and updates the running
+    statistics, exponential moving averages: `running = decay * running + (1 - decay) * batch`, with
+    the unbiased variance, as in torch (flax tracks the biased one). Evaluation normalises with the
+    running statistics, initially mean 0 and variance 1.
 
     Paper: Ioffe and Szegedy, Batch Normalization, https://arxiv.org/abs/1502.03167
 
     Args:
         axis: the axis of the features; statistics are taken over all others.
-        decay: the weight of the old running statistics, in [0, 1] (torch's `momentum` is
-            `1 - decay`).
+        decay: the decay rate of the running statistics, in [0, 1] (flax and Keras call it
+            `momentum`; torch's `momentum` is `1 - decay`).
         epsilon: added to the variance.
-        use_scale, use_bias: whether there is a scale, a bias, each of shape `(features,)`.
-        scale_init, bias_init: make them; ones and zeros by default.
+        use_scale, use_bias: whether to learn a scale and a bias, each of shape `(features,)`.
+        scale_init, bias_init: their initializers; ones and zeros by default.
         axis_name: names of mapped axes (of `jax.vmap` or `jax.shard_map`) over which the batch is
             spread; the statistics are then those of the whole batch.
 

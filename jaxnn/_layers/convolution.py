@@ -34,22 +34,21 @@ def conv(
 
     Args:
         features: the number of output channels.
-        kernel_size: one number for each spatial axis, of which there are 1 to 3, with any number
-            of batch axes before them. A single number stands for all axes but the first, the
-            batch, and the last.
-        strides: the step from output to output, one number for all spatial axes or one for each.
-        padding: what is added to each spatial axis: "SAME" for `ceil(n / strides)` outputs;
-            "CIRCULAR" or "REFLECT" for as many, with `x` repeated or mirrored instead of zeros;
-            "CAUSAL" for outputs that depend on no later input, along one axis; "VALID" for
-            nothing; or pairs `(low, high)` of numbers of zeros. `nn.functional.conv` says exactly.
-        kernel_dilation: the step between the elements that the kernel sees, likewise.
+        kernel_size: the kernel size, one number for each of 1 to 3 spatial axes (the last axes
+            before the channels), or a single number for all axes but the first and the last.
+        strides: the strides, one number for all spatial axes or one for each.
+        padding: the padding of each spatial axis: "SAME", zeros for `ceil(n / strides)` outputs;
+            "CIRCULAR" or "REFLECT", as many periodic or mirrored elements of `x`; "CAUSAL", along
+            one axis, for outputs that depend on no later input; "VALID", none; or pairs
+            `(low, high)` of numbers of zeros. `nn.functional.conv` defines each exactly.
+        kernel_dilation: the dilation of the kernel (1: none), one number or one for each axis.
         feature_group_count: the number of groups into which input and output channels are divided;
             each group of outputs sees its group of inputs alone.
-        use_bias: whether there is a bias.
-        kernel_init: makes the kernel, shape `(*kernel_size, in / groups, features)`. The default
-            draws from a truncated normal of variance one over the product of all these but the
-            last.
-        bias_init: makes the bias, shape `(features,)`.
+        use_bias: whether to add a bias.
+        kernel_init: initializer of the kernel, shape `(*kernel_size, in / groups, features)`. The
+            default, LeCun normal, is a truncated normal of variance `1 / fan_in`, the fan-in being
+            the product of all axes but the last.
+        bias_init: initializer of the bias, shape `(features,)`.
 
     Returns:
         A `Layer` from `(*batch, *spatial, in)` to `(*batch, *outputs, features)` with params
@@ -103,16 +102,15 @@ def conv_transpose(
 
     Args:
         features: the number of output channels.
-        kernel_size: one number for each spatial axis, of which there are 1 to 3, with any number
-            of batch axes before them. A single number stands for all axes but the first, the
-            batch, and the last.
+        kernel_size: the kernel size, one number for each of 1 to 3 spatial axes (the last axes
+            before the channels), or a single number for all axes but the first and the last.
         strides, padding, kernel_dilation, feature_group_count: those of the `conv`.
         output_size: the size of the spatial axes of the result, any that the `conv` takes to that
             of `x`; None for `n * strides`, or for the least if the padding is "VALID" or in
             numbers.
-        use_bias: whether there is a bias.
-        kernel_init: makes the kernel, shape `(*kernel_size, in / groups, features)`.
-        bias_init: makes the bias, shape `(features,)`.
+        use_bias: whether to add a bias.
+        kernel_init: initializer of the kernel, shape `(*kernel_size, in / groups, features)`.
+        bias_init: initializer of the bias, shape `(features,)`.
 
     Returns:
         A `Layer` from `(*batch, *spatial, in)` to `(*batch, *output_size, features)` with params

@@ -24,12 +24,12 @@ def dense(
     """A fully connected layer: `y = x @ kernel + bias`.
 
     Args:
-        features: the number of outputs.
-        use_bias: whether there is a bias.
-        kernel_init: makes the kernel, shape `(in, features)`. The default draws from a truncated
-            normal of variance `1 / in` (torch's default is uniform:
+        features: the number of output features.
+        use_bias: whether to add a bias.
+        kernel_init: initializer of the kernel, shape `(in, features)`. The default, LeCun normal,
+            is a truncated normal of variance `1 / fan_in` (torch's default is uniform:
             `nn.initializers.torch_uniform()`).
-        bias_init: makes the bias, shape `(features,)`.
+        bias_init: initializer of the bias, shape `(features,)`.
 
     Returns:
         A `Layer` from `(..., in)` to `(..., features)`, of any rank from 1, with params
@@ -72,12 +72,12 @@ def dense_general(
     """A fully connected layer from several axes to several: `y = sum_axis x * kernel + bias`.
 
     Args:
-        features: the number or numbers of outputs.
+        features: the number of output features, or several numbers.
         axis: the axis or axes of `x` to map; the others stay, and come first.
-        use_bias: whether there is a bias.
-        kernel_init: makes the kernel as a matrix `(in, out)`, whose axes are then split into those
-            of `axis` and `features`.
-        bias_init: makes the bias, of shape `features`.
+        use_bias: whether to add a bias.
+        kernel_init: initializer of the kernel as a matrix `(in, out)`, whose axes are then split
+            into those of `axis` and `features`.
+        bias_init: initializer of the bias, of shape `features`.
 
     Returns:
         A `Layer` with params `{"kernel", "bias"}`; the kernel has shape `(*in, *features)`, `in`
@@ -125,11 +125,11 @@ def maxout(
     Paper: Goodfellow et al., Maxout Networks, https://arxiv.org/abs/1302.4389
 
     Args:
-        features: the number of outputs.
-        num_pieces: the number of affine maps for each.
-        use_bias: whether there is a bias.
-        kernel_init: makes the kernel as a matrix `(in, num_pieces * features)`.
-        bias_init: makes the bias, shape `(num_pieces, features)`.
+        features: the number of output features.
+        num_pieces: the number of affine maps for each output feature.
+        use_bias: whether to add a bias.
+        kernel_init: initializer of the kernel as a matrix `(in, num_pieces * features)`.
+        bias_init: initializer of the bias, shape `(num_pieces, features)`.
 
     Returns:
         A `Layer` from `(..., in)` to `(..., features)` with params `{"kernel", "bias"}`, the kernel

@@ -32,9 +32,9 @@ def depthwise_conv(
     Args:
         kernel_size, strides, padding, kernel_dilation: as in `conv`.
         depth_multiplier: the number of outputs of each input channel.
-        use_bias: whether there is a bias.
-        kernel_init: makes the kernel, shape `(*kernel_size, 1, in * depth_multiplier)`.
-        bias_init: makes the bias, shape `(in * depth_multiplier,)`.
+        use_bias: whether to add a bias.
+        kernel_init: initializer of the kernel, shape `(*kernel_size, 1, in * depth_multiplier)`.
+        bias_init: initializer of the bias, shape `(in * depth_multiplier,)`.
 
     Returns:
         A `Layer` from `(*batch, *spatial, in)` to `(*batch, *outputs, in * depth_multiplier)` with
@@ -94,10 +94,10 @@ def separable_conv(
         features: the number of output channels.
         kernel_size, strides, padding, kernel_dilation, depth_multiplier: those of the
             `depthwise_conv`, which has no bias.
-        use_bias: whether there is a bias in the end.
-        kernel_init: makes both kernels, shapes `(*kernel_size, 1, in * depth_multiplier)` and
-            `(1, ..., 1, in * depth_multiplier, features)`.
-        bias_init: makes the bias, shape `(features,)`.
+        use_bias: whether to add a bias to the output.
+        kernel_init: initializer of both kernels, shapes `(*kernel_size, 1, in * depth_multiplier)`
+            and `(1, ..., 1, in * depth_multiplier, features)`.
+        bias_init: initializer of the bias, shape `(features,)`.
 
     Returns:
         A `Layer` from `(*batch, *spatial, in)` to `(*batch, *outputs, features)` with params

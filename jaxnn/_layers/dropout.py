@@ -1,4 +1,4 @@
-"""Noise that regularises."""
+"""Dropout and noise."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Embeddings of integers, and the way back."""
+"""Embeddings of integers."""
 
 import jax
 from jax.nn.initializers import Initializer
@@ -18,18 +18,18 @@ def embedding(
 ) -> Layer:
     """A vector for each integer below `num_embeddings`: `y = embedding[x]`.
 
-    With `attend=True` the same table decodes: `y = x @ embedding.T`. An id outside of the table
-    gives NaN.
+    With `attend=True` the same table makes logits (tied weights): `y = x @ embedding.T`. An id
+    outside of the table gives NaN.
 
     Paper: Press and Wolf, Using the Output Embedding to Improve Language Models,
     https://arxiv.org/abs/1608.05859
 
     Args:
-        num_embeddings: the number of rows.
-        features: the number of outputs.
-        embedding_init: makes the table, shape `(num_embeddings, features)`. The default is torch's,
-            with variance 1; where the table decodes too, flax's `normal(features**-0.5)` gives
-            logits of variance 1.
+        num_embeddings: the vocabulary size.
+        features: the embedding dimension.
+        embedding_init: initializer of the table, shape `(num_embeddings, features)`. The default is
+            torch's, with variance 1; with tied weights, flax's `normal(features**-0.5)`
+            gives logits of variance 1.
 
     Returns:
         A `Layer` from integers of any shape to `(..., features)`, in the dtype of its params

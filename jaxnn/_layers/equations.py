@@ -32,10 +32,12 @@ def einsum(
         equation: `"<letters of x>,<letters of kernel>-><letters of y>"` as in `jnp.einsum`, where
             `...` in `x` and `y` stands for any further axes.
         sizes: the size of each letter of the kernel that is no letter of `x`.
-        use_bias: whether there is a bias.
-        kernel_init: makes the kernel as a matrix `(in, out)`, whose axes are the letters that `y`
-            lacks and those that `x` lacks; one for each index of the letters that all three have.
-        bias_init: makes the bias, of the shape of those letters of `y` that the kernel has.
+        use_bias: whether to add a bias.
+        kernel_init: initializer of the kernel as a matrix `(in, out)`, whose axes are the letters
+            that `y` lacks and those that `x` lacks; one for each index of the letters that all
+            three have.
+        bias_init: initializer of the bias, of the shape of those letters of `y` that the kernel
+            has.
 
     Returns:
         A `Layer` with params `{"kernel", "bias"}` and the output in the dtype of `x`.

@@ -32,9 +32,9 @@ def layer_norm(
     Args:
         axis: the axis or axes to normalise over.
         epsilon: added to the variance.
-        use_scale, use_bias: whether there is a scale, a bias, each of the shape of the normalised
-            axes.
-        scale_init, bias_init: make them; ones and zeros by default.
+        use_scale, use_bias: whether to learn a scale and a bias, each of the shape of the
+            normalised axes.
+        scale_init, bias_init: their initializers; ones and zeros by default.
 
     Returns:
         A `Layer` with params `{"scale", "bias"}`.
@@ -75,8 +75,8 @@ def rms_norm(
     Args:
         axis: the axis or axes to normalise over.
         epsilon: added to the mean square (torch's default is the `eps` of the dtype).
-        use_scale: whether there is a scale, of the shape of the normalised axes.
-        scale_init: makes the scale; ones by default.
+        use_scale: whether to learn a scale, of the shape of the normalised axes.
+        scale_init: initializer of the scale; ones by default.
 
     Returns:
         A `Layer` with params `{"scale"}`.
@@ -116,11 +116,11 @@ def group_norm(
     Paper: Wu and He, Group Normalization, https://arxiv.org/abs/1803.08494
 
     Args:
-        num_groups: into how many the channels are divided.
+        num_groups: the number of groups that the channels are divided into.
         axis: the axis of the channels, not the first, which holds the batch.
         epsilon: added to the variance.
-        use_scale, use_bias: whether there is a scale, a bias, each of shape `(channels,)`.
-        scale_init, bias_init: make them; ones and zeros by default.
+        use_scale, use_bias: whether to learn a scale and a bias, each of shape `(channels,)`.
+        scale_init, bias_init: their initializers; ones and zeros by default.
 
     Returns:
         A `Layer` with params `{"scale", "bias"}`.
@@ -157,16 +157,16 @@ def instance_norm(
     """Instance normalisation: `y = (x - mean) / sqrt(var + epsilon) * scale + bias`.
 
     Mean and biased variance are those of each channel of each example, over all positions, in
-    float32 or wider and in two passes; there are no running ones. torch has neither scale nor bias
-    unless told otherwise (`affine=True`).
+    float32 or wider and in two passes; there are no running statistics. torch learns a scale and a
+    bias with `affine=True` only.
 
     Paper: Ulyanov et al., Instance Normalization, https://arxiv.org/abs/1607.08022
 
     Args:
         axis: the axis of the channels, not the first, which holds the batch.
         epsilon: added to the variance.
-        use_scale, use_bias: whether there is a scale, a bias, each of shape `(channels,)`.
-        scale_init, bias_init: make them; ones and zeros by default.
+        use_scale, use_bias: whether to learn a scale and a bias, each of shape `(channels,)`.
+        scale_init, bias_init: their initializers; ones and zeros by default.
 
     Returns:
         A `Layer` with params `{"scale", "bias"}`.
@@ -227,7 +227,7 @@ def local_response_norm(
     https://papers.nips.cc/paper/4824
 
     Args:
-        size: how many channels are summed over.
+        size: the number of neighbouring channels that are summed.
         alpha, beta, k: the constants of the formula.
         axis: the axis of the channels.
 

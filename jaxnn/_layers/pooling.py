@@ -18,16 +18,16 @@ def max_pool(
 ) -> Layer:
     """The maximum of each window: `y[i] = max_k x[i * strides + k * window_dilation - low]`.
 
-    Of equal maxima the first gets the gradient, as in torch; padding counts as -inf.
+    Among equal maxima, the gradient goes to the first, as in torch; padding counts as -inf.
 
     Args:
-        window_shape: the size of the window, one number for each spatial axis, which so many axes
-            before the last are. A single number stands for all axes but the first and the last.
-        strides: the step from window to window; `window_shape` if None (flax steps by 1).
-        padding: "VALID" for none; "SAME" for `ceil(size / strides)` outputs; or what is added
-            before and after, a pair `(low, high)` for each spatial axis. A number stands for
-            both, a single number for all axes.
-        window_dilation: the step between the elements of a window.
+        window_shape: the window size, one number for each spatial axis (the last axes before the
+            channels), or a single number for all axes but the first and the last.
+        strides: the strides; `window_shape` if None (flax: 1).
+        padding: "VALID" for none; "SAME" for `ceil(size / strides)` outputs; or the padding before
+            and after each spatial axis, pairs `(low, high)`, numbers that stand for both, or a
+            single number for all axes.
+        window_dilation: the dilation of the window (1: none).
 
     Returns:
         A `Layer` without parameters, from `(*batch, *spatial, channels)` to
@@ -120,9 +120,9 @@ def adaptive_max_pool(output_size: int | Sequence[int | None]) -> Layer:
     torch.
 
     Args:
-        output_size: how many outputs, one number for each spatial axis; None keeps an axis as it
-            is. A single number stands for all axes but the first and the last. It may be larger
-            than the input.
+        output_size: the number of outputs along each spatial axis, None to keep an axis as it is,
+            or a single number for all axes but the first and the last. It may be larger than the
+            input.
 
     Returns:
         A `Layer` without parameters, from `(*batch, *spatial, channels)` to
@@ -144,9 +144,9 @@ def adaptive_avg_pool(output_size: int | Sequence[int | None]) -> Layer:
     torch.
 
     Args:
-        output_size: how many outputs, one number for each spatial axis; None keeps an axis as it
-            is. A single number stands for all axes but the first and the last. It may be larger
-            than the input.
+        output_size: the number of outputs along each spatial axis, None to keep an axis as it is,
+            or a single number for all axes but the first and the last. It may be larger than the
+            input.
 
     Returns:
         A `Layer` without parameters, from `(*batch, *spatial, channels)` to

@@ -1,4 +1,4 @@
-"""Positions: what attention knows of them, and layers that add them to embeddings."""
+"""Positional encodings: for attention, and layers that add them to embeddings."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from jaxnn._core.arrays import PyTree, check_count, check_key, check_range, floa
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, param_dtype
 
-# What attention knows of positions
+# For attention
 
 
 def _no_rotation(x: jax.Array, positions: jax.Array) -> jax.Array:
@@ -27,7 +27,7 @@ def _no_bias(
 
 
 class Positions(NamedTuple):
-    """What `nn.attention` knows of positions: two functions.
+    """A positional encoding for `nn.attention`: two functions.
 
     `rotate(x, positions) -> x` changes queries and keys, shape `(..., time, num_heads, head_dim)`,
     by their positions, integers of shape `(time,)`. `bias(num_heads, query_positions,
@@ -58,13 +58,13 @@ class Positions(NamedTuple):
 
 @constructor
 def rotary(*, base: float = 10000.0, fraction: float = 1.0, interleaved: bool = False) -> Positions:
-    """Rotary positions (RoPE) for `nn.attention`: queries and keys turn with their positions.
+    """Rotary positional encoding (RoPE) for `nn.attention`: rotates queries and keys.
 
     Paper: Su et al., RoFormer, https://arxiv.org/abs/2104.09864
 
     Args:
-        base: of the geometric series of frequencies.
-        fraction: the part of the features of a head that is rotated, in (0, 1].
+        base: the base of the geometric series of frequencies (`theta` of other libraries).
+        fraction: the fraction of the head dimension that is rotated, in (0, 1].
         interleaved: False pairs feature `i` with `i + n` (GPT-NeoX, Llama), True feature `2 i` with
             `2 i + 1` (the paper, GPT-J). Weights of one convention do not fit the other.
 
@@ -98,7 +98,7 @@ def rotary(*, base: float = 10000.0, fraction: float = 1.0, interleaved: bool = 
 
 @constructor
 def alibi() -> Positions:
-    """Linear biases (ALiBi) for `nn.attention`: attention fades with the distance.
+    """Linear biases (ALiBi) for `nn.attention`: logits decrease with the distance.
 
     `bias = -slope * |query position - key position|`, with a slope for each head.
 
@@ -124,18 +124,18 @@ def alibi() -> Positions:
     return Positions(rotate, bias)
 
 
-# What is added to embeddings
+# Added to embeddings
 
 
 @constructor
 def sinusoidal_positions(*, base: float = 10000.0, cached: bool = False) -> Layer:
-    """Add the position of each element as waves: `y = x + sinusoidal(positions, features)`.
+    """Sinusoidal positional encoding: `y = x + sinusoidal(positions, features)`.
 
     Paper: Vaswani et al., Attention Is All You Need, https://arxiv.org/abs/1706.03762
 
     Args:
-        base: of the geometric series of frequencies.
-        cached: whether the layer decodes: it continues at the position where its last call ended.
+        base: the base of the geometric series of frequencies (`theta` of other libraries).
+        cached: whether to decode: a call continues at the position where the last one ended.
 
     Returns:
         A `Layer` without parameters on `(..., time, features)`, with an even number of features.
@@ -184,15 +184,15 @@ def learned_positions(
     embedding_init: Initializer = initializers.normal(0.02),  # noqa: B008
     cached: bool = False,
 ) -> Layer:
-    """Add a learned vector for each position: `y = x + embedding[positions]`.
+    """Learned positional embedding: `y = x + embedding[positions]`.
 
     Paper: Gehring et al., Convolutional Sequence to Sequence Learning,
     https://arxiv.org/abs/1705.03122
 
     Args:
-        max_length: the number of positions.
-        embedding_init: makes the embedding, shape `(max_length, features)`.
-        cached: whether the layer decodes: it continues at the position where its last call ended.
+        max_length: the maximum length of a sequence.
+        embedding_init: initializer of the embedding, shape `(max_length, features)`.
+        cached: whether to decode: a call continues at the position where the last one ended.
             Past the last position it gives NaN.
 
     Returns:

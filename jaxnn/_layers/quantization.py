@@ -21,31 +21,30 @@ def vector_quantizer(
     embedding_init: Initializer = initializers.variance_scaling(1.0, "fan_out", "uniform"),  # noqa: B008
     axis_name: str | Sequence[str] | None = None,
 ) -> Layer:
-    """Replace each vector by the nearest of a book of codes, as in a VQ-VAE.
+    """Replace each vector by the nearest code of a codebook, as in a VQ-VAE.
 
-    The gradient passes straight through, as if `y = x`. The codes are not trained by gradients:
-    training moves each to the average, over batches with weights that fade by `decay`, of the
-    vectors that it was nearest to. What keeps those near their codes is a loss of its own, the
-    commitment `squared_error(x, stop_gradient(y))` of the layer's input and output; the indices
-    are `nn.functional.nearest_code(x, state["embedding"])`, with the state that was given to the
-    layer.
+    The gradient is that of the straight-through estimator, as if `y = x`. The codes are not trained
+    by gradients: training moves each to an exponential moving average of the vectors assigned to
+    it. To keep the vectors near their codes, add the commitment loss
+    `squared_error(x, stop_gradient(y))` of the layer's input and output. The indices of the codes
+    are `nn.functional.nearest_code(x, state["embedding"])`, with the state given to the layer.
 
     Paper: van den Oord et al., Neural Discrete Representation Learning (appendix A.1),
     https://arxiv.org/abs/1711.00937
 
     Args:
-        num_embeddings: how many.
-        decay: the weight of the past in each step, in [0, 1].
-        embedding_init: makes the codes, shape `(num_embeddings, features)`. The default is uniform
-            of variance `1 / features`.
+        num_embeddings: the number of codes.
+        decay: the decay rate of the moving averages, in [0, 1].
+        embedding_init: initializer of the codes, shape `(num_embeddings, features)`. The default is
+            uniform of variance `1 / features`.
         axis_name: names of mapped axes (of `jax.vmap` or `jax.shard_map`) over which the batch is
             spread; the codes then follow the whole batch.
 
     Returns:
         A `Layer` from `(..., features)` to the same shape, without params, and with state
         `{"embedding": (num_embeddings, features), "count": (num_embeddings,)}`: the codes, and the
-        averaged number of vectors that each stands for. It begins at 1. A code that is nearest to
-        none stays where it is.
+        moving average of the number of vectors assigned to each, initially 1. A code without
+        vectors does not change.
 
     Raises:
         TypeError: `num_embeddings` is not an integer.
@@ -102,7 +101,7 @@ def _follow(
     decay: float,
     axis_name: str | Sequence[str] | None,
 ) -> dict[str, jax.Array]:
-    """The codes after one batch, each the mean of its vectors with weights that fade."""
+    """The codes and counts after one batch, exponential moving averages."""
     old, count = state["embedding"], state["count"]
     # As a matrix product the sums are the same in each run; a scatter on a GPU adds in any order.
     chosen = jax.nn.one_hot(indices.reshape(-1), len(old), dtype=old.dtype)

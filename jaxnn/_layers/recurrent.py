@@ -42,17 +42,17 @@ def rnn_cell(
     Paper: Elman, Finding Structure in Time, https://doi.org/10.1207/s15516709cog1402_1
 
     Args:
-        features: the size of the hidden state.
+        features: the hidden size.
         activation: a function of arrays, elementwise.
-        use_bias: whether there is a bias.
-        kernel_init: makes W, shape `(in, features)`.
-        recurrent_kernel_init: makes U, shape `(features, features)`.
-        bias_init: makes b, shape `(features,)`.
+        use_bias: whether to add a bias.
+        kernel_init: initializer of W, shape `(in, features)`.
+        recurrent_kernel_init: initializer of U, shape `(features, features)`.
+        bias_init: initializer of b, shape `(features,)`.
 
     Returns:
         A `Cell` from `(..., in)` to `(..., features)` with params
         `{"input": {"kernel", "bias"}, "recurrent": {"kernel"}}`. The carry is the hidden state,
-        zeros at first.
+        initially zeros.
 
     Raises:
         TypeError: `features` is not an integer.
@@ -117,16 +117,16 @@ def lstm_cell(
         features: the size of the hidden state and of the memory.
         forget_bias: added to the forget gate's bias when it is made, so that the network begins by
             remembering; nothing is added in `step`. 0 begins as torch does.
-        use_bias: whether there is a bias.
-        kernel_init: makes W, shape `(in, 4 * features)`: each gate's quarter by itself.
-        recurrent_kernel_init: makes U, shape `(features, 4 * features)`: each gate's quarter by
-            itself.
-        bias_init: makes b, shape `(4 * features,)`: each gate's quarter by itself.
+        use_bias: whether to add a bias.
+        kernel_init: initializer of W, shape `(in, 4 * features)`: each gate separately.
+        recurrent_kernel_init: initializer of U, shape `(features, 4 * features)`: each gate
+            separately.
+        bias_init: initializer of b, shape `(4 * features,)`: each gate separately.
 
     Returns:
         A `Cell` from `(..., in)` to `(..., features)` with params
-        `{"input": {"kernel", "bias"}, "recurrent": {"kernel"}}`. The carry is `(h, c)`, zeros at
-        first; `c` is in float32 or wider, since a sum of many steps does not fit in fewer bits.
+        `{"input": {"kernel", "bias"}, "recurrent": {"kernel"}}`. The carry is `(h, c)`, initially
+        zeros; `c` is in float32 or wider, since a sum of many steps does not fit in fewer bits.
 
     Raises:
         TypeError: `features` is not an integer.
@@ -192,19 +192,20 @@ def gru_cell(
     Paper: Cho et al., Learning Phrase Representations, https://arxiv.org/abs/1406.1078
 
     Args:
-        features: the size of the hidden state.
+        features: the hidden size.
         reset_after: whether r multiplies the product with U_n, or h before it.
-        use_bias: whether there are biases.
-        kernel_init: makes W, shape `(in, 3 * features)`: each part by itself.
-        recurrent_kernel_init: makes U, shape `(features, 3 * features)`: each part by itself.
-        bias_init: makes b, shape `(3 * features,)`, each part by itself, and `recurrent_bias`,
-            shape `(features,)`.
+        use_bias: whether to add biases.
+        kernel_init: initializer of W, shape `(in, 3 * features)`: each part separately.
+        recurrent_kernel_init: initializer of U, shape `(features, 3 * features)`: each part
+            separately.
+        bias_init: initializer of b, shape `(3 * features,)`, each part separately, and
+            `recurrent_bias`, shape `(features,)`.
 
     Returns:
         A `Cell` from `(..., in)` to `(..., features)` with params
         `{"input": {"kernel", "bias"}, "recurrent": {"kernel", "bias"}}`, the last of which is there
-        with `reset_after=True` only. The carry is the hidden state, zeros at first, in float32 or
-        wider, since a mean over many steps does not fit in fewer bits.
+        with `reset_after=True` only. The carry is the hidden state, initially zeros, in float32 or
+        wider, since it averages over many steps.
 
     Raises:
         TypeError: `features` is not an integer.
@@ -272,28 +273,28 @@ def conv_lstm_cell(
 ) -> Cell:
     """A long short-term memory over images: `nn.lstm_cell` by convolutions instead of products.
 
-    `i, f, g, o = split(conv(x, W) + conv(h, U) + b, 4)`, the padding being "SAME"; the rest is that
-    of `nn.lstm_cell`, and so are the forget bias and the carry. Of the paper's gates, these have no
-    connection to `c`. flax orders the gates i, g, f, o and adds 1 to f in every step.
+    `i, f, g, o = split(conv(x, W) + conv(h, U) + b, 4)` with padding "SAME"; all else, the forget
+    bias and the carry too, is as in `nn.lstm_cell`. There are no peephole connections, which the
+    paper has. flax orders the gates i, g, f, o and adds 1 to f in every step.
 
     Paper: Shi et al., Convolutional LSTM Network, https://arxiv.org/abs/1506.04214
 
     Args:
         features: the number of output channels.
-        kernel_size: one number for all spatial axes, or one for each.
-        spatial_shape: the size of the images, 1 to 3 numbers: that of the carry as well, which is
-            made before the first image is seen.
-        forget_bias: added to the forget gate's bias when it is made; nothing is added in `step`.
-        use_bias: whether there is a bias.
-        kernel_init: makes W, shape `(*kernel_size, in, 4 * features)`: each gate's quarter by
-            itself.
-        recurrent_kernel_init: makes U, shape `(*kernel_size, features, 4 * features)`, likewise.
-        bias_init: makes b, shape `(4 * features,)`, likewise.
+        kernel_size: the kernel size, one number for all spatial axes or one for each.
+        spatial_shape: the size of the images and of the carry, 1 to 3 numbers.
+        forget_bias: added to the forget gate's bias at initialisation; nothing is added in `step`.
+        use_bias: whether to add a bias.
+        kernel_init: initializer of W, shape `(*kernel_size, in, 4 * features)`: each gate
+            separately.
+        recurrent_kernel_init: initializer of U, shape `(*kernel_size, features, 4 * features)`,
+            likewise.
+        bias_init: initializer of b, shape `(4 * features,)`, likewise.
 
     Returns:
         A `Cell` from `(..., *spatial_shape, in)` to `(..., *spatial_shape, features)` with params
-        `{"input": {"kernel", "bias"}, "recurrent": {"kernel"}}` and the carry `(h, c)`, zeros at
-        first, `c` in float32 or wider.
+        `{"input": {"kernel", "bias"}, "recurrent": {"kernel"}}` and the carry `(h, c)`, initially
+        zeros, `c` in float32 or wider.
 
     Raises:
         TypeError: a number is not an integer.

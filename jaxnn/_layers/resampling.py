@@ -1,4 +1,4 @@
-"""Resampling: finer spatial axes by repetition, interpolation or from channels, and back."""
+"""Upsampling by repetition or interpolation, and pixel shuffling."""
 
 from functools import partial
 
@@ -11,11 +11,11 @@ from jaxnn.functional._spatial import PerAxis
 
 @constructor
 def upsample(scale: PerAxis, *, method: str = "nearest") -> Layer:
-    """`scale` times as many elements along each spatial axis.
+    """Upsample each spatial axis by a factor `scale`.
 
     Args:
-        scale: how many times as many, one number for each spatial axis, which so many axes before
-            the last are. A single number stands for all axes but the first and the last.
+        scale: the upsampling factor, one number for each spatial axis (the last axes before the
+            channels), or a single number for all axes but the first and the last.
         method: "nearest" or "linear"; "bilinear" and "trilinear" are other names of the latter.
             Both have half-pixel centres, as torch with `align_corners=False`.
 
@@ -47,8 +47,8 @@ def pixel_shuffle(factor: PerAxis) -> Layer:
     Sub-Pixel Convolutional Neural Network, https://arxiv.org/abs/1609.05158
 
     Args:
-        factor: how many times as many pixels, one number for each spatial axis, which so many axes
-            before the last are. A single number stands for all axes but the first and the last.
+        factor: the upsampling factor, one number for each spatial axis (the last axes
+            before the channels), or a single number for all axes but the first and the last.
 
     Returns:
         A `Layer` without parameters, from `(*batch, *spatial, channels)` to
@@ -70,8 +70,8 @@ def pixel_unshuffle(factor: PerAxis) -> Layer:
     Fewer pixels, and nothing is lost. The order of the channels is torch's.
 
     Args:
-        factor: how many times fewer pixels, one number for each spatial axis, which so many axes
-            before the last are. A single number stands for all axes but the first and the last.
+        factor: the downsampling factor, one number for each spatial axis (the last axes before
+            the channels), or a single number for all axes but the first and the last.
 
     Returns:
         A `Layer` without parameters, from `(*batch, *spatial, channels)` to

@@ -1,4 +1,4 @@
-"""Sequences token by token: models that decode, and sampling from them."""
+"""Autoregressive decoding and sampling."""
 
 import functools
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ from jaxnn._core.layer import Cell, Layer, as_layer
 def autoregressive(layer: Any, *, features: Sequence[int] = ()) -> Cell:
     """A layer over sequences as a `Cell` that takes one step at a time.
 
-    The carry is the state of the layer: the keys and values that attention made with
-    `cache_length=` keeps, and the positions of what is made with `cached=True`. Parameters are
-    those of the layer, and of the same layer without a cache, as it was trained.
+    The carry is the state of the layer: the key/value caches of attention with `cache_length=`, and
+    the positions of layers with `cached=True`. The parameters are those of the layer, and of the
+    same layer without caches, as it was trained.
 
     Args:
         layer: a layer from `(batch, time, *features)` to `(batch, time, ...)`, whose only state is
-            what it keeps while it decodes.
+            that of decoding.
         features: the shape of one step's input for one sequence; `()` for integer tokens.
 
     Returns:
@@ -86,12 +86,12 @@ def generate(
     top_p: ArrayLike | None = None,
     end_token: int | None = None,
 ) -> jax.Array:
-    """Continue sequences of tokens, each token drawn given all before it.
+    """Continue sequences of tokens by sampling from an autoregressive model.
 
-    `p(token) = softmax(logits / temperature)`, restricted to the `top_k` likeliest tokens and then
-    to the likeliest that together have probability `top_p`, and normalised again. The whole loop,
-    prompt included, is one compiled program; calls with the same cell, shapes and `length` share it
-    whatever the temperature, `top_k` and `top_p`.
+    `p(token) = softmax(logits / temperature)`, restricted to the `top_k` most likely tokens and
+    then to the most likely that together have probability `top_p` (nucleus sampling), and
+    normalised again. Prefill and decoding are one compiled program; calls with the same cell,
+    shapes and `length` share it whatever the temperature, `top_k` and `top_p`.
 
     Paper: Holtzman et al., The Curious Case of Neural Text Degeneration (top-p),
     https://arxiv.org/abs/1904.09751
@@ -102,12 +102,12 @@ def generate(
             on top.
         params: its parameters.
         prompt: integers, shape `(batch, time)` or `(time,)`, at least one token.
-        length: the number of tokens to draw.
-        key: a typed PRNG key. Without one the likeliest token is taken each time (greedy).
-        temperature: divides the logits, at least 0; 0 is greedy as well.
-        top_k: how many tokens to choose among (and those equally likely as the last); None for all.
-        top_p: the probability, in (0, 1], that the tokens to choose among have; None for all.
-        end_token: after this token a sequence goes on with nothing but it.
+        length: the number of new tokens.
+        key: a typed PRNG key; without one, decoding is greedy: the most likely token each time.
+        temperature: divides the logits, at least 0; 0 is greedy too.
+        top_k: the number of tokens to sample from (and those as likely as the last); None for all.
+        top_p: the total probability, in (0, 1], of the tokens to sample from; None for all.
+        end_token: the end-of-sequence token; a sequence that has ended is filled with it.
 
     Returns:
         The new tokens, int32, shape `(batch, length)` or `(length,)`.
@@ -224,7 +224,7 @@ def _sample(
 
 
 def _least_kept(logits: jax.Array, top_k: jax.Array | None, top_p: jax.Array | None) -> jax.Array:
-    """The least logit, in each row, of a token that may be drawn."""
+    """The least logit, in each row, of a token that may be sampled."""
     ordered = jnp.flip(jnp.sort(logits, axis=-1), axis=-1)
     rank = jnp.broadcast_to(jnp.arange(logits.shape[-1]), ordered.shape)
     kept = rank >= 0

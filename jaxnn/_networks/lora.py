@@ -22,11 +22,12 @@ def lora(
     scale: Scalar = 1.0,
     kernel_init: Initializer = initializers.he_uniform(),  # noqa: B008
 ) -> Layer:
-    """A dense layer and a correction of low rank: `y = layer(x) + scale * x @ down @ up`.
+    """Low-rank adaptation of a dense layer: `y = layer(x) + scale * x @ down @ up`.
 
-    `up` begins at zero, so the layer begins as it was. To train the correction alone, take the
-    gradient in `params["down"]` and `params["up"]` only, or give the others to an optimizer that
-    leaves them, chosen by their path. `nn.merge_lora` adds the correction to the kernel.
+    `up` is initially zero, so that the layer computes what it did without the correction. To train
+    the correction alone, differentiate with respect to `params["down"]` and `params["up"]` only,
+    or freeze the others with `nn.optimizers.partition`. `nn.merge_lora` adds the correction to the
+    kernel.
 
     Paper: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models,
     https://arxiv.org/abs/2106.09685
@@ -34,8 +35,8 @@ def lora(
     Args:
         layer: a layer whose params have a `"kernel"` of shape `(in, out)`, as `nn.dense`.
         rank: the rank of the correction.
-        scale: what it is multiplied by (the paper's `alpha / rank`).
-        kernel_init: makes `down`, shape `(in, rank)`; `up`, shape `(rank, out)`, is zeros.
+        scale: factor of the correction (the paper's `alpha / rank`).
+        kernel_init: initializer of `down`, shape `(in, rank)`; `up`, shape `(rank, out)`, is zeros.
 
     Returns:
         A `Layer` with params `{"layer": ..., "down": {"kernel"}, "up": {"kernel"}}`.

@@ -24,26 +24,26 @@ def mixture_of_experts(
     capacity_factor: float | None = None,
     router_init: Initializer = initializers.lecun_normal(),  # noqa: B008
 ) -> Layer:
-    """Many copies of a layer, of which each token goes through the `top_k` that a router chooses.
+    """A sparse mixture of experts: a router sends each token to `top_k` of many copies of a layer.
 
-    `y = sum_e g_e f_e(x)` over the chosen experts, with `p = softmax(x @ router)` and `g` as
-    `nn.functional.mixture_of_experts` has it. A token whose experts are all full gets zeros, and
-    lives on where the mixture is inside an `nn.residual`.
+    `y = sum_e g_e f_e(x)` over the chosen experts, with gates `g` made of `softmax(x @ router)` as
+    in `nn.functional.mixture_of_experts`. A token whose experts are all full gives zeros: put the
+    mixture in an `nn.residual`.
 
-    Training leaves `nn.functional.expert_balance` in the state, as `"balance_loss"`: add it, times
-    0.01 or so, to the loss, from the state that `apply` returns.
+    Training returns the load-balancing loss, `nn.functional.expert_balance`, in the state as
+    `"balance_loss"`: add it to the loss with a weight of about 0.01.
 
     Papers: Shazeer et al., Outrageously Large Neural Networks, https://arxiv.org/abs/1701.06538;
     Fedus et al., Switch Transformers, https://arxiv.org/abs/2101.03961
 
     Args:
         expert: a layer over `(tokens, features)` without state, as `nn.feed_forward(hidden)`.
-        num_experts: how many copies of it.
-        top_k: how many of them a token is given to.
-        capacity_factor: an expert takes this many times the tokens that it would get if all got the
-            same, `ceil(capacity_factor * top_k * tokens / num_experts)`, and drops the rest; None
-            drops none, at the cost of room for all tokens at each expert.
-        router_init: makes the router's kernel, shape `(features, num_experts)`.
+        num_experts: the number of experts.
+        top_k: the number of experts for each token.
+        capacity_factor: the capacity of each expert as a multiple of its share,
+            `ceil(capacity_factor * top_k * tokens / num_experts)` tokens; those beyond are dropped.
+            None drops none, at the cost of memory for all tokens at each expert.
+        router_init: initializer of the router's kernel, shape `(features, num_experts)`.
 
     Returns:
         A `Layer` over `(..., features)`, with params `{"router": {"kernel"}, "experts": ...}`, the

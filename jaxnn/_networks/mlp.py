@@ -29,11 +29,11 @@ def mlp(
     The last `dense` has neither activation nor dropout after it, unless `activate_final`.
 
     Args:
-        features: the number of outputs of each dense layer.
+        features: the number of output features of each dense layer.
         activation: a function of arrays, or a layer, which is then initialised for each place.
         activate_final: whether activation and dropout follow the last dense layer too.
         dropout_rate: the probability of dropping an element; 0 leaves dropout out.
-        use_bias: whether the dense layers have a bias.
+        use_bias: whether the dense layers add biases.
 
     Returns:
         A `Layer` from `(..., in)` to `(..., features[-1])` with params
@@ -74,7 +74,7 @@ def feed_forward(
     use_bias: bool = True,
     dense: Callable[..., Layer] = dense_layer,
 ) -> Layer:
-    """The network of a transformer's block: `y = dense(dropout(activation(dense(x))))`.
+    """The feed-forward network of a transformer block: `y = dense(dropout(activation(dense(x))))`.
 
     The first dense layer has `hidden_features` outputs, the second as many as `x` has features. A
     gated activation such as `nn.swiglu` halves the features: the second then has
@@ -84,10 +84,10 @@ def feed_forward(
     GLU Variants Improve Transformer, https://arxiv.org/abs/2002.05202
 
     Args:
-        hidden_features: the number of outputs of the first dense layer.
+        hidden_features: the hidden size: the number of outputs of the first dense layer.
         activation: a function of arrays, or a layer.
         dropout_rate: the probability of dropping an element; 0 leaves dropout out.
-        use_bias: whether the dense layers have a bias.
+        use_bias: whether the dense layers add biases.
         dense: makes both dense layers, called as `dense(features, use_bias=use_bias)`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Cells one on top of another, and cells run over sequences."""
+"""Stacked recurrent cells, and cells that run over sequences."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ from jaxnn.functional._scans import padded, parts_of, scan_in_parts, where, zero
 
 @constructor
 def stacked_cell(*cells: Any, **named: Any) -> Cell:
-    """Cells one on top of another: each takes the output of the one below.
+    """Stacked cells: each takes the output of the one below.
 
     A layer without state, or a plain function of arrays, is a cell that carries nothing, so that
     a whole model can be one: `nn.stacked_cell(nn.embedding(65, 32), nn.lstm_cell(128),
@@ -167,15 +167,16 @@ def recurrent(
 
     `apply` takes two more keywords:
 
-    - `lengths`: integers of shape `(batch,)`, the number of steps that are valid in each sequence,
-      from 0 to all. The others are padding, whatever is in them: they give zeros, have gradient 0
-      and leave the carry as it is. With `reverse` a sequence begins at its last valid step.
-    - `initial_carry`: where to begin, as returned by an earlier call or `cell.initial_carry`.
+    - `lengths`: integers of shape `(batch,)`, the number of valid steps of each sequence, from 0 to
+      all. The others are padding: they give zeros, have gradient 0 and leave the carry unchanged.
+      With `reverse` a sequence begins at its last valid step.
+    - `initial_carry`: the carry before the first step, as returned by an earlier call or
+      `cell.initial_carry`.
 
     Args:
         cell: a `Cell`, for instance `nn.lstm_cell(128)` or `nn.stacked_cell(...)`. One that is
             random gets a new key for each step, which depends on the step's position only.
-        reverse: whether to go from the last step to the first; the output of step t is at t still.
+        reverse: whether to run backwards in time; the output of step t stays at position t.
         last: whether to return the output of the last step alone (at `lengths - 1`; with `reverse`,
             at 0), without the time axis, in place of all.
         return_carry: whether to return `(y, carry)`, with the carry after the last step.
@@ -262,7 +263,7 @@ def bidirectional(
     return_carry: bool = False,
     time_axis: int = 1,
 ) -> Layer:
-    """Two cells over sequences, one from the first step to the last, one back again.
+    """Two cells over sequences, one forwards and one backwards in time.
 
     `y = merge(recurrent(forward)(x), recurrent(backward, reverse=True)(x))`. `apply` takes the
     keywords of `nn.recurrent`: `lengths`, which both respect, and `initial_carry`, a dict with the
@@ -349,7 +350,7 @@ _MERGES: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-# How a sequence is run
+# The scan
 
 
 def _scan(
@@ -383,7 +384,7 @@ def _scan(
 
 
 def _last(ys: PyTree, lengths: jax.Array | None, time: int, reverse: bool) -> PyTree:
-    """The output that was made last; zeros of a sequence of length 0."""
+    """The output of the last valid step; zeros for a sequence of length 0."""
     if time == 0:
         raise ValueError("recurrent: x has 0 steps, expected at least 1 with last=True")
     if reverse or lengths is None:
@@ -397,7 +398,7 @@ def _last(ys: PyTree, lengths: jax.Array | None, time: int, reverse: bool) -> Py
     return jax.tree.map(one, ys)
 
 
-# What is given
+# Checks of arguments
 
 
 def _check_cell(function: str, cell: Any) -> None:

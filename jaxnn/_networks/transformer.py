@@ -22,10 +22,10 @@ def transformer_block(
     norm_first: bool = True,
     dropout: Any = identity,
 ) -> Layer:
-    """Attention and a network for each element, each with a shortcut around it.
+    """A transformer block: attention and a feed-forward network, each with a residual connection.
 
-    With the norm first: `x = x + dropout(attention(norm(x)))`, then
-    `x = x + dropout(mlp(norm(x)))`; with the norm last (the original):
+    Pre-norm: `x = x + dropout(attention(norm(x)))`, then
+    `x = x + dropout(mlp(norm(x)))`; post-norm (the original):
     `x = norm(x + dropout(attention(x)))` and so on. Between the two, `cross_attention` attends to
     `memory` in the same way. Each norm has parameters of its own.
 
@@ -48,8 +48,8 @@ def transformer_block(
         cross_attention: a layer that is called with `memory=`, and with `mask=memory_mask` where
             that is given; None for none.
         norm: a layer, used for each of the two or three norms.
-        norm_first: whether the norms come before what they belong to, or after the sum.
-        dropout: a layer for each branch before it is added: `nn.dropout(rate)` or
+        norm_first: whether the norms come first (pre-norm) or after the sums (post-norm).
+        dropout: a layer at the end of each branch, before the sum: `nn.dropout(rate)` or
             `nn.stochastic_depth(rate)`.
 
     Returns:

@@ -35,9 +35,9 @@ def dot_product_attention(
 ) -> jax.Array:
     """Scaled dot-product attention: `softmax(scale * query @ key.T + bias) @ value` for each head.
 
-    With fewer heads of keys and values than of queries, consecutive query heads share one
-    (grouped-query attention; multi-query attention if there is a single one). A query that may
-    attend to no key gives zeros with zero gradients (`jax.nn.dot_product_attention`: the mean of
+    With fewer key/value heads than query heads, consecutive query heads share one (grouped-query
+    attention; multi-query attention if there is a single one). A query that may attend to no key
+    gives zeros with zero gradients (`jax.nn.dot_product_attention`: the mean of
     all values; torch: NaN or zeros). Logits and softmax are in float32 or wider.
 
     Papers: Vaswani et al., Attention Is All You Need, https://arxiv.org/abs/1706.03762; Ainslie et
@@ -59,8 +59,8 @@ def dot_product_attention(
             traced: `key_length - query_length` where the queries are the last ones (with 0, as in
             torch and
             `jax.nn`, they are the first).
-        scale: the factor of the products; `1 / sqrt(head_dim)` if None.
-        dropout_rate: the probability of dropping a weight of the softmax, in [0, 1].
+        scale: factor of the logits; `1 / sqrt(head_dim)` if None.
+        dropout_rate: the probability of dropping an attention weight, in [0, 1].
         dropout_key: a typed PRNG key for the dropout.
 
     Returns:
@@ -153,7 +153,7 @@ def _check_shapes(query: tuple[int, ...], key: tuple[int, ...], value: tuple[int
     if value[:-1] != key[:-1]:
         raise ValueError(
             f"dot_product_attention: value has shape {value}, expected {key[:-1]} before its "
-            "features as key has"
+            "features, as in key"
         )
 
 

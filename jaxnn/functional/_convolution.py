@@ -56,11 +56,11 @@ def conv(
 
     Args:
         x: shape `(*batch, *spatial, in)`, with 1 to 3 spatial axes and any number of batch axes.
-        kernel: shape `(*spatial, in / groups, out)`; its rank tells the number of spatial axes.
-        bias: shape `(out,)`, or None for none.
-        strides: the step from output to output, one number for all spatial axes or one for each.
-        padding: what is added to each spatial axis, as above.
-        kernel_dilation: the step between the elements that the kernel sees, likewise.
+        kernel: shape `(*spatial, in / groups, out)`; its rank gives the number of spatial axes.
+        bias: shape `(out,)`, or None.
+        strides: the strides, one number for all spatial axes or one for each.
+        padding: the padding of each spatial axis, as above.
+        kernel_dilation: the dilation of the kernel (1: none), one number or one for each axis.
         feature_group_count: the number of groups into which input and output channels are divided;
             each group of outputs sees its group of inputs alone. As many groups as input channels
             are a depthwise convolution.
@@ -125,7 +125,7 @@ def conv_transpose(
     Args:
         x: shape `(*batch, *spatial, in)`, with 1 to 3 spatial axes and any number of batch axes.
         kernel: shape `(*spatial, in / groups, out)`.
-        bias: shape `(out,)`, or None for none.
+        bias: shape `(out,)`, or None.
         strides, padding, kernel_dilation, feature_group_count: those of the `conv`.
         output_size: the size of the spatial axes of the result, any that the `conv` takes to that
             of `x`; None for `n * strides`, or for `(n - 1) * strides + kernel_dilation * (size - 1)

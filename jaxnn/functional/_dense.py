@@ -17,7 +17,7 @@ def linear(x: ArrayLike, kernel: ArrayLike, bias: ArrayLike | None = None) -> ja
     Args:
         x: shape `(..., in)`, any rank from 1.
         kernel: shape `(in, out)`.
-        bias: shape `(out,)`, or None for none.
+        bias: shape `(out,)`, or None.
 
     Returns:
         Shape `(..., out)` in the dtype of `x`, to which kernel and bias are cast (an integer `x`
@@ -61,7 +61,7 @@ def linear_general(
     Args:
         x: any shape; `axis` holds the inputs.
         kernel: shape `(*in, *out)`, `in` being the sizes of `axis` in the order of `x`'s axes.
-        bias: shape `out`, or None for none.
+        bias: shape `out`, or None.
         axis: the axis or axes of `x` to map.
 
     Returns:
@@ -98,14 +98,14 @@ def linear_general(
 def maxout(x: ArrayLike, kernel: ArrayLike, bias: ArrayLike | None = None) -> jax.Array:
     """The greatest of several affine maps: `y = max_k(x @ kernel[:, k] + bias[k])`.
 
-    Of equal pieces the first gets the gradient.
+    Among equal maxima, the gradient goes to the first.
 
     Paper: Goodfellow et al., Maxout Networks, https://arxiv.org/abs/1302.4389
 
     Args:
         x: shape `(..., in)`.
         kernel: shape `(in, num_pieces, features)`.
-        bias: shape `(num_pieces, features)`, or None for none.
+        bias: shape `(num_pieces, features)`, or None.
 
     Returns:
         Shape `(..., features)` in the dtype of `x`, to which kernel and bias are cast (an integer

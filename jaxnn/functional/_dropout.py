@@ -1,4 +1,4 @@
-"""Noise that regularises."""
+"""Dropout and noise."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Embeddings of integers, and the way back."""
+"""Embeddings of integers."""
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,8 @@ def embed(ids: ArrayLike, embedding: ArrayLike) -> jax.Array:
     An id outside of the table, a negative one too, gives a row of NaN, and never another row.
 
     Args:
-        ids: integers in `[0, vocabulary)`, any shape.
-        embedding: shape `(vocabulary, features)`, floating.
+        ids: integers in `[0, num_embeddings)`, any shape.
+        embedding: shape `(num_embeddings, features)`, floating.
 
     Returns:
         Shape `(*ids.shape, features)` in the dtype of `embedding`.
@@ -39,19 +39,19 @@ def embed(ids: ArrayLike, embedding: ArrayLike) -> jax.Array:
 
 
 def attend(x: ArrayLike, embedding: ArrayLike) -> jax.Array:
-    """How well `x` fits each row of a table: `y = x @ embedding.T`.
+    """Products with each row of a table: `y = x @ embedding.T`.
 
-    With the table of `embed`, this makes logits over the vocabulary of a model's last features.
+    With the table of `embed` (tied weights), these are logits over the vocabulary.
 
     Paper: Press and Wolf, Using the Output Embedding to Improve Language Models,
     https://arxiv.org/abs/1608.05859
 
     Args:
         x: shape `(..., features)`.
-        embedding: shape `(vocabulary, features)`.
+        embedding: shape `(num_embeddings, features)`.
 
     Returns:
-        Shape `(..., vocabulary)` in the dtype of `x`, to which the table is cast.
+        Shape `(..., num_embeddings)` in the dtype of `x`, to which the table is cast.
 
     Raises:
         ValueError: the shapes do not fit.
@@ -76,6 +76,6 @@ def _table(function: str, embedding: ArrayLike) -> jax.Array:
     if embedding.ndim != 2:
         raise ValueError(
             f"{function}: embedding has shape {embedding.shape}, expected shape "
-            "(vocabulary, features)"
+            "(num_embeddings, features)"
         )
     return embedding

@@ -21,7 +21,7 @@ def einsum(
         x: the shape of its letters.
         kernel: the shape of its letters.
         bias: the shape of those letters of `y` that are letters of `kernel`, in the order of `y`;
-            or None for none.
+            or None.
 
     Returns:
         The shape of the letters of `y`, in the dtype of `x`, to which kernel and bias are cast (an

@@ -1,4 +1,4 @@
-"""Mixtures of experts: each token goes through a few of many networks."""
+"""Sparse mixtures of experts: routing, capacity and load balancing."""
 
 from collections.abc import Callable
 
@@ -17,13 +17,13 @@ def mixture_of_experts(
     top_k: int = 2,
     capacity: int | None = None,
 ) -> jax.Array:
-    """The outputs of the `top_k` likeliest experts of each token, weighted: `y = sum_e g_e f_e(x)`.
+    """Route each token to its `top_k` most likely experts: `y = sum_e g_e f_e(x)`.
 
     `p = softmax(logits)`; `g` is `p` over the chosen experts, divided by its sum there (with
     `top_k=1` it is `p` itself, so that the router has a gradient), and 0 elsewhere.
 
     An expert takes `capacity` tokens: first choices before second ones, earlier tokens before later
-    ones. A token that finds an expert full gets nothing from it.
+    ones. Tokens beyond the capacity are dropped: the expert adds nothing to them.
 
     Papers: Shazeer et al., Outrageously Large Neural Networks, https://arxiv.org/abs/1701.06538;
     Fedus et al., Switch Transformers, https://arxiv.org/abs/2101.03961
@@ -33,8 +33,8 @@ def mixture_of_experts(
         logits: of the router, shape `(tokens, experts)`.
         experts: all experts at once, from `(experts, capacity, features)` to
             `(experts, capacity, out)`; rows that no token fills are zeros.
-        top_k: how many experts a token is given to.
-        capacity: how many tokens an expert takes; None for all, so that none is dropped.
+        top_k: the number of experts for each token.
+        capacity: the maximum number of tokens of an expert; None for all, so that none is dropped.
 
     Returns:
         Shape `(tokens, out)` in the dtype of the experts' output. The gates are float32 or wider.
@@ -89,16 +89,16 @@ def mixture_of_experts(
 
 
 def expert_balance(logits: ArrayLike, *, top_k: int = 2) -> jax.Array:
-    """How unevenly a router uses its n experts: `n sum_e f_e P_e`, at best 1, at worst `n / top_k`.
+    """The load-balancing loss of n experts: `n sum_e f_e P_e`, at best 1, at worst `n / top_k`.
 
-    `f_e` is the share of all choices that fall on expert `e`, which has no gradient, `P_e` the mean
-    of its probability over the tokens. Added to the loss, times 0.01 or so, it keeps experts busy.
+    `f_e` is the fraction of tokens routed to expert `e`, which has no gradient, `P_e` the mean of
+    its probability over the tokens. Its usual weight in the loss is 0.01.
 
     Paper: Fedus et al., Switch Transformers, https://arxiv.org/abs/2101.03961
 
     Args:
         logits: of the router, shape `(tokens, experts)`.
-        top_k: how many experts a token is given to.
+        top_k: the number of experts for each token.
 
     Returns:
         A scalar, float32 or wider.

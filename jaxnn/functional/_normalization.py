@@ -109,7 +109,7 @@ def group_norm(
 
     Args:
         x: shape `(batch, ...)`; `axis` holds the channels.
-        num_groups: into how many the channels are divided.
+        num_groups: the number of groups that the channels are divided into.
         scale, bias: shape `(channels,)`, or None.
         axis: the axis of the channels, not the first.
         epsilon: added to the variance.
@@ -183,8 +183,8 @@ def instance_norm(
     channel = _channel_axis("instance_norm", x, axis)
     if x.ndim < 3:
         raise ValueError(
-            f"instance_norm: x has shape {x.shape}, expected positions to normalise over beside "
-            "batch and channels"
+            f"instance_norm: x has shape {x.shape}, expected axes besides batch and "
+            "channels to normalise over"
         )
     params = along_axes("instance_norm", x, (channel,), scale=scale, bias=bias)
     z = _standardized(widen(x), other_axes((0, channel), x.ndim), epsilon)
@@ -243,7 +243,7 @@ def local_response_norm(
 
     Args:
         x: any shape; `axis` holds the channels.
-        size: how many channels are summed over.
+        size: the number of neighbouring channels that are summed.
         alpha, beta, k: the constants of the formula.
         axis: the axis of the channels.
 

@@ -23,19 +23,19 @@ def max_pool(
 ) -> jax.Array:
     """The maximum of each window: `y[i] = max_k x[i * strides + k * window_dilation - low]`.
 
-    Of equal maxima the first, in row-major order, gets the gradient, as in torch. Padding counts
-    as -inf (an integer dtype's least value), so a window of padding alone gives that. A NaN in a
-    window gives NaN.
+    Among equal maxima, the gradient goes to the first in row-major order, as in torch. Padding
+    counts as -inf (an integer dtype's least value), so a window of padding alone gives that. A NaN
+    in a window gives NaN.
 
     Args:
         x: shape `(*batch, *spatial, channels)`, any real dtype.
-        window_shape: the size of the window, one number for each spatial axis, which so many axes
-            before the last are. A single number stands for all axes but the first and the last.
-        strides: the step from window to window; `window_shape` if None (flax steps by 1).
-        padding: "VALID" for none; "SAME" for `ceil(size / strides)` outputs; or what is added
-            before and after, a pair `(low, high)` for each spatial axis. A number stands for
-            both, a single number for all axes.
-        window_dilation: the step between the elements of a window.
+        window_shape: the window size, one number for each spatial axis (the last axes before the
+            channels), or a single number for all axes but the first and the last.
+        strides: the strides; `window_shape` if None (flax: 1).
+        padding: "VALID" for none; "SAME" for `ceil(size / strides)` outputs; or the padding before
+            and after each spatial axis, pairs `(low, high)`, numbers that stand for both, or a
+            single number for all axes.
+        window_dilation: the dilation of the window (1: none).
 
     Returns:
         Shape `(*batch, *outputs, channels)` in the dtype of `x`.
@@ -155,14 +155,13 @@ def adaptive_max_pool(x: ArrayLike, output_size: int | Sequence[int | None]) -> 
     """The maximum of each of `output_size` nearly equal parts of the spatial axes.
 
     Part `i` of `m` of an axis of size `n` is from `floor(i n / m)` to `ceil((i + 1) n / m)`, as in
-    torch: parts overlap by an element where `m` does not divide `n`. Of equal maxima the first,
-    in row-major order, gets the gradient.
+    torch: parts overlap by an element where `m` does not divide `n`. Among equal maxima, the
+    gradient goes to the first in row-major order.
 
     Args:
         x: shape `(*batch, *spatial, channels)`, any real dtype.
-        output_size: how many outputs, one number for each spatial axis; None keeps an axis as it
-            is. A single number stands for all axes but the first and the last. It may be larger
-            than `x`.
+        output_size: the number of outputs along each spatial axis, None to keep an axis as it is,
+            or a single number for all axes but the first and the last. It may be larger than `x`.
 
     Returns:
         Shape `(*batch, *output_size, channels)` in the dtype of `x`.
@@ -194,9 +193,8 @@ def adaptive_avg_pool(x: ArrayLike, output_size: int | Sequence[int | None]) -> 
 
     Args:
         x: shape `(*batch, *spatial, channels)`.
-        output_size: how many outputs, one number for each spatial axis; None keeps an axis as it
-            is. A single number stands for all axes but the first and the last. It may be larger
-            than `x`.
+        output_size: the number of outputs along each spatial axis, None to keep an axis as it is,
+            or a single number for all axes but the first and the last. It may be larger than `x`.
 
     Returns:
         Shape `(*batch, *output_size, channels)` in the floating dtype of `x`. Sums are float32 or
@@ -226,7 +224,7 @@ def global_max_pool(
 ) -> jax.Array:
     """The maximum of each channel over the spatial axes: `y = max(x, axis)`.
 
-    Of equal maxima the first, in row-major order, gets the gradient. A NaN gives NaN.
+    Among equal maxima, the gradient goes to the first in row-major order. A NaN gives NaN.
 
     Args:
         x: shape `(batch, *spatial, channels)`, any real dtype.

@@ -1,4 +1,4 @@
-"""Where in a sequence an element is: rotations, waves, and biases of attention."""
+"""Positional encodings: rotary, sinusoidal, and biases of attention."""
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +25,9 @@ def rotary(
     Args:
         x: queries or keys, shape `(..., time, num_heads, head_dim)`, floating.
         positions: integer or floating, shape `(time,)`, or `(..., time)` if they differ by example.
-        base: of the geometric series of frequencies; may be traced.
-        fraction: the part of the features that is rotated, the first ones, in (0, 1]; the others
-            stay as they are.
+        base: the base of the geometric series of frequencies; may be traced.
+        fraction: the fraction of the head dimension that is rotated, from the first feature on, in
+            (0, 1].
         interleaved: False pairs feature `i` with `i + n` (GPT-NeoX, Llama), True feature `2 i` with
             `2 i + 1` (the paper, GPT-J). Weights of one convention do not fit the other.
 
@@ -48,7 +48,7 @@ def rotary(
     if x.ndim < 3 or positions.shape not in (x.shape[-3:-2], x.shape[:-2]):
         raise ValueError(
             f"rotary: x has shape {x.shape} and positions {positions.shape}, expected "
-            "(..., time, heads, head_dim) and (time,) or (..., time)"
+            "(..., time, num_heads, head_dim) and (time,) or (..., time)"
         )
     rotated = rotated_features("rotary", x.shape[-1], fraction)
     dtype = widen(x).dtype
@@ -67,7 +67,7 @@ def rotary(
 
 
 def sinusoidal(positions: ArrayLike, features: int, *, base: ArrayLike = 10000.0) -> jax.Array:
-    """Positions as waves: `sin(w_i p)` in feature `2 i`, `cos(w_i p)` in feature `2 i + 1`.
+    """Sinusoidal encoding: `sin(w_i p)` in feature `2 i`, `cos(w_i p)` in feature `2 i + 1`.
 
     `w_i = base ** (-2 i / features)`, as in the paper; tensor2tensor has all sines first. It serves
     for times as well, such as the noise levels of a diffusion model.
@@ -76,8 +76,8 @@ def sinusoidal(positions: ArrayLike, features: int, *, base: ArrayLike = 10000.0
 
     Args:
         positions: any shape, integer or floating.
-        features: how many features, an even number.
-        base: of the geometric series of frequencies; may be traced.
+        features: the number of features, even.
+        base: the base of the geometric series of frequencies; may be traced.
 
     Returns:
         Shape `(*positions.shape, features)` in the floating dtype of the positions (integers give
@@ -103,7 +103,7 @@ def sinusoidal(positions: ArrayLike, features: int, *, base: ArrayLike = 10000.0
 
 
 def alibi_slopes(num_heads: int) -> jax.Array:
-    """How fast attention fades with the distance, by head: `2 ** (-8 h / num_heads)`, `h` from 1.
+    """The slope of ALiBi in each head: `2 ** (-8 h / num_heads)`, `h` from 1.
 
     If `num_heads` is no power of two, the slopes of the next smaller one are followed by every
     other slope of the next larger one, as in the paper's code.

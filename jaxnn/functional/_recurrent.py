@@ -119,8 +119,8 @@ def conv_lstm_step(
     """A step of a long short-term memory over images, by convolutions instead of products.
 
     `lstm_step` with `i, f, g, o = split(conv(x, input_kernel) + conv(h, recurrent_kernel) + bias,
-    4)`, the padding being "SAME". Of the paper's gates, these have no connection to `c` (as in
-    flax and Keras).
+    4)` with padding "SAME". There are no peephole connections, which the paper has (as in flax and
+    Keras).
 
     Paper: Shi et al., Convolutional LSTM Network, https://arxiv.org/abs/1506.04214
 

@@ -1,4 +1,4 @@
-"""Kernels computed from other parameters: with a length of their own, or of spectral norm 1."""
+"""Weight normalisation and spectral normalisation of kernels."""
 
 import math
 from collections.abc import Sequence
@@ -82,8 +82,7 @@ def spectral_norm(
         u: shape `(inputs,)`, the product of all axes but `axis`.
         v: shape `(outputs,)`, the product of `axis`.
         axis: the axis or axes of the outputs.
-        epsilon: where `|σ|` is not larger, the kernel is zero for all that is known, and stays as
-            it is.
+        epsilon: where `|σ|` is not larger, the kernel is taken for zero and stays as it is.
 
     Returns:
         The shape and floating dtype of `kernel`.
@@ -115,7 +114,7 @@ def power_iteration(
     axis: int | Sequence[int] = -1,
     epsilon: float = 1e-12,
 ) -> tuple[jax.Array, jax.Array]:
-    """Bring `u` and `v` nearer to the first singular vectors of a kernel.
+    """Power iteration: approximate the first singular vectors of a kernel.
 
     In each step `v = Wᵀu / ‖Wᵀu‖` and then `u = Wv / ‖Wv‖`, `W` being the kernel as a matrix
     `(inputs, outputs)`.
@@ -124,7 +123,7 @@ def power_iteration(
         kernel: any shape.
         u: shape `(inputs,)`, the product of all axes but `axis`.
         v: shape `(outputs,)`, the product of `axis`.
-        n_steps: how many.
+        n_steps: the number of iterations.
         axis: the axis or axes of the outputs.
         epsilon: a product that is not longer leaves the vector as it was.
 

@@ -1,4 +1,4 @@
-"""Resampling: finer spatial axes by repetition, interpolation or from channels, and back."""
+"""Upsampling by repetition or interpolation, and pixel shuffling."""
 
 import itertools
 import math
@@ -13,7 +13,7 @@ from jaxnn.functional._spatial import PerAxis, per_axis, spatial_rank, split
 
 
 def upsample(x: ArrayLike, scale: PerAxis, *, method: str = "nearest") -> jax.Array:
-    """`scale` times as many elements along each spatial axis.
+    """Upsample each spatial axis by a factor `scale`.
 
     Element `i` is the middle of `[i, i + 1)` along its axis, before and after (half-pixel centres,
     torch's `align_corners=False`), so output `j` lies at `(j + 0.5) / scale - 0.5` of the input.
@@ -23,8 +23,8 @@ def upsample(x: ArrayLike, scale: PerAxis, *, method: str = "nearest") -> jax.Ar
 
     Args:
         x: shape `(*batch, *spatial, channels)`, any dtype.
-        scale: how many times as many, one number for each spatial axis, which so many axes before
-            the last are. A single number stands for all axes but the first and the last.
+        scale: the upsampling factor, one number for each spatial axis (the last axes before the
+            channels), or a single number for all axes but the first and the last.
         method: "nearest" or "linear"; "bilinear" and "trilinear" are other names of the latter.
 
     Returns:
@@ -71,8 +71,8 @@ def pixel_shuffle(x: ArrayLike, factor: PerAxis) -> jax.Array:
 
     Args:
         x: shape `(*batch, *spatial, channels)`, any dtype.
-        factor: how many times as many pixels, one number for each spatial axis, which so many axes
-            before the last are. A single number stands for all axes but the first and the last.
+        factor: the upsampling factor, one number for each spatial axis (the last axes
+            before the channels), or a single number for all axes but the first and the last.
 
     Returns:
         Shape `(*batch, *(factor * spatial), channels / product of the factors)`.
@@ -113,8 +113,8 @@ def pixel_unshuffle(x: ArrayLike, factor: PerAxis) -> jax.Array:
 
     Args:
         x: shape `(*batch, *spatial, channels)`, any dtype.
-        factor: how many times fewer pixels, one number for each spatial axis, which so many axes
-            before the last are. A single number stands for all axes but the first and the last.
+        factor: the downsampling factor, one number for each spatial axis (the last axes before
+            the channels), or a single number for all axes but the first and the last.
 
     Returns:
         Shape `(*batch, *(spatial / factor), channels * product of the factors)`.

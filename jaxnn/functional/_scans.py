@@ -1,8 +1,8 @@
 """Sequences through a step that is affine in its parameters before its nonlinearities.
 
 The reverse pass of a plain `lax.scan` adds to the gradient of every kernel at every step. Where a
-step is in two parts, it need only bring back the gradients of what goes into the gates: those of
-the kernels and of the input are then one product each over all steps.
+step is in two parts, it need only propagate the gradients of the gates' inputs: those of the
+kernels and of the input are then one product each over all steps.
 """
 
 import functools
