@@ -51,7 +51,11 @@ def names_of(*families):
     ]
 
 
-CONSTRUCTORS = [name for name, value in PUBLIC.items() if getattr(value, "is_constructor", False)]
+CONSTRUCTORS = [  # of layers
+    name
+    for name, value in PUBLIC.items()
+    if getattr(value, "is_constructor", False) and "." not in name
+]
 
 # Rows and references
 

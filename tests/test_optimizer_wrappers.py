@@ -467,9 +467,9 @@ def test_injected_hyperparameters_are_float32_for_low_precision():
     assert state.hyperparams["b2"] < 1
 
 
-def test_an_injected_constructor_keeps_its_name_and_checks_its_arguments():
+def test_an_injected_constructor_has_a_name_and_checks_its_arguments():
     constructor = O.inject_hyperparams(O.sgd)
-    assert constructor.__name__ == "sgd"
+    assert constructor.__name__ == "inject_hyperparams(sgd)"
     with pytest.raises(TypeError, match="learning_rate"):
         constructor()
 

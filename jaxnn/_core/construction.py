@@ -133,13 +133,14 @@ def constructor(make: Callable[P, R]) -> Callable[P, R]:
         key = None if _constructing.depth else _key(bound)
         if key is None:
             with _constructing:
-                return _named(make(*args, **kwargs), call, bound.arguments)
+                return _named(make(*args, **kwargs), construct, call, bound.arguments)
         with _lock:
             known = _alive(made.get(key))
         if known is None:
             bound.arguments = {name: _snapshot(value) for name, value in bound.arguments.items()}
             with _constructing:
-                result = _named(make(*bound.args, **bound.kwargs), call, bound.arguments)
+                made_now = make(*bound.args, **bound.kwargs)
+                result = _named(made_now, construct, call, bound.arguments)
             with _lock:
                 known = _alive(made.get(key))  # another thread may have been faster
                 if known is None:
@@ -183,14 +184,18 @@ def _alive(entry: tuple[Callable[..., Any], list[weakref.ref[Any]]] | None) -> A
     return None if any(function is None for function in functions) else rebuild(*functions)
 
 
-def _named(result: R, call: str, arguments: dict[str, Any]) -> R:
-    """`result`, whose new functions have the name `call` and hold each other."""
+def _named(result: R, construct: Any, call: str, arguments: dict[str, Any]) -> R:
+    """`result`, whose new functions have the name `call` and hold each other and the constructor.
+
+    A constructor that another one has made remembers what it made as long as that lives.
+    """
     functions = _functions(result)
     given = {id(function) for function in _functions_in(arguments.values())}
     for function in functions:
         if id(function) not in given:
             function.__qualname__ = call
             function.made_with = functions
+            function.made_by = construct
     return result
 
 
@@ -205,9 +210,21 @@ def _functions_in(values: Iterable[Any]) -> Iterable[Any]:
             yield value
 
 
-def is_named(function: Callable[..., Any]) -> bool:
-    """Whether a constructor has named the function after its call."""
-    return hasattr(function, "made_with")
+def call_repr(made: Any) -> str:
+    """The call that made a named tuple of functions; its functions, if it was made by hand."""
+    for function in made:
+        if getattr(function, "made_with", None) == tuple(made):
+            return function.__qualname__  # type: ignore[no-any-return]
+    return f"{type(made).__name__}({', '.join(map(value_text, made))})"
+
+
+def refuse_constructor(value: Any, where: str, expected: str = "a layer") -> None:
+    """Raise if `value` is a constructor such as `nn.dense`, given without being called."""
+    if getattr(value, "is_constructor", False):
+        name = value.__name__
+        raise TypeError(
+            f"{where} is the constructor {name}, expected {expected}: call it, {name}(...)"
+        )
 
 
 def _call_text(name: str, bound: inspect.BoundArguments) -> str:
@@ -241,4 +258,6 @@ def value_text(value: Any) -> str:
         return f"{value.dtype}{list(value.shape)}"
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return repr(value)
+    if getattr(value, "made_with", None) == (value,):
+        return value.__qualname__  # type: ignore[no-any-return]
     return getattr(value, "__name__", None) or repr(value)

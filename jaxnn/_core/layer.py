@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn._core.arrays import PyTree, check_key, is_inexact, promoted
-from jaxnn._core.construction import constructor, is_named, value_text
+from jaxnn._core.construction import call_repr, constructor, refuse_constructor, value_text
 from jaxnn._core.functions import (
     ApplyLike,
     CellFunctions,
@@ -61,7 +61,7 @@ class Layer(LayerFunctions):
 
     def __repr__(self) -> str:
         """The call that made the layer."""
-        return _repr(self, self.apply)
+        return call_repr(self)
 
 
 class Cell(CellFunctions):
@@ -105,7 +105,7 @@ class Cell(CellFunctions):
 
     def __repr__(self) -> str:
         """The call that made the cell."""
-        return _repr(self, self.step)
+        return call_repr(self)
 
 
 _Part: TypeAlias = jax.Array | float | Mapping[Any, Any] | list[Any] | tuple[Any, ...] | None
@@ -119,13 +119,6 @@ It returns arrays, and no layer: checkers tell `nn.dense` from `nn.dense(4)`.
 
 LayerLike: TypeAlias = Layer | PlainFunction
 """A `Layer`, or a plain function of an array (or of a pytree of arrays), lifted to one."""
-
-
-def _repr(layer: Layer | Cell, named: Callable[..., Any]) -> str:
-    if is_named(named):
-        return named.__qualname__
-    functions = ", ".join(value_text(function) for function in layer)
-    return f"{type(layer).__name__}({functions})"
 
 
 # Paths, scopes and errors
@@ -287,15 +280,6 @@ def as_layer(value: Any, where: str) -> Layer:
     if isinstance(value, type) or not callable(value):
         raise TypeError(f"{where} is {value!r}, expected a Layer or a function of arrays")
     return elementwise(value)
-
-
-def refuse_constructor(value: Any, where: str) -> None:
-    """Raise if `value` is a constructor such as `nn.dense`, given without being called."""
-    if getattr(value, "is_constructor", False):
-        name = value.__name__
-        raise TypeError(
-            f"{where} is the constructor {name}, expected a layer: call it, {name}(...)"
-        )
 
 
 def stateless(layer: LayerLike) -> StatelessApply:

@@ -20,8 +20,8 @@ from jaxnn._core.arrays import (
     widen,
 )
 from jaxnn._core.children import apply_child, init_child, with_state
-from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, abstract, as_layer, child_key, missing_key, refuse_constructor
+from jaxnn._core.construction import constructor, refuse_constructor
+from jaxnn._core.layer import Layer, abstract, as_layer, child_key, missing_key
 from jaxnn._layers.dense import dense
 from jaxnn._layers.positions import Positions
 from jaxnn.functional._masks import AttentionWindow, check_window

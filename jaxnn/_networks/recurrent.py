@@ -11,7 +11,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.arrays import PyTree, check_key, check_range, check_shape, is_inexact, promoted
 from jaxnn._core.children import apply_child, child_params, init_side_by_side
-from jaxnn._core.construction import constructor
+from jaxnn._core.construction import constructor, refuse_constructor
 from jaxnn._core.layer import (
     Cell,
     Layer,
@@ -20,7 +20,6 @@ from jaxnn._core.layer import (
     child_key,
     child_scope,
     pure,
-    refuse_constructor,
 )
 from jaxnn._core.paths import leaf_paths, same_structure
 from jaxnn.functional._scans import padded, parts_of, scan_in_parts, where, zeros_like

@@ -9,7 +9,8 @@ from jax import lax
 
 from jaxnn._combinators.copies import copy_keys
 from jaxnn._core.arrays import PyTree, check_count, check_key
-from jaxnn._core.layer import Layer, refuse_constructor
+from jaxnn._core.construction import refuse_constructor
+from jaxnn._core.layer import Layer
 from jaxnn._training import engine
 from jaxnn._training.best import EarlyStopping
 from jaxnn._training.data.arrays import (

@@ -9,6 +9,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree
+from jaxnn._core.construction import call_repr
 from jaxnn.metrics._functions import (
     MetricCompute,
     MetricFunctions,
@@ -55,6 +56,10 @@ class Metric(MetricFunctions):
             update: MetricUpdateLike = ...,
             compute: MetricCompute = ...,
         ) -> Self: ...
+
+    def __repr__(self) -> str:
+        """The call that made the metric."""
+        return call_repr(self)
 
 
 class Sum(NamedTuple):

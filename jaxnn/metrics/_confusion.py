@@ -8,12 +8,14 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, check_count
+from jaxnn._core.construction import constructor
 from jaxnn.metrics._accumulators import Metric, Sum, merge, summed
 from jaxnn.metrics._means import arrays, check_classes, check_equal_shapes, element_weights
 
 AVERAGES = ("macro", "micro", "weighted", None)
 
 
+@constructor
 def confusion_matrix(classes: int, axis: int = -1, *, ignore_index: int | None = None) -> Metric:
     """How often each class, a row, was predicted to be each class, a column.
 
@@ -57,7 +59,10 @@ def confusion_matrix(classes: int, axis: int = -1, *, ignore_index: int | None =
         counts = _totals(label * classes + chosen, weight, classes**2)
         return merge(accumulator, summed(counts.reshape(classes, classes)))
 
-    return Metric(init, update, Sum.total)
+    def compute(accumulator: Sum) -> jax.Array:
+        return accumulator.total()
+
+    return Metric(init, update, compute)
 
 
 class Counts(NamedTuple):
@@ -68,6 +73,7 @@ class Counts(NamedTuple):
     actual: Any
 
 
+@constructor
 def precision(
     threshold: float | None = None,
     *,
@@ -113,6 +119,7 @@ def precision(
     return _of_counts("precision", value, threshold, classes, average, axis, ignore_index)
 
 
+@constructor
 def recall(
     threshold: float | None = None,
     *,
@@ -151,6 +158,7 @@ def recall(
     return _of_counts("recall", value, threshold, classes, average, axis, ignore_index)
 
 
+@constructor
 def f1(
     threshold: float | None = None,
     *,

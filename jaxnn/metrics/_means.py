@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, accumulator_dtype, canonical_axes, check_count
+from jaxnn._core.construction import constructor
 from jaxnn.losses import absolute_error, softmax_cross_entropy, squared_error
 from jaxnn.metrics._accumulators import Metric, Sum, merge, summed
 
@@ -19,6 +20,7 @@ class MeanAccumulator(NamedTuple):
     weight: Sum | jax.Array
 
 
+@constructor
 def mean(function: Callable[[Any, Any], ArrayLike] | None = None) -> Metric:
     """The weighted mean over all elements: `Σ w v / Σ w`, NaN for none.
 
@@ -46,6 +48,7 @@ def mean(function: Callable[[Any, Any], ArrayLike] | None = None) -> Metric:
     return _mean_of(values)
 
 
+@constructor
 def accuracy(
     threshold: float | None = None, axis: int = -1, *, ignore_index: int | None = None
 ) -> Metric:
@@ -93,6 +96,7 @@ def accuracy(
     return _mean_of(is_right)
 
 
+@constructor
 def top_k_accuracy(k: int, axis: int = -1, *, ignore_index: int | None = None) -> Metric:
     """The fraction of examples whose label is among the k largest predictions.
 
@@ -136,6 +140,7 @@ def top_k_accuracy(k: int, axis: int = -1, *, ignore_index: int | None = None) -
     return _mean_of(is_right)
 
 
+@constructor
 def perplexity(axis: int = -1, *, ignore_index: int | None = None) -> Metric:
     """The exponential of the mean cross-entropy: as many equally likely classes would be as hard.
 
@@ -169,6 +174,7 @@ def perplexity(axis: int = -1, *, ignore_index: int | None = None) -> Metric:
     return _mean_of(entropy, jnp.exp)
 
 
+@constructor
 def mean_absolute_error() -> Metric:
     """The mean over all elements of `|predictions - targets|`.
 
@@ -185,6 +191,7 @@ def mean_absolute_error() -> Metric:
     return mean(absolute_error)
 
 
+@constructor
 def mean_squared_error() -> Metric:
     """The mean over all elements of `(predictions - targets)²`.
 
@@ -201,6 +208,7 @@ def mean_squared_error() -> Metric:
     return mean(squared_error)
 
 
+@constructor
 def root_mean_squared_error() -> Metric:
     """The square root of the mean over all elements of `(predictions - targets)²`.
 

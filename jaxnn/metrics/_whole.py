@@ -9,12 +9,14 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, accumulator_dtype, check_count, widen
+from jaxnn._core.construction import constructor
 from jaxnn.metrics._accumulators import Examples, Metric, merge
 from jaxnn.metrics._means import arrays, check_classes, check_equal_shapes, element_weights
 
 AVERAGES = ("macro", "weighted", None)
 
 
+@constructor
 def whole_set(function: Callable[[jax.Array, jax.Array, jax.Array], Any]) -> Metric:
     """A metric that is no sum over examples, as a rank statistic is none.
 
@@ -82,6 +84,7 @@ def _whole_set(
     return Metric(init, update, compute)
 
 
+@constructor
 def roc_auc(classes: int | None = None, *, average: str | None = "macro", axis: int = -1) -> Metric:
     """The area under the ROC curve: how often a positive has a higher score than a negative.
 
@@ -118,6 +121,7 @@ def roc_auc(classes: int | None = None, *, average: str | None = "macro", axis: 
     return _of_scores("roc_auc", _area, classes, average, axis)
 
 
+@constructor
 def average_precision(
     classes: int | None = None, *, average: str | None = "macro", axis: int = -1
 ) -> Metric:
@@ -148,6 +152,7 @@ def average_precision(
     return _of_scores("average_precision", _mean_precision, classes, average, axis)
 
 
+@constructor
 def r2_score() -> Metric:
     """How much of the variance is explained: `1 - Σ (t - predictions)² / Σ (t - mean(t))²`.
 

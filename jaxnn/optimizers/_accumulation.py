@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter, widen
+from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure
 from jaxnn.optimizers._base import (
     Optimizer,
@@ -35,6 +36,7 @@ class MultiStepsState(NamedTuple):
     skip_state: PyTree = ()
 
 
+@constructor
 def accumulate(
     optimizer: Any,
     every: ScalarOrSchedule,

@@ -6,6 +6,7 @@ import jax
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, hyperparameter
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
@@ -36,6 +37,7 @@ class ScaleByBeliefState(NamedTuple):
     nu: PyTree
 
 
+@constructor
 def scale_by_belief(
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.999,
@@ -88,6 +90,7 @@ def scale_by_belief(
     return Optimizer(init, update)
 
 
+@constructor
 def adabelief(
     learning_rate: ScalarOrSchedule,
     b1: ArrayLike = 0.9,

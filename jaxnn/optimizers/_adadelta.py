@@ -6,6 +6,7 @@ import jax
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, hyperparameter
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
@@ -27,6 +28,7 @@ class ScaleByAdaDeltaState(NamedTuple):
     e_x: PyTree
 
 
+@constructor
 def scale_by_adadelta(rho: ArrayLike = 0.9, eps: ArrayLike = 1e-6) -> Optimizer:
     """Give updates the size of those before: `u = g √(e_x + eps) / √(e_g + eps)`.
 
@@ -69,6 +71,7 @@ def scale_by_adadelta(rho: ArrayLike = 0.9, eps: ArrayLike = 1e-6) -> Optimizer:
     return Optimizer(init, update)
 
 
+@constructor
 def adadelta(
     learning_rate: ScalarOrSchedule | None = None,
     rho: ArrayLike = 0.9,

@@ -9,6 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._averaging import ema
 from jaxnn.optimizers._base import (
     Optimizer,
@@ -53,6 +54,7 @@ def _factored_axes(shape: Sequence[int], smallest: int) -> tuple[int, int] | Non
     return (int(second), int(largest)) if shape[second] >= smallest else None
 
 
+@constructor
 def scale_by_factored_rms(
     factored: bool = True,
     decay_rate: ArrayLike = 0.8,
@@ -146,6 +148,7 @@ def scale_by_factored_rms(
     return Optimizer(init, update)
 
 
+@constructor
 def adafactor(
     learning_rate: ScalarOrSchedule | None = None,
     min_dim_size_to_factor: int = 128,

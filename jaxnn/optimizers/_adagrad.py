@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, hyperparameter
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
@@ -25,6 +26,7 @@ class ScaleByRssState(NamedTuple):
     sum_of_squares: PyTree
 
 
+@constructor
 def scale_by_rss(
     initial_accumulator_value: ArrayLike = 0.1,
     eps: ArrayLike = 1e-7,
@@ -71,6 +73,7 @@ def scale_by_rss(
     return Optimizer(init, update)
 
 
+@constructor
 def adagrad(
     learning_rate: ScalarOrSchedule,
     initial_accumulator_value: ArrayLike = 0.1,

@@ -6,6 +6,7 @@ import jax
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._amsgrad import scale_by_amsgrad
 from jaxnn.optimizers._base import (
     Optimizer,
@@ -38,6 +39,7 @@ class ScaleByAdamState(NamedTuple):
     nu: PyTree
 
 
+@constructor
 def scale_by_adam(
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.999,
@@ -112,6 +114,7 @@ def _moments(
     return scale_by_amsgrad(b1, b2, eps, eps_root, mu_dtype, maximum_first=True)
 
 
+@constructor
 def adam(
     learning_rate: ScalarOrSchedule,
     b1: ArrayLike = 0.9,
@@ -169,6 +172,7 @@ def adam(
     )
 
 
+@constructor
 def adamw(
     learning_rate: ScalarOrSchedule,
     b1: ArrayLike = 0.9,
@@ -225,6 +229,7 @@ def adamw(
     )
 
 
+@constructor
 def nadam(
     learning_rate: ScalarOrSchedule,
     b1: ArrayLike = 0.9,
@@ -268,6 +273,7 @@ def nadam(
     return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=True)
 
 
+@constructor
 def nadamw(
     learning_rate: ScalarOrSchedule,
     b1: ArrayLike = 0.9,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, absolute, hyperparameter
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._adam import ScaleByAdamState
 from jaxnn.optimizers._base import (
     Optimizer,
@@ -23,6 +24,7 @@ from jaxnn.optimizers._scaling import scale_by_learning_rate
 from jaxnn.optimizers._weight_decay import add_decayed_weights
 
 
+@constructor
 def scale_by_adamax(b1: ArrayLike = 0.9, b2: ArrayLike = 0.999, eps: ArrayLike = 1e-8) -> Optimizer:
     """Divide the mean by the largest recent gradient: `u = μ̂ / ν`, see `adamax`.
 
@@ -66,6 +68,7 @@ def scale_by_adamax(b1: ArrayLike = 0.9, b2: ArrayLike = 0.999, eps: ArrayLike =
     return Optimizer(init, update)
 
 
+@constructor
 def adamax(
     learning_rate: ScalarOrSchedule,
     b1: ArrayLike = 0.9,
@@ -102,6 +105,7 @@ def adamax(
     return chain(scale_by_adamax(b1, b2, eps), scale_by_learning_rate(learning_rate))
 
 
+@constructor
 def adamaxw(
     learning_rate: ScalarOrSchedule,
     b1: ArrayLike = 0.9,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, hyperparameter
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
@@ -39,6 +40,7 @@ class ScaleByAdanState(NamedTuple):
     t: jax.Array
 
 
+@constructor
 def scale_by_adan(
     b1: ArrayLike = 0.98,
     b2: ArrayLike = 0.92,
@@ -103,6 +105,7 @@ def scale_by_adan(
     return Optimizer(init, update)
 
 
+@constructor
 def adan(
     learning_rate: ScalarOrSchedule,
     b1: ArrayLike = 0.98,

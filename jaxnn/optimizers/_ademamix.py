@@ -6,6 +6,7 @@ import jax
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, hyperparameter
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
@@ -39,6 +40,7 @@ class ScaleByAdemamixState(NamedTuple):
     nu: PyTree
 
 
+@constructor
 def scale_by_ademamix(
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.999,
@@ -108,6 +110,7 @@ def scale_by_ademamix(
     return Optimizer(init, update)
 
 
+@constructor
 def ademamix(
     learning_rate: ScalarOrSchedule,
     b1: ArrayLike = 0.9,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, hyperparameter
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._adam import ScaleByAdamState
 from jaxnn.optimizers._base import (
     Optimizer,
@@ -30,6 +31,7 @@ def fourth_root(count: Any) -> Any:
     return count**0.25
 
 
+@constructor
 def scale_by_adopt(
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.9999,
@@ -99,6 +101,7 @@ def scale_by_adopt(
     return Optimizer(init, update)
 
 
+@constructor
 def adopt(
     learning_rate: ScalarOrSchedule,
     b1: ArrayLike = 0.9,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
@@ -37,6 +38,7 @@ class ScaleByAmsgradState(NamedTuple):
     nu_max: PyTree
 
 
+@constructor
 def scale_by_amsgrad(
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.999,
@@ -108,6 +110,7 @@ def scale_by_amsgrad(
     return Optimizer(init, update)
 
 
+@constructor
 def amsgrad(
     learning_rate: ScalarOrSchedule,
     b1: ArrayLike = 0.9,

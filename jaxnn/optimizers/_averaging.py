@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter, widen
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
@@ -30,6 +31,7 @@ class EmaState(NamedTuple):
     ema: PyTree
 
 
+@constructor
 def ema(decay: ArrayLike, debias: bool = True, accumulator_dtype: Any = None) -> Optimizer:
     """The moving average of the updates: `m = decay m + (1 - decay) g`, `u = m / (1 - decay^t)`.
 
@@ -91,6 +93,7 @@ class ParamsEmaState(NamedTuple):
         return where_kept(one, self.ema, params)
 
 
+@constructor
 def params_ema(optimizer: Any, decay: ScalarOrSchedule = 0.999) -> Optimizer:
     """An optimizer that also averages the parameters it makes: Polyak averaging.
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, accumulator_dtype, hyperparameter, promoted
+from jaxnn._core.construction import call_repr, constructor, refuse_constructor
 from jaxnn._core.paths import same_structure
 from jaxnn._core.types import ScalarOrSchedule as ScalarOrSchedule
 from jaxnn.optimizers._functions import OptimizerFunctions, OptimizerInit, UpdateLike
@@ -42,6 +43,10 @@ class Optimizer(OptimizerFunctions):
         def __init__(self, init: OptimizerInit, update: UpdateLike) -> None: ...
         def _replace(self, *, init: OptimizerInit = ..., update: UpdateLike = ...) -> Self: ...
 
+    def __repr__(self) -> str:
+        """The call that made the optimizer."""
+        return call_repr(self)
+
 
 class EmptyState(NamedTuple):
     """The state of a transformation that has none."""
@@ -63,6 +68,7 @@ def stateless_transformation(
     return Optimizer(init, update)
 
 
+@constructor
 def identity() -> Optimizer:
     """The transformation that returns the updates as they are.
 
@@ -77,6 +83,7 @@ def identity() -> Optimizer:
     return stateless_transformation(lambda updates, params: updates)
 
 
+@constructor
 def chain(*transformations: Any) -> Optimizer:
     """Transformations one after the other: the updates of each are the gradients of the next.
 
@@ -126,6 +133,7 @@ def chain(*transformations: Any) -> Optimizer:
 def check_optimizer(value: Any, where: str) -> None:
     """Raise unless `value` follows the protocol; `where` names it in the error."""
     if not is_optimizer(value):
+        refuse_constructor(value, where, "an Optimizer")
         raise TypeError(
             f"{where} is {value!r}, expected an Optimizer (or optax transformation) with init "
             "and update"

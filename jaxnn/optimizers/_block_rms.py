@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._base import EmptyState, Optimizer, abs_square, safe_sqrt
 from jaxnn.optimizers._leafwise import check_params, leafwise
 
@@ -15,6 +16,7 @@ def _rms(x: jax.Array) -> jax.Array:
     return safe_sqrt(jnp.mean(abs_square(x))) if x.size else jnp.zeros((), x.real.dtype)
 
 
+@constructor
 def clip_by_block_rms(threshold: ArrayLike) -> Optimizer:
     """Shrink each leaf whose root mean square is too large: `u = g / max(1, rms(g) / threshold)`.
 
@@ -53,6 +55,7 @@ def clip_by_block_rms(threshold: ArrayLike) -> Optimizer:
     return Optimizer(init, update)
 
 
+@constructor
 def scale_by_param_block_rms(min_scale: ArrayLike = 1e-3) -> Optimizer:
     """Scale each leaf to the size of its weights: `u = g max(rms(w), min_scale)`.
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn._core.arrays import PyTree
+from jaxnn._core.construction import constructor
 from jaxnn._core.paths import broadcast_prefix, leaf_paths, same_structure, select, select_mask
 from jaxnn.optimizers._base import (
     Optimizer,
@@ -34,6 +35,7 @@ class PartitionState(NamedTuple):
     inner_states: dict[Hashable, PyTree]
 
 
+@constructor
 def masked(inner: Any, mask: Any, *, mask_compatible_extra_args: bool = True) -> Optimizer:
     """Transform some leaves and leave the others as they are.
 
@@ -121,6 +123,7 @@ def _is_masked(node: Any) -> bool:
     return type(node).__name__ == "MaskedNode"  # optax's too
 
 
+@constructor
 def partition(
     transforms: Mapping[Any, Any],
     param_labels: Any = None,
@@ -242,6 +245,7 @@ def _labels(params: PyTree, param_labels: Any, transforms: Mapping[Any, Any]) ->
     return labels
 
 
+@constructor
 def set_to_zero() -> Optimizer:
     """Updates of zero: nothing moves.
 
@@ -256,6 +260,7 @@ def set_to_zero() -> Optimizer:
     return stateless_transformation(lambda updates, params: jax.tree.map(jnp.zeros_like, updates))
 
 
+@constructor
 def freeze(mask: Any = True) -> Optimizer:
     """Updates of zero for the chosen leaves, all by default; the others stay as they are.
 

@@ -15,6 +15,7 @@ from jaxnn._core.arrays import (
     total,
     widen,
 )
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._base import (
     Optimizer,
     abs_square,
@@ -42,6 +43,7 @@ def global_norm(tree: PyTree) -> jax.Array:
     return safe_sqrt(total(jnp.sum(abs_square(widen(leaf))) for leaf in jax.tree.leaves(tree)))
 
 
+@constructor
 def clip(max_delta: ArrayLike) -> Optimizer:
     """Clip each element: `u = min(max(g, -max_delta), max_delta)`.
 
@@ -68,6 +70,7 @@ def clip(max_delta: ArrayLike) -> Optimizer:
     return stateless_transformation(lambda updates, params: jax.tree.map(clipped, updates))
 
 
+@constructor
 def clip_by_global_norm(max_norm: ArrayLike) -> Optimizer:
     """Shrink all gradients together: `u = g min(1, max_norm / ‖g‖)`, the norm over all leaves.
 
@@ -138,6 +141,7 @@ def unitwise_norm(x: ArrayLike, axis: int | Sequence[int] | None = None) -> jax.
     return jnp.broadcast_to(safe_sqrt(jnp.sum(squares, axes, keepdims=True)), squares.shape)
 
 
+@constructor
 def adaptive_grad_clip(
     clipping: ArrayLike, eps: ArrayLike = 1e-3, axis: int | Sequence[int] | None = None
 ) -> Optimizer:

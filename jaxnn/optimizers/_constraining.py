@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn._core.arrays import PyTree
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._base import Optimizer, stateless_transformation
 from jaxnn.optimizers._leafwise import check_params, leafwise
 
 
+@constructor
 def keep_params_nonnegative() -> Optimizer:
     """Stop at zero: `u = -w` where `w + g` would be negative. The last of a chain.
 

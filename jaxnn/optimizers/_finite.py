@@ -8,6 +8,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._base import (
     Optimizer,
     cast_like,
@@ -28,6 +29,7 @@ class ApplyIfFiniteState(NamedTuple):
     inner_state: PyTree
 
 
+@constructor
 def apply_if_finite(inner: Any, max_consecutive_errors: ArrayLike) -> Optimizer:
     """Ignore gradients with an infinity or a NaN: updates of zero, the state as it was.
 

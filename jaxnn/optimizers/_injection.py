@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn._core.arrays import PyTree, hyperparameter
+from jaxnn._core.construction import constructor, value_text
 from jaxnn.optimizers._base import Optimizer, extra_tolerant, next_count, zero_count
 from jaxnn.optimizers._leafwise import widest_real_dtype
 
@@ -33,6 +34,7 @@ class InjectStatefulHyperparamsState(NamedTuple):
     inner_state: PyTree
 
 
+@constructor
 def inject_hyperparams(
     inner_factory: Callable[..., Any],
     static_args: str | Iterable[str] = (),
@@ -73,14 +75,14 @@ def inject_hyperparams(
         )
 
     @functools.wraps(inner_factory)
-    def constructor(*args: Any, **kwargs: Any) -> Optimizer:
+    def injected(*args: Any, **kwargs: Any) -> Optimizer:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         given = {name: value for name, value in bound.arguments.items() if name not in static}
         schedules = {name: value for name, value in given.items() if callable(value)}
         numbers = {name: value for name, value in given.items() if _is_number(value)}
         dynamic = schedules.keys() | numbers.keys()
-        rest = {name: v for name, v in bound.arguments.items() if name not in dynamic}
+        fixed = {name: v for name, v in bound.arguments.items() if name not in dynamic}
 
         def converted(values: dict[str, Any], tree: PyTree) -> dict[str, jax.Array]:
             dtype = hyperparam_dtype or widest_real_dtype(tree)
@@ -92,7 +94,7 @@ def inject_hyperparams(
         def init(params: PyTree) -> PyTree:
             states = {name: WrappedScheduleState(zero_count()) for name in schedules}
             hyperparams = converted(numbers | at(states), params)
-            inner = inner_factory(**rest, **hyperparams)
+            inner = inner_factory(**fixed, **hyperparams)
             return InjectStatefulHyperparamsState(
                 zero_count(), hyperparams, states, inner.init(params)
             )
@@ -102,7 +104,7 @@ def inject_hyperparams(
         ) -> tuple[PyTree, PyTree]:
             values = state.hyperparams | at(state.hyperparams_states)
             hyperparams = converted(values, updates if params is None else params)
-            inner = inner_factory(**rest, **hyperparams)
+            inner = inner_factory(**fixed, **hyperparams)
             updates, inner_state = extra_tolerant(inner)(
                 updates, state.inner_state, params, **extra
             )
@@ -115,7 +117,8 @@ def inject_hyperparams(
 
         return Optimizer(init, update)
 
-    return constructor
+    injected.__name__ = f"inject_hyperparams({value_text(inner_factory)})"
+    return constructor(injected)
 
 
 def _is_number(value: Any) -> bool:

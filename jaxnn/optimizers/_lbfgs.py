@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnn._core.arrays import PyTree, check_count, hyperparameter, widen
+from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure
 from jaxnn.optimizers._base import (
     Optimizer,
@@ -39,6 +40,7 @@ class ScaleByLBFGSState(NamedTuple):
     weights_memory: jax.Array
 
 
+@constructor
 def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> Optimizer:
     """Multiply the gradients by an approximation of the inverse Hessian: `u = H g`.
 
@@ -170,6 +172,7 @@ def _times_inverse_hessian(
 LINE_SEARCH = scale_by_zoom_linesearch(max_linesearch_steps=20, initial_guess_strategy="one")
 
 
+@constructor
 def lbfgs(
     learning_rate: ScalarOrSchedule | None = None,
     memory_size: int = 10,

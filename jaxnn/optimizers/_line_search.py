@@ -10,6 +10,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter, total, widen
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._base import Optimizer, apply_updates, cast_like
 from jaxnn.optimizers._leafwise import check_nonnegative, check_params, widest_real_dtype
 from jaxnn.optimizers._scaling import scaled
@@ -68,6 +69,7 @@ def real_vdot(a: PyTree, b: PyTree) -> jax.Array:
     return total(jax.tree.leaves(products))
 
 
+@constructor
 def scale_by_zoom_linesearch(
     max_linesearch_steps: ArrayLike,
     max_learning_rate: ArrayLike | None = None,
@@ -321,6 +323,7 @@ def _cubic_minimum(a: Point, b: Point, c: Point) -> jax.Array:
     return a.step + (jnp.sqrt(B**2 - 3 * A * a.slope) - B) / (3 * A)
 
 
+@constructor
 def value_and_grad_from_state(
     value_fn: Callable[..., Any],
 ) -> Callable[..., tuple[jax.Array, PyTree]]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, hyperparameter
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
@@ -23,6 +24,7 @@ from jaxnn.optimizers._scaling import scale_by_learning_rate
 from jaxnn.optimizers._weight_decay import add_decayed_weights
 
 
+@constructor
 def scale_by_sign() -> Optimizer:
     """Keep nothing but the sign: `u = sign(g)` (of complex gradients `g / |g|`).
 
@@ -37,6 +39,7 @@ def scale_by_sign() -> Optimizer:
     return stateless_transformation(lambda updates, params: jax.tree.map(jnp.sign, updates))
 
 
+@constructor
 def sign_sgd(learning_rate: ScalarOrSchedule) -> Optimizer:
     """Descent by the sign of the gradient: `w = w - learning_rate sign(g)`.
 
@@ -69,6 +72,7 @@ class ScaleByLionState(NamedTuple):
     mu: PyTree
 
 
+@constructor
 def scale_by_lion(
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.99,
@@ -123,6 +127,7 @@ def scale_by_lion(
     return Optimizer(init, update)
 
 
+@constructor
 def lion(
     learning_rate: ScalarOrSchedule,
     b1: ArrayLike = 0.9,

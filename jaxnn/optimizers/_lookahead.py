@@ -8,6 +8,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._base import (
     Optimizer,
     check_optimizer,
@@ -39,6 +40,7 @@ class LookaheadState(NamedTuple):
         return where_kept(one, self.slow, params)
 
 
+@constructor
 def lookahead(
     fast_optimizer: Any,
     sync_period: ArrayLike,

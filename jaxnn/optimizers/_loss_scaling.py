@@ -8,6 +8,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, check_count, check_range, concrete, hyperparameter, widen
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._base import (
     Optimizer,
     cast_like,
@@ -32,6 +33,7 @@ class LossScaleState(NamedTuple):
     inner_state: PyTree
 
 
+@constructor
 def dynamic_loss_scale(
     inner: Any,
     initial: ArrayLike = 2.0**15,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, check_count, hyperparameter
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._adam import adamw
 from jaxnn.optimizers._base import (
     EmptyState,
@@ -174,6 +175,7 @@ def _coefficients(given: Any, steps: int, dtype: Any) -> jax.Array:
     return array[-steps:] if array.ndim == 2 else array
 
 
+@constructor
 def scale_by_muon(
     ns_coeffs: Any = STANDARD,
     ns_steps: int = 5,
@@ -279,6 +281,7 @@ def _scale_by_shape(given: Any, consistent_rms: ArrayLike | None) -> Optimizer:
     return Optimizer(init, update)
 
 
+@constructor
 def muon(
     learning_rate: ScalarOrSchedule,
     ns_coeffs: Any = STANDARD,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, check_key, check_range, hyperparameter, widen
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._base import Optimizer, next_count, real_dtype, zero_count
 
 
@@ -17,6 +18,7 @@ class AddNoiseState(NamedTuple):
     rng_key: jax.Array
 
 
+@constructor
 def add_noise(eta: ArrayLike, gamma: ArrayLike, key: jax.Array) -> Optimizer:
     """Add normal noise of variance `eta / t^gamma` at step t = 1, 2, ...
 

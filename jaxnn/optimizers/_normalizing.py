@@ -5,11 +5,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter, widen
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._base import Optimizer, stateless_transformation
 from jaxnn.optimizers._clipping import global_norm
 from jaxnn.optimizers._scaling import scaled
 
 
+@constructor
 def normalize() -> Optimizer:
     """Gradients of length 1: `u = g / ‖g‖`, the norm over all leaves; zeros stay zero.
 
@@ -29,6 +31,7 @@ def normalize() -> Optimizer:
     return stateless_transformation(function)
 
 
+@constructor
 def normalize_by_update_norm(scale_factor: ArrayLike = 1.0, eps: ArrayLike = 1e-6) -> Optimizer:
     """Gradients of one length: `u = scale_factor g / (‖g‖ + eps)`, the norm over all leaves.
 
@@ -59,6 +62,7 @@ def normalize_by_update_norm(scale_factor: ArrayLike = 1.0, eps: ArrayLike = 1e-
     return stateless_transformation(function)
 
 
+@constructor
 def centralize() -> Optimizer:
     """Subtract from each gradient its mean over all axes but the first; biases stay.
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
@@ -38,6 +39,7 @@ class ScaleByNovogradState(NamedTuple):
     nu: PyTree
 
 
+@constructor
 def scale_by_novograd(
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.25,
@@ -107,6 +109,7 @@ def scale_by_novograd(
     return Optimizer(init, update)
 
 
+@constructor
 def novograd(
     learning_rate: ScalarOrSchedule,
     b1: ArrayLike = 0.9,

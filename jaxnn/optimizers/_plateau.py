@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, check_range, concrete, hyperparameter
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._base import Optimizer, next_count, zero_count
 from jaxnn.optimizers._leafwise import check_nonnegative, widest_real_dtype
 from jaxnn.optimizers._rates import rate, told
@@ -28,6 +29,7 @@ class ReduceLROnPlateauState(NamedTuple):
     avg_value: jax.Array
 
 
+@constructor
 def reduce_on_plateau(
     factor: ArrayLike = 0.1,
     patience: ArrayLike = 10,

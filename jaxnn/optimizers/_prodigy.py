@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, accumulator_dtype, check_range, hyperparameter, total
+from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure
 from jaxnn.optimizers._base import (
     Optimizer,
@@ -48,6 +49,7 @@ class ProdigyState(NamedTuple):
     count: jax.Array  # type: ignore[assignment]
 
 
+@constructor
 def prodigy(
     learning_rate: ScalarOrSchedule = 1.0,
     betas: tuple[ArrayLike, ArrayLike] = (0.9, 0.999),

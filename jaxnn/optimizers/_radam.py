@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, hyperparameter
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._adam import ScaleByAdamState
 from jaxnn.optimizers._base import (
     Optimizer,
@@ -31,6 +32,7 @@ from jaxnn.optimizers._leafwise import (
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 
 
+@constructor
 def scale_by_radam(
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.999,
@@ -105,6 +107,7 @@ def _rectification(
     return safe_sqrt(square / jnp.where(is_known, (last - 4) * (last - 2) * rho, 1)), is_known
 
 
+@constructor
 def radam(
     learning_rate: ScalarOrSchedule,
     b1: ArrayLike = 0.9,

@@ -8,6 +8,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter, widen
+from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure
 from jaxnn.optimizers._base import (
     Optimizer,
@@ -56,6 +57,7 @@ class ScaleByRStdDevWithCountState(NamedTuple):
     nu: PyTree
 
 
+@constructor
 def scale_by_rms(
     decay: ArrayLike = 0.9,
     eps: ArrayLike = 1e-8,
@@ -87,6 +89,7 @@ def scale_by_rms(
     return _scale_by_root("scale_by_rms", decay, eps, initial_scale, eps_in_sqrt, bias_correction)
 
 
+@constructor
 def scale_by_stddev(
     decay: ArrayLike = 0.9,
     eps: ArrayLike = 1e-8,
@@ -181,6 +184,7 @@ def _scale_by_root(
     return Optimizer(init, update)
 
 
+@constructor
 def rmsprop(
     learning_rate: ScalarOrSchedule,
     decay: ArrayLike = 0.9,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, accumulator_dtype, hyperparameter
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._base import Optimizer, chain, zero_moments
 from jaxnn.optimizers._leafwise import check_nonnegative, leafwise
 from jaxnn.optimizers._scaling import scale
@@ -19,6 +20,7 @@ class ScaleByRpropState(NamedTuple):
     prev_updates: PyTree
 
 
+@constructor
 def scale_by_rprop(
     learning_rate: ArrayLike,
     eta_minus: ArrayLike = 0.5,
@@ -94,6 +96,7 @@ def scale_by_rprop(
     return Optimizer(init, update)
 
 
+@constructor
 def rprop(
     learning_rate: ArrayLike,
     eta_minus: ArrayLike = 0.5,

@@ -9,6 +9,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, check_count, check_range
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._base import (
     Optimizer,
     apply_updates,
@@ -37,6 +38,7 @@ class SAMState(NamedTuple):
     cache: PyTree
 
 
+@constructor
 def sam(
     optimizer: Any,
     adv_optimizer: Any = None,

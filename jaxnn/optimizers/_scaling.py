@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, accumulator_dtype, check_range, hyperparameter
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
@@ -35,6 +36,7 @@ def scaled(updates: PyTree, factor: Any) -> PyTree:
     return jax.tree.map(one, updates)
 
 
+@constructor
 def scale(step_size: ArrayLike) -> Optimizer:
     """Multiply the updates by a number: `u = step_size * g`.
 
@@ -52,6 +54,7 @@ def scale(step_size: ArrayLike) -> Optimizer:
     return stateless_transformation(lambda updates, params: scaled(updates, step_size))
 
 
+@constructor
 def scale_by_schedule(step_size_fn: Callable[[Any], Any]) -> Optimizer:
     """Multiply the updates by a schedule: `u = step_size_fn(count) * g`.
 
@@ -90,6 +93,7 @@ def scale_by_schedule(step_size_fn: Callable[[Any], Any]) -> Optimizer:
     return Optimizer(init, update)
 
 
+@constructor
 def scale_by_learning_rate(learning_rate: ScalarOrSchedule, *, flip_sign: bool = True) -> Optimizer:
     """Multiply the updates by the negative learning rate: `u = -learning_rate * g`.
 

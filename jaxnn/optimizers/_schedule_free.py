@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, check_count, check_range, hyperparameter
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
@@ -56,6 +57,7 @@ def _average(y: jax.Array, z: jax.Array, b1: ArrayLike) -> jax.Array:
     return (y - (1 - b1) * z) / b1
 
 
+@constructor
 def schedule_free(
     base_optimizer: Any,
     learning_rate: ScalarOrSchedule,
@@ -199,6 +201,7 @@ def _warmed_up(
     return schedule
 
 
+@constructor
 def schedule_free_sgd(
     learning_rate: ScalarOrSchedule = 1.0,
     warmup_steps: int | None = None,
@@ -246,6 +249,7 @@ def schedule_free_sgd(
     return schedule_free(chain(*decay, sgd(rate)), rate, b1, weight_lr_power, state_dtype)
 
 
+@constructor
 def schedule_free_adamw(
     learning_rate: ScalarOrSchedule = 0.0025,
     warmup_steps: int | None = None,

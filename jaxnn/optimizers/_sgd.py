@@ -6,6 +6,7 @@ import jax
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter, widen
+from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure
 from jaxnn.optimizers._base import (
     Optimizer,
@@ -24,6 +25,7 @@ class TraceState(NamedTuple):
     trace: PyTree
 
 
+@constructor
 def trace(
     decay: ArrayLike,
     nesterov: bool = False,
@@ -91,6 +93,7 @@ def check_momentum(optimizer: str, momentum: ArrayLike | None, **variants: bool)
         )
 
 
+@constructor
 def sgd(
     learning_rate: ScalarOrSchedule,
     momentum: ArrayLike | None = None,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, check_key, check_range, hyperparameter, total, widen
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
@@ -36,6 +37,7 @@ class HutchinsonState(NamedTuple):
     key: jax.Array
 
 
+@constructor
 def hutchinson_estimator_diag_hessian(random_seed: jax.Array | None = None) -> Optimizer:
     """Estimate the diagonal of the Hessian: `u = z H z` with random signs z, elementwise.
 
@@ -112,6 +114,7 @@ class SophiaState(NamedTuple):
     hessian_fn_state: PyTree
 
 
+@constructor
 def scale_by_sophia(
     b1: ArrayLike = 0.965,
     b2: ArrayLike = 0.99,
@@ -227,6 +230,7 @@ def _print_win_rate(
     )
 
 
+@constructor
 def sophia(
     learning_rate: ScalarOrSchedule,
     b1: ArrayLike = 0.965,

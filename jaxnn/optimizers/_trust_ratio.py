@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, hyperparameter
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._adam import scale_by_adam
 from jaxnn.optimizers._base import (
     EmptyState,
@@ -23,6 +24,7 @@ from jaxnn.optimizers._sgd import trace
 from jaxnn.optimizers._weight_decay import add_decayed_weights
 
 
+@constructor
 def scale_by_trust_ratio(
     min_norm: ArrayLike = 0.0, trust_coefficient: ArrayLike = 1.0, eps: ArrayLike = 0.0
 ) -> Optimizer:
@@ -74,6 +76,7 @@ def scale_by_trust_ratio(
     return Optimizer(init, update)
 
 
+@constructor
 def lars(
     learning_rate: ScalarOrSchedule,
     weight_decay: ScalarOrSchedule = 0.0,
@@ -130,6 +133,7 @@ def lars(
     )
 
 
+@constructor
 def lamb(
     learning_rate: ScalarOrSchedule,
     b1: ArrayLike = 0.9,

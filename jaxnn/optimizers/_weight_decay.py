@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter, widen
+from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure, select_mask
 from jaxnn.optimizers._base import (
     EmptyState,
@@ -23,6 +24,7 @@ class WeightDecaySchedule(NamedTuple):
     count: jax.Array  # type: ignore[assignment]
 
 
+@constructor
 def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Any = None) -> Optimizer:
     """Add the decayed weights to the updates: `u = g + weight_decay * w`.
 

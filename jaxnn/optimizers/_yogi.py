@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, accumulator_dtype, hyperparameter
+from jaxnn._core.construction import constructor
 from jaxnn.optimizers._adam import ScaleByAdamState
 from jaxnn.optimizers._base import (
     Optimizer,
@@ -28,6 +29,7 @@ from jaxnn.optimizers._leafwise import (
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 
 
+@constructor
 def scale_by_yogi(
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.999,
@@ -89,6 +91,7 @@ def scale_by_yogi(
     return Optimizer(init, update)
 
 
+@constructor
 def yogi(
     learning_rate: ScalarOrSchedule,
     b1: ArrayLike = 0.9,

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn._core.arrays import PyTree, Scalar, absolute, check_range, hyperparameter, total, widen
+from jaxnn._core.construction import constructor
 from jaxnn._core.paths import KERNELS, Selection, selected_leaves
 
 Penalty = Callable[[PyTree], jax.Array]
 
 
+@constructor
 def l1(strength: Scalar, where: Selection = KERNELS) -> Penalty:
     """The L1 penalty (lasso), which makes weights zero: `strength Σ |w|`.
 
@@ -34,6 +36,7 @@ def l1(strength: Scalar, where: Selection = KERNELS) -> Penalty:
     return lambda params: _scaled_sum(strength, absolute, params, where)
 
 
+@constructor
 def l2(strength: Scalar, where: Selection = KERNELS) -> Penalty:
     """The L2 penalty (ridge), which makes weights small: `strength Σ w²`.
 
@@ -61,6 +64,7 @@ def l2(strength: Scalar, where: Selection = KERNELS) -> Penalty:
     return lambda params: _scaled_sum(strength, _square, params, where)
 
 
+@constructor
 def elastic_net(l1_strength: Scalar, l2_strength: Scalar, where: Selection = KERNELS) -> Penalty:
     """The elastic net: `l1_strength Σ |w| + l2_strength Σ w²`.
 

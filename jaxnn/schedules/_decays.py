@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import Scalar, check_range, concrete
+from jaxnn._core.construction import constructor
 from jaxnn.schedules._counts import (
     Schedule,
     as_float,
@@ -19,6 +20,7 @@ from jaxnn.schedules._counts import (
 )
 
 
+@constructor
 def constant_schedule(value: Scalar) -> Schedule:
     """Always the same: `f(t) = value`.
 
@@ -36,6 +38,7 @@ def constant_schedule(value: Scalar) -> Schedule:
     return lambda count: value
 
 
+@constructor
 def linear_schedule(
     init_value: Scalar, end_value: Scalar, transition_steps: Scalar, transition_begin: Scalar = 0
 ) -> Schedule:
@@ -69,6 +72,7 @@ def linear_schedule(
     return schedule
 
 
+@constructor
 def polynomial_schedule(
     init_value: Scalar,
     end_value: Scalar,
@@ -110,6 +114,7 @@ def polynomial_schedule(
     return schedule
 
 
+@constructor
 def cosine_decay_schedule(
     init_value: Scalar, decay_steps: Scalar, alpha: Scalar = 0.0, exponent: Scalar = 1.0
 ) -> Schedule:
@@ -148,6 +153,7 @@ def cosine_decay_schedule(
     return schedule
 
 
+@constructor
 def exponential_decay(
     init_value: Scalar,
     transition_steps: Scalar,
@@ -199,6 +205,7 @@ def exponential_decay(
     return schedule
 
 
+@constructor
 def step_decay(init_value: Scalar, step_size: Scalar, decay_rate: Scalar = 0.1) -> Schedule:
     """A stair: `f(t) = init_value decay_rate^floor(t / step_size)`.
 

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxnn._core.construction import constructor
 from jaxnn.schedules._counts import Schedule, as_float, has_reached, since
 from jaxnn.schedules._warmups import warmup_cosine_decay_schedule
 
 
+@constructor
 def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[Any]) -> Schedule:
     """One schedule after the other, each with a count of its own that begins at 0.
 
@@ -48,6 +50,7 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[Any]) -> 
     return schedule
 
 
+@constructor
 def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Any]]) -> Schedule:
     """Warm restarts: one `warmup_cosine_decay_schedule` after the other.
 

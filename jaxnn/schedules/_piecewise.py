@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import Scalar, check_range, concrete
+from jaxnn._core.construction import constructor
 from jaxnn.schedules._counts import (
     Schedule,
     as_float,
@@ -24,6 +25,7 @@ INTERPOLATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
+@constructor
 def piecewise_constant_schedule(
     init_value: Scalar, boundaries_and_scales: Mapping[int, Scalar] | None = None
 ) -> Schedule:
@@ -57,6 +59,7 @@ def piecewise_constant_schedule(
     return schedule
 
 
+@constructor
 def piecewise_interpolate_schedule(
     interpolate_type: str,
     init_value: Scalar,
@@ -91,6 +94,7 @@ def piecewise_interpolate_schedule(
     return _interpolated(interpolate_type, init_value, [*scales], [*scales.values()])
 
 
+@constructor
 def linear_onecycle_schedule(
     transition_steps: Scalar,
     peak_value: Scalar,
@@ -129,6 +133,7 @@ def linear_onecycle_schedule(
     return _interpolated("linear", peak_value / div_factor, boundaries, scales)
 
 
+@constructor
 def cosine_onecycle_schedule(
     transition_steps: Scalar,
     peak_value: Scalar,

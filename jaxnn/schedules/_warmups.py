@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import Scalar, check_range
+from jaxnn._core.construction import constructor
 from jaxnn.schedules._counts import (
     Schedule,
     as_float,
@@ -20,6 +21,7 @@ from jaxnn.schedules._counts import (
 from jaxnn.schedules._decays import exponential_decay
 
 
+@constructor
 def warmup_constant_schedule(
     init_value: Scalar, peak_value: Scalar, warmup_steps: Scalar
 ) -> Schedule:
@@ -49,6 +51,7 @@ def warmup_constant_schedule(
     return _warmed_up(init_value, peak_value, warmup_steps, lambda count: peak_value)
 
 
+@constructor
 def warmup_cosine_decay_schedule(
     init_value: Scalar,
     peak_value: Scalar,
@@ -94,6 +97,7 @@ def warmup_cosine_decay_schedule(
     return _warmed_up(init_value, peak_value, warmup_steps, falling)
 
 
+@constructor
 def warmup_exponential_decay_schedule(
     init_value: Scalar,
     peak_value: Scalar,
@@ -135,6 +139,7 @@ def warmup_exponential_decay_schedule(
     return _warmed_up(init_value, peak_value, warmup_steps, decay)
 
 
+@constructor
 def inverse_sqrt_schedule(init_value: Scalar, peak_value: Scalar, warmup_steps: Scalar) -> Schedule:
     """A straight line up to `peak_value`, then the inverse square root of the count.
 
@@ -177,6 +182,7 @@ DECAY_SHAPES: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
+@constructor
 def warmup_stable_decay_schedule(
     init_value: Scalar,
     peak_value: Scalar,
