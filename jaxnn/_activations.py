@@ -122,13 +122,8 @@ def swiglu(x: ArrayLike, axis: int = -1) -> jax.Array:
 def geglu(x: ArrayLike, axis: int = -1, approximate: bool = True) -> jax.Array:
     """The linear unit gated by `gelu`: `y = a * gelu(b)`, `a` and `b` being the halves of `x`.
 
-    The second half is the gate, as in `nn.glu`.
-
-    Paper: Shazeer, GLU Variants Improve Transformer, https://arxiv.org/abs/2002.05202
-
     Args:
-        x: any shape, of even size along `axis`.
-        axis: the axis that is halved.
+        x, axis: as in `nn.swiglu`, whose paper has this unit too.
         approximate: whether `gelu` is its approximation by tanh, as by default in `nn.gelu`.
 
     Returns:
@@ -152,13 +147,8 @@ def geglu(x: ArrayLike, axis: int = -1, approximate: bool = True) -> jax.Array:
 def reglu(x: ArrayLike, axis: int = -1) -> jax.Array:
     """The linear unit gated by `relu`: `y = a * relu(b)`, `a` and `b` being the halves of `x`.
 
-    The second half is the gate, as in `nn.glu`.
-
-    Paper: Shazeer, GLU Variants Improve Transformer, https://arxiv.org/abs/2002.05202
-
     Args:
-        x: any shape, of even size along `axis`.
-        axis: the axis that is halved.
+        x, axis: as in `nn.swiglu`, whose paper has this unit too.
 
     Returns:
         Half the size along `axis`, in the floating dtype of `x`.

@@ -102,9 +102,7 @@ def conv_transpose(
 
     Args:
         features: the number of output channels.
-        kernel_size: the kernel size, one number for each of 1 to 3 spatial axes (the last axes
-            before the channels), or a single number for all axes but the first and the last.
-        strides, padding, kernel_dilation, feature_group_count: those of the `conv`.
+        kernel_size, strides, padding, kernel_dilation, feature_group_count: those of the `conv`.
         output_size: the size of the spatial axes of the result, any that the `conv` takes to that
             of `x`; None for `n * strides`, or for the least if the padding is "VALID" or in
             numbers.

@@ -41,7 +41,7 @@ def dropout(rate: ArrayLike) -> Layer:
         Array([1., 1., 1.], dtype=float32)
     """
     check_range("dropout", "rate", rate, 0, 1)
-    return _in_training(f"dropout({rate})", lambda key, x: functional.dropout(key, x, rate))
+    return _in_training("dropout", functional.dropout, rate)
 
 
 @constructor
@@ -73,9 +73,7 @@ def spatial_dropout(rate: ArrayLike) -> Layer:
         True
     """
     check_range("spatial_dropout", "rate", rate, 0, 1)
-    return _in_training(
-        f"spatial_dropout({rate})", lambda key, x: functional.spatial_dropout(key, x, rate)
-    )
+    return _in_training("spatial_dropout", functional.spatial_dropout, rate)
 
 
 @constructor
@@ -107,9 +105,7 @@ def stochastic_depth(rate: ArrayLike) -> Layer:
                [1., 1., 1.]], dtype=float32)
     """
     check_range("stochastic_depth", "rate", rate, 0, 1)
-    return _in_training(
-        f"stochastic_depth({rate})", lambda key, x: functional.stochastic_depth(key, x, rate)
-    )
+    return _in_training("stochastic_depth", functional.stochastic_depth, rate)
 
 
 @constructor
@@ -140,9 +136,7 @@ def alpha_dropout(rate: ArrayLike) -> Layer:
         (True, True)
     """
     check_range("alpha_dropout", "rate", rate, 0, 1)
-    return _in_training(
-        f"alpha_dropout({rate})", lambda key, x: functional.alpha_dropout(key, x, rate)
-    )
+    return _in_training("alpha_dropout", functional.alpha_dropout, rate)
 
 
 @constructor
@@ -168,9 +162,7 @@ def gaussian_noise(stddev: ArrayLike) -> Layer:
         Array(2., dtype=float32)
     """
     check_range("gaussian_noise", "stddev", stddev, 0)
-    return _in_training(
-        f"gaussian_noise({stddev})", lambda key, x: functional.gaussian_noise(key, x, stddev)
-    )
+    return _in_training("gaussian_noise", functional.gaussian_noise, stddev)
 
 
 @constructor
@@ -199,19 +191,19 @@ def gaussian_dropout(rate: ArrayLike) -> Layer:
         Array(0.5, dtype=float32)
     """
     check_below_1("gaussian_dropout", rate)
-    return _in_training(
-        f"gaussian_dropout({rate})", lambda key, x: functional.gaussian_dropout(key, x, rate)
-    )
+    return _in_training("gaussian_dropout", functional.gaussian_dropout, rate)
 
 
-def _in_training(layer: str, noise: Callable[[jax.Array, PyTree], jax.Array]) -> Layer:
-    """A layer that is `noise(key, x)` in training and the identity in evaluation."""
+def _in_training(
+    name: str, noise: Callable[[jax.Array, PyTree, ArrayLike], jax.Array], amount: ArrayLike
+) -> Layer:
+    """A layer that is `noise(key, x, amount)` in training and the identity in evaluation."""
 
     def call(params: PyTree, x: PyTree, *, key: jax.Array | None, train: bool) -> PyTree:
         if not train:
             return x
         if key is None:
-            raise missing_key(layer)
-        return noise(key, x)
+            raise missing_key(f"{name}({amount})")
+        return noise(key, x, amount)
 
     return pure(lambda key, x: {}, call)

@@ -140,13 +140,10 @@ def adaptive_max_pool(output_size: int | Sequence[int | None]) -> Layer:
 def adaptive_avg_pool(output_size: int | Sequence[int | None]) -> Layer:
     """The mean of each of `output_size` nearly equal parts of the spatial axes.
 
-    Part `i` of `m` of an axis of size `n` is from `floor(i n / m)` to `ceil((i + 1) n / m)`, as in
-    torch.
+    The parts are those of `adaptive_max_pool`.
 
     Args:
-        output_size: the number of outputs along each spatial axis, None to keep an axis as it is,
-            or a single number for all axes but the first and the last. It may be larger than the
-            input.
+        output_size: as in `adaptive_max_pool`.
 
     Returns:
         A `Layer` without parameters, from `(*batch, *spatial, channels)` to

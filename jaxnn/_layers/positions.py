@@ -1,7 +1,7 @@
 """Positional encodings: for attention, and layers that add them to embeddings."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -155,26 +155,11 @@ def sinusoidal_positions(*, base: float = 10000.0, cached: bool = False) -> Laye
     """
     check_range("sinusoidal_positions", "base", base, float(jnp.finfo(jnp.float32).tiny))
 
-    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
-        _check_sequence("sinusoidal_positions", abstract(x).shape)
-        return {}, _first_position(cached)
-
-    def apply(
-        params: PyTree,
-        state: PyTree,
-        x: PyTree,
-        *,
-        key: jax.Array | None = None,
-        train: bool = False,
-    ) -> tuple[PyTree, PyTree]:
-        x = floating(x)
-        _check_sequence("sinusoidal_positions", x.shape)
-        start, state = _advance("sinusoidal_positions", state, x.shape[-2], cached)
+    def encoding(params: PyTree, start: jax.Array | int, x: jax.Array) -> jax.Array:
         positions = start + jnp.arange(x.shape[-2], dtype=jnp.int32)
-        table = functional.sinusoidal(positions.astype(param_dtype(x)), x.shape[-1], base=base)
-        return _add(x, table), state
+        return functional.sinusoidal(positions.astype(param_dtype(x)), x.shape[-1], base=base)
 
-    return Layer(init, apply)
+    return _added("sinusoidal_positions", lambda key, x: {}, encoding, cached)
 
 
 @constructor
@@ -213,20 +198,42 @@ def learned_positions(
     """
     check_count("learned_positions", "max_length", max_length)
 
-    def check_length(time: int) -> None:
-        if time > max_length:
+    def init(key: jax.Array, x: Any) -> PyTree:
+        check_key("learned_positions", key)
+        return {"embedding": embedding_init(key, (max_length, x.shape[-1]), param_dtype(x))}
+
+    def encoding(params: PyTree, start: jax.Array | int, x: jax.Array) -> jax.Array:
+        time = x.shape[-2]
+        rows = lax.dynamic_slice_in_dim(jnp.asarray(params["embedding"]), start, time)
+        if cached:  # the slice starts earlier rather than run over the end
+            rows = jnp.where(start + time <= max_length, rows, jnp.nan)
+        return rows
+
+    return _added("learned_positions", init, encoding, cached, max_length)
+
+
+def _added(
+    name: str,
+    init_params: Callable[[jax.Array, Any], PyTree],
+    encoding: Callable[[PyTree, jax.Array | int, jax.Array], jax.Array],
+    cached: bool,
+    max_length: int | None = None,
+) -> Layer:
+    """A layer that adds `encoding(params, first position, x)`, shape `(time, features)`, to `x`."""
+
+    def check(shape: tuple[int, ...]) -> None:
+        if len(shape) < 2:
+            raise ValueError(f"{name}: x has shape {shape}, expected shape (..., time, features)")
+        if max_length is not None and shape[-2] > max_length:
             raise ValueError(
-                f"learned_positions: x has {time} elements in time, expected at most max_length, "
+                f"{name}: x has {shape[-2]} elements in time, expected at most max_length, "
                 f"{max_length}"
             )
 
     def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
-        check_key("learned_positions", key)
-        shape = abstract(x).shape
-        _check_sequence("learned_positions", shape)
-        check_length(shape[-2])
-        embedding = embedding_init(key, (max_length, shape[-1]), param_dtype(x))
-        return {"embedding": embedding}, _first_position(cached)
+        x = abstract(x)
+        check(x.shape)
+        return init_params(key, x), {"position": jnp.zeros((), jnp.int32)} if cached else {}
 
     def apply(
         params: PyTree,
@@ -237,36 +244,16 @@ def learned_positions(
         train: bool = False,
     ) -> tuple[PyTree, PyTree]:
         x = floating(x)
-        _check_sequence("learned_positions", x.shape)
-        time = x.shape[-2]
-        check_length(time)
-        start, state = _advance("learned_positions", state, time, cached)
-        rows = lax.dynamic_slice_in_dim(jnp.asarray(params["embedding"]), start, time)
-        if cached:  # the slice starts earlier rather than run over the end
-            rows = jnp.where(start + time <= max_length, rows, jnp.nan)
-        return _add(x, rows), state
+        check(x.shape)
+        start: jax.Array | int = 0
+        if cached:
+            if "position" not in state:
+                raise ValueError(
+                    f"{name}: state has {sorted(state)}, expected 'position' as made by init"
+                )
+            start = jnp.asarray(state["position"])
+            state = {"position": start + x.shape[-2]}
+        table = encoding(params, start, x).astype(x.dtype)
+        return x + table.reshape((1,) * (x.ndim - 2) + table.shape), state
 
     return Layer(init, apply)
-
-
-def _check_sequence(layer: str, shape: tuple[int, ...]) -> None:
-    if len(shape) < 2:
-        raise ValueError(f"{layer}: x has shape {shape}, expected shape (..., time, features)")
-
-
-def _first_position(cached: bool) -> dict[str, jax.Array]:
-    return {"position": jnp.zeros((), jnp.int32)} if cached else {}
-
-
-def _advance(layer: str, state: PyTree, time: int, cached: bool) -> tuple[jax.Array | int, PyTree]:
-    """The position of the first of `time` elements, and the state after them."""
-    if not cached:
-        return 0, state
-    if "position" not in state:
-        raise ValueError(f"{layer}: state has {sorted(state)}, expected 'position' as made by init")
-    position = jnp.asarray(state["position"])
-    return position, {"position": position + time}
-
-
-def _add(x: jax.Array, table: jax.Array) -> jax.Array:
-    return x + table.astype(x.dtype).reshape((1,) * (x.ndim - 2) + table.shape)

@@ -1,6 +1,8 @@
 """Recurrent cells: one step each, for `nn.recurrent`, `nn.stacked_cell` and `jax.lax.scan`."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +24,8 @@ from jaxnn._core.layer import Cell, abstract, param_dtype
 from jaxnn.functional import _recurrent as functions
 from jaxnn.functional._scans import step_in_parts
 from jaxnn.functional._spatial import PerAxis, per_axis
+
+KernelShapes = tuple[tuple[int, ...], tuple[int, ...]]  # of one gate, for x and for h
 
 
 @constructor
@@ -145,23 +149,12 @@ def lstm_cell(
     """
     check_count("lstm_cell", "features", features)
 
-    def init(key: jax.Array, x_t: PyTree) -> PyTree:
-        shapes = _dense_shapes("lstm_cell", x_t, features)
-        inits = kernel_init, recurrent_kernel_init, bias_init if use_bias else None
-        params = _init("lstm_cell", key, 4, shapes, param_dtype(x_t), *inits)
-        return _with_forget_bias(params, forget_bias)
+    def shapes(x_t: PyTree) -> KernelShapes:
+        return _dense_shapes("lstm_cell", x_t, features)
 
-    def initial_carry(params: PyTree, batch_shape: Sequence[int], dtype: DTypeLike) -> PyTree:
-        return _zero_memory((*batch_shape, features), dtype)
-
-    def affine(params: PyTree, carry: PyTree, x_t: PyTree) -> PyTree:
-        return functions.affine("lstm_step", 4, x_t, carry[0], *_kernels(params))
-
-    def nonlinear(carry: PyTree, z: PyTree) -> tuple[PyTree, PyTree]:
-        h, c = functions.lstm_nonlinear("lstm_step", carry[0], carry[1], z)
-        return (h, c), h.astype(z.dtype)
-
-    return Cell(init, initial_carry, step_in_parts(affine, nonlinear))
+    inits = kernel_init, recurrent_kernel_init, bias_init if use_bias else None
+    affine = partial(functions.affine, "lstm_step", 4)
+    return _lstm("lstm", shapes, (features,), affine, forget_bias, *inits)
 
 
 @constructor
@@ -313,35 +306,24 @@ def conv_lstm_cell(
     spatial = per_axis("conv_lstm_cell", "spatial_shape", spatial_shape, len(spatial_shape))
     window = per_axis("conv_lstm_cell", "kernel_size", kernel_size, len(spatial))
 
-    def init(key: jax.Array, x_t: PyTree) -> PyTree:
+    def shapes(x_t: PyTree) -> KernelShapes:
         shape = abstract(x_t).shape
         if len(shape) <= len(spatial):
             raise ValueError(
                 f"conv_lstm_cell: x has shape {shape}, expected {len(spatial)} spatial axes before "
                 "the channels"
             )
-        shapes = (*window, shape[-1], features), (*window, features, features)
-        inits = kernel_init, recurrent_kernel_init, bias_init if use_bias else None
-        params = _init("conv_lstm_cell", key, 4, shapes, param_dtype(x_t), *inits)
-        return _with_forget_bias(params, forget_bias)
+        return (*window, shape[-1], features), (*window, features, features)
 
-    def initial_carry(params: PyTree, batch_shape: Sequence[int], dtype: DTypeLike) -> PyTree:
-        return _zero_memory((*batch_shape, *spatial, features), dtype)
-
-    def affine(params: PyTree, carry: PyTree, x_t: PyTree) -> PyTree:
-        return functions.conv_lstm_affine(x_t, carry[0], *_kernels(params))
-
-    def nonlinear(carry: PyTree, z: PyTree) -> tuple[PyTree, PyTree]:
-        h, c = functions.lstm_nonlinear("conv_lstm_step", carry[0], carry[1], z)
-        return (h, c), h.astype(z.dtype)
-
-    return Cell(init, initial_carry, step_in_parts(affine, nonlinear))
+    inits = kernel_init, recurrent_kernel_init, bias_init if use_bias else None
+    carry_shape = *spatial, features
+    return _lstm("conv_lstm", shapes, carry_shape, functions.conv_lstm_affine, forget_bias, *inits)
 
 
 # What the cells share
 
 
-def _dense_shapes(cell: str, x_t: PyTree, features: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _dense_shapes(cell: str, x_t: PyTree, features: int) -> KernelShapes:
     """The shapes of a gate's two kernels."""
     shape = abstract(x_t).shape
     if not shape:
@@ -353,7 +335,7 @@ def _init(
     cell: str,
     key: jax.Array,
     gates: int,
-    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    shapes: KernelShapes,
     dtype: jnp.dtype,
     kernel_init: Initializer,
     recurrent_kernel_init: Initializer,
@@ -375,26 +357,41 @@ def _init(
     return params
 
 
-def _with_forget_bias(
-    params: dict[str, dict[str, jax.Array]], forget_bias: float
-) -> dict[str, dict[str, jax.Array]]:
-    """The params of a long short-term memory with a larger bias at the second of four gates."""
-    bias = params["input"].get("bias")
-    if bias is not None:
-        features = bias.size // 4
-        params["input"]["bias"] = bias.at[features : 2 * features].add(
-            hyperparameter(forget_bias, bias.dtype)
-        )
-    return params
+def _lstm(
+    name: str,
+    shapes: Callable[[PyTree], KernelShapes],
+    carry_shape: tuple[int, ...],
+    affine: Callable[..., jax.Array],
+    forget_bias: float,
+    *inits: Any,
+) -> Cell:
+    """A long short-term memory whose gates are of `affine(x, h, *kernels)`."""
+
+    def init(key: jax.Array, x_t: PyTree) -> PyTree:
+        params = _init(f"{name}_cell", key, 4, shapes(x_t), param_dtype(x_t), *inits)
+        bias = params["input"].get("bias")
+        if bias is not None:
+            forget_gate = slice(carry_shape[-1], 2 * carry_shape[-1])
+            larger = bias.at[forget_gate].add(hyperparameter(forget_bias, bias.dtype))
+            params["input"]["bias"] = larger
+        return params
+
+    def initial_carry(params: PyTree, batch_shape: Sequence[int], dtype: DTypeLike) -> PyTree:
+        shape = *batch_shape, *carry_shape  # c adds up over the steps
+        return jnp.zeros(shape, _floating(dtype)), jnp.zeros(shape, accumulator_dtype(dtype))
+
+    def products(params: PyTree, carry: PyTree, x_t: PyTree) -> PyTree:
+        return affine(x_t, carry[0], *_kernels(params))
+
+    def nonlinear(carry: PyTree, z: PyTree) -> tuple[PyTree, PyTree]:
+        h, c = functions.lstm_nonlinear(f"{name}_step", carry[0], carry[1], z)
+        return (h, c), h.astype(z.dtype)
+
+    return Cell(init, initial_carry, step_in_parts(products, nonlinear))
 
 
 def _floating(dtype: DTypeLike) -> jnp.dtype:
     return jnp.dtype(dtype) if is_inexact(dtype) else jnp.result_type(float)
-
-
-def _zero_memory(shape: tuple[int, ...], dtype: DTypeLike) -> tuple[jax.Array, jax.Array]:
-    """`(h, c)`; c adds up over the steps."""
-    return jnp.zeros(shape, _floating(dtype)), jnp.zeros(shape, accumulator_dtype(dtype))
 
 
 def _kernels(params: PyTree) -> tuple[jax.Array, jax.Array, jax.Array | None]:

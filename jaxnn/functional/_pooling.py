@@ -188,13 +188,11 @@ def adaptive_max_pool(x: ArrayLike, output_size: int | Sequence[int | None]) -> 
 def adaptive_avg_pool(x: ArrayLike, output_size: int | Sequence[int | None]) -> jax.Array:
     """The mean of each of `output_size` nearly equal parts of the spatial axes.
 
-    Part `i` of `m` of an axis of size `n` is from `floor(i n / m)` to `ceil((i + 1) n / m)`, as in
-    torch: parts overlap by an element where `m` does not divide `n`.
+    The parts are those of `adaptive_max_pool`.
 
     Args:
         x: shape `(*batch, *spatial, channels)`.
-        output_size: the number of outputs along each spatial axis, None to keep an axis as it is,
-            or a single number for all axes but the first and the last. It may be larger than `x`.
+        output_size: as in `adaptive_max_pool`.
 
     Returns:
         Shape `(*batch, *output_size, channels)` in the floating dtype of `x`. Sums are float32 or
