@@ -21,7 +21,7 @@ from jaxnn._core.arrays import (
 )
 from jaxnn._core.children import apply_child, init_child, with_state
 from jaxnn._core.construction import constructor, refuse_constructor
-from jaxnn._core.layer import Layer, abstract, as_layer, child_key, missing_key
+from jaxnn._core.layer import Layer, LayerLike, abstract, as_layer, child_key, missing_key
 from jaxnn._layers.dense import dense
 from jaxnn._layers.positions import Positions
 from jaxnn.functional._masks import AttentionWindow, check_window
@@ -37,7 +37,7 @@ def attention(
     is_causal: bool = False,
     window: AttentionWindow | None = None,
     positions: Positions | None = None,
-    qk_norm: Any = None,
+    qk_norm: LayerLike | None = None,
     dropout_rate: ArrayLike = 0.0,
     use_bias: bool = True,
     dense: Callable[..., Layer] = dense,

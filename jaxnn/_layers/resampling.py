@@ -5,12 +5,12 @@ from functools import partial
 from jaxnn import functional
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, elementwise
-from jaxnn.functional._resampling import check_method
+from jaxnn.functional._resampling import Method, check_method
 from jaxnn.functional._spatial import PerAxis
 
 
 @constructor
-def upsample(scale: PerAxis, *, method: str = "nearest") -> Layer:
+def upsample(scale: PerAxis, *, method: Method = "nearest") -> Layer:
     """Upsample each spatial axis by a factor `scale`.
 
     Args:

@@ -11,11 +11,11 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.arrays import PyTree, check_count, check_key, check_range, is_inexact
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Cell, Layer, as_layer
+from jaxnn._core.layer import Cell, Layer, LayerLike, as_layer
 
 
 @constructor
-def autoregressive(layer: Any, *, features: Sequence[int] = ()) -> Cell:
+def autoregressive(layer: LayerLike, *, features: Sequence[int] = ()) -> Cell:
     """A layer over sequences as a `Cell` that takes one step at a time.
 
     The carry is the state of the layer: the key/value caches of attention with `cache_length=`, and

@@ -11,12 +11,12 @@ from jaxnn import functional, initializers
 from jaxnn._core.arrays import PyTree, Scalar, accumulator_dtype, check_count, hyperparameter
 from jaxnn._core.children import apply_child, child_params, init_child, with_state, wrap
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, as_layer, child_key
+from jaxnn._core.layer import Layer, LayerLike, as_layer, child_key
 
 
 @constructor
 def lora(
-    layer: Any,
+    layer: LayerLike,
     rank: int,
     *,
     scale: Scalar = 1.0,

@@ -12,12 +12,20 @@ from jaxnn._combinators.copies import copy_keys, init_copies
 from jaxnn._core.arrays import PyTree, check_count, check_key, check_range, floating, widen
 from jaxnn._core.children import child_params
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, abstract, as_layer, child_key, child_scope, param_dtype
+from jaxnn._core.layer import (
+    Layer,
+    LayerLike,
+    abstract,
+    as_layer,
+    child_key,
+    child_scope,
+    param_dtype,
+)
 
 
 @constructor
 def mixture_of_experts(
-    expert: Any,
+    expert: LayerLike,
     num_experts: int,
     *,
     top_k: int = 2,

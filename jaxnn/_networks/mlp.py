@@ -10,7 +10,7 @@ from jaxnn._activations import gelu, relu
 from jaxnn._combinators.chains import serial
 from jaxnn._core.arrays import PyTree, check_count, concrete
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, abstract
+from jaxnn._core.layer import Layer, LayerLike, abstract
 from jaxnn._layers.dense import dense as dense_layer
 from jaxnn._layers.dropout import dropout
 
@@ -18,7 +18,7 @@ from jaxnn._layers.dropout import dropout
 @constructor
 def mlp(
     features: Sequence[int],
-    activation: Any = relu,
+    activation: LayerLike = relu,
     *,
     activate_final: bool = False,
     dropout_rate: ArrayLike = 0.0,
@@ -68,7 +68,7 @@ def mlp(
 @constructor
 def feed_forward(
     hidden_features: int,
-    activation: Any = gelu,
+    activation: LayerLike = gelu,
     *,
     dropout_rate: ArrayLike = 0.0,
     use_bias: bool = True,

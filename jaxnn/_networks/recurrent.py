@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from jaxnn._core.construction import constructor, refuse_constructor
 from jaxnn._core.layer import (
     Cell,
     Layer,
+    LayerLike,
     abstract,
     as_layer,
     child_key,
@@ -26,7 +27,7 @@ from jaxnn.functional._scans import padded, parts_of, scan_in_parts, where, zero
 
 
 @constructor
-def stacked_cell(*cells: Any, **named: Any) -> Cell:
+def stacked_cell(*cells: Cell | LayerLike, **named: Cell | LayerLike) -> Cell:
     """Stacked cells: each takes the output of the one below.
 
     A layer without state, or a plain function of arrays, is a cell that carries nothing, so that
@@ -257,7 +258,7 @@ def bidirectional(
     forward: Cell,
     backward: Cell | None = None,
     *,
-    merge: str | Callable[[Any, Any], Any] = "concatenate",
+    merge: Literal["concatenate", "sum"] | Callable[[Any, Any], Any] = "concatenate",
     last: bool = False,
     return_carry: bool = False,
     time_axis: int = 1,

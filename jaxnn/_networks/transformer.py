@@ -8,19 +8,19 @@ from jaxnn._activations import identity
 from jaxnn._combinators.composition import compose
 from jaxnn._core.arrays import floating
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, as_layer
+from jaxnn._core.layer import Layer, LayerLike, as_layer
 from jaxnn._layers.normalization import layer_norm
 
 
 @constructor
 def transformer_block(
-    attention: Any,
-    mlp: Any,
+    attention: LayerLike,
+    mlp: LayerLike,
     *,
-    cross_attention: Any = None,
-    norm: Any = layer_norm(),  # noqa: B008
+    cross_attention: LayerLike | None = None,
+    norm: LayerLike = layer_norm(),  # noqa: B008
     norm_first: bool = True,
-    dropout: Any = identity,
+    dropout: LayerLike = identity,
 ) -> Layer:
     """A transformer block: attention and a feed-forward network, each with a residual connection.
 

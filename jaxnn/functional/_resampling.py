@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,10 @@ from jax.typing import ArrayLike
 from jaxnn._core.arrays import along, floating, widen
 from jaxnn.functional._spatial import PerAxis, per_axis, spatial_rank, split
 
+Method: TypeAlias = Literal["nearest", "linear", "bilinear", "trilinear"]
 
-def upsample(x: ArrayLike, scale: PerAxis, *, method: str = "nearest") -> jax.Array:
+
+def upsample(x: ArrayLike, scale: PerAxis, *, method: Method = "nearest") -> jax.Array:
     """Upsample each spatial axis by a factor `scale`.
 
     Element `i` is the middle of `[i, i + 1)` along its axis, before and after (half-pixel centres,
@@ -148,11 +151,10 @@ def pixel_unshuffle(x: ArrayLike, factor: PerAxis) -> jax.Array:
     return y.reshape(*batch, *coarse, x.shape[-1] * math.prod(factors))
 
 
-def check_method(method: str) -> None:
+def check_method(method: Method) -> None:
     """Raise unless `upsample` knows the method."""
-    methods = "nearest", "linear", "bilinear", "trilinear"
-    if method not in methods:
-        raise ValueError(f"upsample: method is {method!r}, expected one of {methods}")
+    if method not in get_args(Method):
+        raise ValueError(f"upsample: method is {method!r}, expected one of {get_args(Method)}")
 
 
 def _interpolate(x: jax.Array, factor: int, axis: int) -> jax.Array:

@@ -1,7 +1,7 @@
 """Initializers that `jax.nn.initializers` lacks."""
 
 import math
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -126,7 +126,7 @@ def torch_uniform() -> Initializer:
     return variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-_GAINS = {
+_GAINS: dict[str, float] = {
     "linear": 1.0,
     "identity": 1.0,
     "sigmoid": 1.0,
@@ -136,7 +136,12 @@ _GAINS = {
 }
 
 
-def calculate_gain(nonlinearity: str, param: float = 0.01) -> float:
+Nonlinearity: TypeAlias = Literal[
+    "linear", "identity", "sigmoid", "tanh", "relu", "selu", "leaky_relu"
+]
+
+
+def calculate_gain(nonlinearity: Nonlinearity, param: float = 0.01) -> float:
     """The factor on a kernel's standard deviation that suits the activation after it.
 
     As `torch.nn.init.calculate_gain`: 1 for linear, identity and sigmoid, 5/3 for tanh, √2 for

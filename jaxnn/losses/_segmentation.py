@@ -1,5 +1,7 @@
 """Losses of overlapping regions."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -19,7 +21,7 @@ def dice_loss(
     alpha: ArrayLike = 0.5,
     beta: ArrayLike = 0.5,
     apply_softmax: bool = True,
-    reduction: str = "mean",
+    reduction: Literal["mean", "sum", "none"] = "mean",
     ignore_background: bool = False,
     axis: int | tuple[int, ...] | None = None,
     where: ArrayLike | None = None,

@@ -1,7 +1,7 @@
 """Metrics that are made of counts of predicted and true classes."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +78,7 @@ def precision(
     threshold: float | None = None,
     *,
     classes: int | None = None,
-    average: str | None = "macro",
+    average: Literal["macro", "micro", "weighted"] | None = "macro",
     axis: int = -1,
     ignore_index: int | None = None,
 ) -> Metric:
@@ -124,7 +124,7 @@ def recall(
     threshold: float | None = None,
     *,
     classes: int | None = None,
-    average: str | None = "macro",
+    average: Literal["macro", "micro", "weighted"] | None = "macro",
     axis: int = -1,
     ignore_index: int | None = None,
 ) -> Metric:
@@ -163,7 +163,7 @@ def f1(
     threshold: float | None = None,
     *,
     classes: int | None = None,
-    average: str | None = "macro",
+    average: Literal["macro", "micro", "weighted"] | None = "macro",
     axis: int = -1,
     ignore_index: int | None = None,
 ) -> Metric:
@@ -206,7 +206,7 @@ def _of_counts(
     value: Callable[[Counts], jax.Array],
     threshold: float | None,
     classes: int | None,
-    average: str | None,
+    average: Literal["macro", "micro", "weighted"] | None,
     axis: int,
     ignore_index: int | None,
 ) -> Metric:

@@ -1,7 +1,7 @@
 """Metrics that need all examples at once."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +85,12 @@ def _whole_set(
 
 
 @constructor
-def roc_auc(classes: int | None = None, *, average: str | None = "macro", axis: int = -1) -> Metric:
+def roc_auc(
+    classes: int | None = None,
+    *,
+    average: Literal["macro", "weighted"] | None = "macro",
+    axis: int = -1,
+) -> Metric:
     """The area under the ROC curve: how often a positive has a higher score than a negative.
 
     `Σ_i Σ_j w_i w_j ([s_i > s_j] + [s_i = s_j] / 2) / Σ_i Σ_j w_i w_j` over the positives i and the
@@ -123,7 +128,10 @@ def roc_auc(classes: int | None = None, *, average: str | None = "macro", axis: 
 
 @constructor
 def average_precision(
-    classes: int | None = None, *, average: str | None = "macro", axis: int = -1
+    classes: int | None = None,
+    *,
+    average: Literal["macro", "weighted"] | None = "macro",
+    axis: int = -1,
 ) -> Metric:
     """The precision at the score of each positive, averaged over the positives.
 
@@ -195,7 +203,7 @@ def _of_scores(
     metric: str,
     statistic: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
     classes: int | None,
-    average: str | None,
+    average: Literal["macro", "weighted"] | None,
     axis: int,
 ) -> Metric:
     """A statistic of scores and weights of the positive and the negative, for each class."""

@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure
+from jaxnn._core.types import OptimizerLike
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
@@ -38,12 +40,12 @@ class MultiStepsState(NamedTuple):
 
 @constructor
 def accumulate(
-    optimizer: Any,
+    optimizer: OptimizerLike,
     every: ScalarOrSchedule,
     *,
     use_grad_mean: bool = True,
     should_skip_update_fn: SkipFunction | None = None,
-    accumulator_dtype: Any = None,
+    accumulator_dtype: DTypeLike | None = None,
 ) -> Optimizer:
     """Update once in `every` calls, by the mean of their gradients: `optax.MultiSteps`.
 

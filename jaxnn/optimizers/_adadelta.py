@@ -7,6 +7,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, hyperparameter
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import Mask
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
@@ -77,7 +78,7 @@ def adadelta(
     rho: ArrayLike = 0.9,
     eps: ArrayLike = 1e-6,
     weight_decay: ScalarOrSchedule = 0.0,
-    weight_decay_mask: Any = None,
+    weight_decay_mask: Mask | None = None,
 ) -> Optimizer:
     """Adadelta: `w = w - learning_rate g √(e_x + eps) / √(e_g + eps)`.
 

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import Mask
 from jaxnn.optimizers._averaging import ema
 from jaxnn.optimizers._base import (
     Optimizer,
@@ -157,11 +158,11 @@ def adafactor(
     multiply_by_parameter_scale: bool = True,
     clipping_threshold: ArrayLike | None = 1.0,
     momentum: ArrayLike | None = None,
-    dtype_momentum: Any = None,
+    dtype_momentum: DTypeLike | None = None,
     weight_decay_rate: ScalarOrSchedule | None = None,
     eps: ArrayLike = 1e-30,
     factored: bool = True,
-    weight_decay_mask: Any = None,
+    weight_decay_mask: Mask | None = None,
 ) -> Optimizer:
     """Adafactor: Adam without a mean, its mean squares in the memory of rows and columns.
 

@@ -3,10 +3,11 @@
 from typing import Any, NamedTuple
 
 import jax
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.arrays import PyTree
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import Mask
 from jaxnn.optimizers._amsgrad import scale_by_amsgrad
 from jaxnn.optimizers._base import (
     Optimizer,
@@ -45,7 +46,7 @@ def scale_by_adam(
     b2: ArrayLike = 0.999,
     eps: ArrayLike = 1e-8,
     eps_root: ArrayLike = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = False,
 ) -> Optimizer:
@@ -103,7 +104,7 @@ def _moments(
     b2: ArrayLike,
     eps: ArrayLike,
     eps_root: ArrayLike,
-    mu_dtype: Any,
+    mu_dtype: DTypeLike | None,
     nesterov: bool,
     amsgrad: bool,
 ) -> Optimizer:
@@ -121,7 +122,7 @@ def adam(
     b2: ArrayLike = 0.999,
     eps: ArrayLike = 1e-8,
     eps_root: ArrayLike = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = False,
     amsgrad: bool = False,
@@ -179,10 +180,10 @@ def adamw(
     b2: ArrayLike = 0.999,
     eps: ArrayLike = 1e-8,
     eps_root: ArrayLike = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: DTypeLike | None = None,
     *,
     weight_decay: ScalarOrSchedule,
-    mask: Any = None,
+    mask: Mask | None = None,
     nesterov: bool = False,
     amsgrad: bool = False,
 ) -> Optimizer:
@@ -236,7 +237,7 @@ def nadam(
     b2: ArrayLike = 0.999,
     eps: ArrayLike = 1e-8,
     eps_root: ArrayLike = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: DTypeLike | None = None,
 ) -> Optimizer:
     """Adam with Nesterov's look ahead: `adam(..., nesterov=True)`.
 
@@ -280,10 +281,10 @@ def nadamw(
     b2: ArrayLike = 0.999,
     eps: ArrayLike = 1e-8,
     eps_root: ArrayLike = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: DTypeLike | None = None,
     *,
     weight_decay: ScalarOrSchedule,
-    mask: Any = None,
+    mask: Mask | None = None,
 ) -> Optimizer:
     """NAdam with decoupled weight decay: `adamw(..., nesterov=True)`.
 

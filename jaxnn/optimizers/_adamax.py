@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, absolute, hyperparameter
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import Mask
 from jaxnn.optimizers._adam import ScaleByAdamState
 from jaxnn.optimizers._base import (
     Optimizer,
@@ -112,7 +113,7 @@ def adamaxw(
     b2: ArrayLike = 0.999,
     eps: ArrayLike = 1e-8,
     weight_decay: ScalarOrSchedule = 1e-4,
-    mask: Any = None,
+    mask: Mask | None = None,
 ) -> Optimizer:
     """Adamax with decoupled weight decay: `w = w - learning_rate (u + weight_decay * w)`.
 

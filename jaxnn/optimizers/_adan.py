@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, hyperparameter
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import Mask
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
@@ -114,7 +115,7 @@ def adan(
     eps: ArrayLike = 1e-8,
     eps_root: ArrayLike = 1e-8,
     weight_decay: ScalarOrSchedule = 0.0,
-    mask: Any = None,
+    mask: Mask | None = None,
 ) -> Optimizer:
     """Adan: `w = w - learning_rate ((m̂ + b2 v̂) / (√(n̂ + eps_root) + eps) + weight_decay w)`.
 

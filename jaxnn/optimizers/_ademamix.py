@@ -3,10 +3,11 @@
 from typing import Any, NamedTuple
 
 import jax
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.arrays import PyTree, hyperparameter
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import Mask
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
@@ -48,7 +49,7 @@ def scale_by_ademamix(
     alpha: ScalarOrSchedule = 6.0,
     eps: ArrayLike = 1e-8,
     eps_root: ArrayLike = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: DTypeLike | None = None,
 ) -> Optimizer:
     """Scale by AdEMAMix' moments: `u = (m̂1 + alpha m2) / (√(ν̂ + eps_root) + eps)`.
 
@@ -119,9 +120,9 @@ def ademamix(
     alpha: ScalarOrSchedule = 5.0,
     eps: ArrayLike = 1e-8,
     eps_root: ArrayLike = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: DTypeLike | None = None,
     weight_decay: ScalarOrSchedule = 0.0,
-    mask: Any = None,
+    mask: Mask | None = None,
 ) -> Optimizer:
     """AdEMAMix: `w = w - learning_rate ((m̂1 + alpha m2) / (√(ν̂ + eps_root) + eps) + decay w)`.
 

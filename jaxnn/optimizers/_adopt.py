@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.arrays import PyTree, hyperparameter
 from jaxnn._core.construction import constructor
@@ -36,7 +36,7 @@ def scale_by_adopt(
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.9999,
     eps: ArrayLike = 1e-6,
-    mu_dtype: Any = None,
+    mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = False,
     use_clipping: bool = True,
@@ -107,7 +107,7 @@ def adopt(
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.9999,
     eps: ArrayLike = 1e-6,
-    mu_dtype: Any = None,
+    mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = False,
     use_clipping: bool = True,

@@ -4,10 +4,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter, widen
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import OptimizerLike
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
@@ -32,7 +33,9 @@ class EmaState(NamedTuple):
 
 
 @constructor
-def ema(decay: ArrayLike, debias: bool = True, accumulator_dtype: Any = None) -> Optimizer:
+def ema(
+    decay: ArrayLike, debias: bool = True, accumulator_dtype: DTypeLike | None = None
+) -> Optimizer:
     """The moving average of the updates: `m = decay m + (1 - decay) g`, `u = m / (1 - decay^t)`.
 
     Args:
@@ -94,7 +97,7 @@ class ParamsEmaState(NamedTuple):
 
 
 @constructor
-def params_ema(optimizer: Any, decay: ScalarOrSchedule = 0.999) -> Optimizer:
+def params_ema(optimizer: OptimizerLike, decay: ScalarOrSchedule = 0.999) -> Optimizer:
     """An optimizer that also averages the parameters it makes: Polyak averaging.
 
     `m = decay m + (1 - decay) w` over the parameters w after each update, divided by the sum of

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from jaxnn._core.arrays import PyTree, accumulator_dtype, hyperparameter, promoted
 from jaxnn._core.construction import call_repr, constructor, refuse_constructor
 from jaxnn._core.paths import same_structure
+from jaxnn._core.types import OptimizerLike
 from jaxnn._core.types import ScalarOrSchedule as ScalarOrSchedule
 from jaxnn.optimizers._functions import OptimizerFunctions, OptimizerInit, UpdateLike
 from jaxnn.optimizers._rates import Rates, learning_rates, product, told
@@ -84,7 +85,7 @@ def identity() -> Optimizer:
 
 
 @constructor
-def chain(*transformations: Any) -> Optimizer:
+def chain(*transformations: OptimizerLike) -> Optimizer:
     """Transformations one after the other: the updates of each are the gradients of the next.
 
     Args:

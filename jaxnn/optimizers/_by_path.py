@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxnn._core.arrays import PyTree
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import broadcast_prefix, leaf_paths, same_structure, select, select_mask
+from jaxnn._core.types import Mask, OptimizerLike
 from jaxnn.optimizers._base import (
     Optimizer,
     check_optimizer,
@@ -36,7 +37,9 @@ class PartitionState(NamedTuple):
 
 
 @constructor
-def masked(inner: Any, mask: Any, *, mask_compatible_extra_args: bool = True) -> Optimizer:
+def masked(
+    inner: OptimizerLike, mask: Mask, *, mask_compatible_extra_args: bool = True
+) -> Optimizer:
     """Transform some leaves and leave the others as they are.
 
     Args:
@@ -125,8 +128,8 @@ def _is_masked(node: Any) -> bool:
 
 @constructor
 def partition(
-    transforms: Mapping[Any, Any],
-    param_labels: Any = None,
+    transforms: Mapping[Any, OptimizerLike],
+    param_labels: PyTree = None,
     *,
     mask_compatible_extra_args: bool = True,
 ) -> Optimizer:
@@ -261,7 +264,7 @@ def set_to_zero() -> Optimizer:
 
 
 @constructor
-def freeze(mask: Any = True) -> Optimizer:
+def freeze(mask: Mask = True) -> Optimizer:
     """Updates of zero for the chosen leaves, all by default; the others stay as they are.
 
     In a `partition`, `freeze()` holds its part still. The compiler drops what computes the

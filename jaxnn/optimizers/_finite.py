@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import OptimizerLike
 from jaxnn.optimizers._base import (
     Optimizer,
     cast_like,
@@ -30,7 +31,7 @@ class ApplyIfFiniteState(NamedTuple):
 
 
 @constructor
-def apply_if_finite(inner: Any, max_consecutive_errors: ArrayLike) -> Optimizer:
+def apply_if_finite(inner: OptimizerLike, max_consecutive_errors: ArrayLike) -> Optimizer:
     """Ignore gradients with an infinity or a NaN: updates of zero, the state as it was.
 
     After `max_consecutive_errors` of them in a row the next is used, so that a run that is lost

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from jaxnn._core.arrays import PyTree, hyperparameter
 from jaxnn._core.construction import constructor, value_text
+from jaxnn._core.types import OptimizerLike
 from jaxnn.optimizers._base import Optimizer, extra_tolerant, next_count, zero_count
 from jaxnn.optimizers._leafwise import widest_real_dtype
 
@@ -36,9 +38,9 @@ class InjectStatefulHyperparamsState(NamedTuple):
 
 @constructor
 def inject_hyperparams(
-    inner_factory: Callable[..., Any],
+    inner_factory: Callable[..., OptimizerLike],
     static_args: str | Iterable[str] = (),
-    hyperparam_dtype: Any = None,
+    hyperparam_dtype: DTypeLike | None = None,
 ) -> Callable[..., Optimizer]:
     """An optimizer's constructor whose numbers are kept in the state, where they can be changed.
 

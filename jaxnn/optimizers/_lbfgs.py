@@ -9,6 +9,7 @@ from jax import lax
 from jaxnn._core.arrays import PyTree, check_count, hyperparameter, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure
+from jaxnn._core.types import OptimizerLike
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
@@ -177,7 +178,7 @@ def lbfgs(
     learning_rate: ScalarOrSchedule | None = None,
     memory_size: int = 10,
     scale_init_precond: bool = True,
-    linesearch: Any = LINE_SEARCH,
+    linesearch: OptimizerLike | None = LINE_SEARCH,
 ) -> Optimizer:
     """L-BFGS with a line search: `w = w - η H g`, for functions without noise.
 

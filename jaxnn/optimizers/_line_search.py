@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +79,7 @@ def scale_by_zoom_linesearch(
     curv_rtol: ArrayLike = 0.9,
     approx_dec_rtol: ArrayLike | None = 1e-6,
     stepsize_precision: ArrayLike = 1e-5,
-    initial_guess_strategy: str = "keep",
+    initial_guess_strategy: Literal["one", "keep"] = "keep",
     verbose: bool = False,
 ) -> Optimizer:
     """Multiply the update u by a step size η that meets the strong Wolfe conditions.

@@ -5,10 +5,11 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.arrays import PyTree, hyperparameter
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import Mask
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
@@ -76,7 +77,7 @@ class ScaleByLionState(NamedTuple):
 def scale_by_lion(
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.99,
-    mu_dtype: Any = None,
+    mu_dtype: DTypeLike | None = None,
     *,
     mode: Literal["hard", "smooth", "refined"] = "hard",
     smooth_beta: ArrayLike = 1.0,
@@ -132,9 +133,9 @@ def lion(
     learning_rate: ScalarOrSchedule,
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.99,
-    mu_dtype: Any = None,
+    mu_dtype: DTypeLike | None = None,
     weight_decay: ScalarOrSchedule = 1e-3,
-    mask: Any = None,
+    mask: Mask | None = None,
 ) -> Optimizer:
     """Lion: `w = w - learning_rate (sign(b1 μ + (1 - b1) g) + weight_decay w)`.
 

@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import OptimizerLike
 from jaxnn.optimizers._base import (
     Optimizer,
     check_optimizer,
@@ -42,7 +43,7 @@ class LookaheadState(NamedTuple):
 
 @constructor
 def lookahead(
-    fast_optimizer: Any,
+    fast_optimizer: OptimizerLike,
     sync_period: ArrayLike,
     slow_step_size: ArrayLike,
     reset_state: bool = False,

@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, check_count, check_range, concrete, hyperparameter, widen
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import OptimizerLike
 from jaxnn.optimizers._base import (
     Optimizer,
     cast_like,
@@ -35,7 +36,7 @@ class LossScaleState(NamedTuple):
 
 @constructor
 def dynamic_loss_scale(
-    inner: Any,
+    inner: OptimizerLike,
     initial: ArrayLike = 2.0**15,
     *,
     period: int = 2000,

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.arrays import PyTree, check_count, hyperparameter
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import Mask
 from jaxnn.optimizers._adam import adamw
 from jaxnn.optimizers._base import (
     EmptyState,
@@ -61,6 +62,9 @@ class MuonState(NamedTuple):
 
 
 STANDARD = (3.4445, -4.775, 2.0315)
+Coefficients: TypeAlias = (
+    Literal["standard", "dion"] | ArrayLike | Sequence[float] | Sequence[Sequence[float]]
+)
 PRESETS: dict[str, Any] = {
     "standard": STANDARD,
     "dion": (
@@ -177,16 +181,16 @@ def _coefficients(given: Any, steps: int, dtype: Any) -> jax.Array:
 
 @constructor
 def scale_by_muon(
-    ns_coeffs: Any = STANDARD,
+    ns_coeffs: Coefficients = STANDARD,
     ns_steps: int = 5,
     beta: ArrayLike = 0.95,
     eps: ArrayLike = 1e-8,
-    mu_dtype: Any = None,
+    mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = True,
     adaptive: bool = False,
     preconditioning: Preconditioning = "frobenius",
-    weight_dimension_numbers: Any = None,
+    weight_dimension_numbers: PyTree = None,
 ) -> Optimizer:
     """Make the mean gradient orthogonal: of `μ̂ = U S Vᵀ`, `u = U S' Vᵀ` with S' near 1; see `muon`.
 
@@ -284,13 +288,13 @@ def _scale_by_shape(given: Any, consistent_rms: ArrayLike | None) -> Optimizer:
 @constructor
 def muon(
     learning_rate: ScalarOrSchedule,
-    ns_coeffs: Any = STANDARD,
+    ns_coeffs: Coefficients = STANDARD,
     ns_steps: int = 5,
     beta: ArrayLike = 0.95,
     eps: ArrayLike = 1e-8,
     weight_decay: ScalarOrSchedule = 0.0,
-    weight_decay_mask: Any = None,
-    mu_dtype: Any = None,
+    weight_decay_mask: Mask | None = None,
+    mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = True,
     adaptive: bool = False,
@@ -300,7 +304,7 @@ def muon(
     adam_eps_root: ArrayLike = 0.0,
     adam_weight_decay: ScalarOrSchedule = 0.0,
     adam_learning_rate: ScalarOrSchedule | None = None,
-    muon_weight_dimension_numbers: Any = None,
+    muon_weight_dimension_numbers: PyTree = None,
     consistent_rms: ArrayLike | None = None,
 ) -> Optimizer:
     """Muon for matrices, AdamW for all else.

@@ -4,10 +4,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import Mask
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
@@ -46,9 +47,9 @@ def scale_by_novograd(
     eps: ArrayLike = 1e-8,
     eps_root: ArrayLike = 0.0,
     weight_decay: ScalarOrSchedule = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: DTypeLike | None = None,
     *,
-    mask: Any = None,
+    mask: Mask | None = None,
 ) -> Optimizer:
     """Momentum on normalised gradients: `u = μ = b1 μ + g / (√(ν + eps_root) + eps) + decay w`.
 
@@ -118,7 +119,7 @@ def novograd(
     eps_root: ArrayLike = 0.0,
     weight_decay: ScalarOrSchedule = 0.0,
     *,
-    mask: Any = None,
+    mask: Mask | None = None,
 ) -> Optimizer:
     """NovoGrad: `w = w - learning_rate μ`, a momentum on gradients normalised leaf by leaf.
 

@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from jaxnn._core.arrays import PyTree, accumulator_dtype, check_range, hyperparameter, total
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure
+from jaxnn._core.types import Mask
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
@@ -60,7 +61,7 @@ def prodigy(
     weight_decay: ScalarOrSchedule = 0.0,
     safeguard_warmup: bool = False,
     *,
-    mask: Any = None,
+    mask: Mask | None = None,
 ) -> Optimizer:
     """Prodigy: Adam with a learning rate d that it estimates and never lessens.
 

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, check_count, check_range
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import OptimizerLike
 from jaxnn.optimizers._base import (
     Optimizer,
     apply_updates,
@@ -40,8 +41,8 @@ class SAMState(NamedTuple):
 
 @constructor
 def sam(
-    optimizer: Any,
-    adv_optimizer: Any = None,
+    optimizer: OptimizerLike,
+    adv_optimizer: OptimizerLike | None = None,
     sync_period: int = 2,
     reset_state: bool = True,
     opaque_mode: bool | None = None,

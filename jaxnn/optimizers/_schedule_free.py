@@ -4,10 +4,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.arrays import PyTree, check_count, check_range, hyperparameter
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import Mask, OptimizerLike
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
@@ -59,11 +60,11 @@ def _average(y: jax.Array, z: jax.Array, b1: ArrayLike) -> jax.Array:
 
 @constructor
 def schedule_free(
-    base_optimizer: Any,
+    base_optimizer: OptimizerLike,
     learning_rate: ScalarOrSchedule,
     b1: ArrayLike = 0.9,
     weight_lr_power: ArrayLike = 2.0,
-    state_dtype: Any = None,
+    state_dtype: DTypeLike | None = None,
 ) -> Optimizer:
     """Make an optimizer schedule-free: no need to know when training ends.
 
@@ -208,9 +209,9 @@ def schedule_free_sgd(
     b1: ArrayLike = 0.9,
     weight_decay: ArrayLike | None = None,
     weight_lr_power: ArrayLike = 2.0,
-    state_dtype: Any = None,
+    state_dtype: DTypeLike | None = None,
     *,
-    mask: Any = None,
+    mask: Mask | None = None,
 ) -> Optimizer:
     """Schedule-free gradient descent, see `schedule_free`.
 
@@ -258,9 +259,9 @@ def schedule_free_adamw(
     eps: ArrayLike = 1e-8,
     weight_decay: ArrayLike = 0.0,
     weight_lr_power: ArrayLike = 2.0,
-    state_dtype: Any = None,
+    state_dtype: DTypeLike | None = None,
     *,
-    mask: Any = None,
+    mask: Mask | None = None,
 ) -> Optimizer:
     """Schedule-free AdamW: Adam's scaling without its momentum, see `schedule_free`.
 

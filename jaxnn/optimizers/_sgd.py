@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter, widen
 from jaxnn._core.construction import constructor
@@ -29,7 +29,7 @@ class TraceState(NamedTuple):
 def trace(
     decay: ArrayLike,
     nesterov: bool = False,
-    accumulator_dtype: Any = None,
+    accumulator_dtype: DTypeLike | None = None,
     *,
     averaged: bool = False,
 ) -> Optimizer:
@@ -98,7 +98,7 @@ def sgd(
     learning_rate: ScalarOrSchedule,
     momentum: ArrayLike | None = None,
     nesterov: bool = False,
-    accumulator_dtype: Any = None,
+    accumulator_dtype: DTypeLike | None = None,
     *,
     averaged: bool = False,
 ) -> Optimizer:

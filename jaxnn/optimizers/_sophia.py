@@ -4,10 +4,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.arrays import PyTree, check_key, check_range, hyperparameter, total, widen
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import Mask, OptimizerLike
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
@@ -122,8 +123,8 @@ def scale_by_sophia(
     gamma: ArrayLike = 0.01,
     clip_threshold: ArrayLike | None = 1.0,
     update_interval: ArrayLike = 10,
-    hessian_diagonal_fn: Any = None,
-    mu_dtype: Any = None,
+    hessian_diagonal_fn: OptimizerLike | None = None,
+    mu_dtype: DTypeLike | None = None,
     verbose: bool = False,
     print_win_rate_every_n_steps: ArrayLike = 0,
 ) -> Optimizer:
@@ -237,12 +238,12 @@ def sophia(
     b2: ArrayLike = 0.99,
     eps: ArrayLike = 1e-8,
     weight_decay: ScalarOrSchedule = 1e-4,
-    weight_decay_mask: Any = None,
+    weight_decay_mask: Mask | None = None,
     gamma: ArrayLike = 0.01,
     clip_threshold: ArrayLike | None = 1.0,
     update_interval: ArrayLike = 10,
-    hessian_diagonal_fn: Any = None,
-    mu_dtype: Any = None,
+    hessian_diagonal_fn: OptimizerLike | None = None,
+    mu_dtype: DTypeLike | None = None,
     verbose: bool = False,
     print_win_rate_every_n_steps: ArrayLike = 0,
 ) -> Optimizer:

@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, hyperparameter
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import Mask
 from jaxnn.optimizers._adam import scale_by_adam
 from jaxnn.optimizers._base import (
     EmptyState,
@@ -80,10 +81,10 @@ def scale_by_trust_ratio(
 def lars(
     learning_rate: ScalarOrSchedule,
     weight_decay: ScalarOrSchedule = 0.0,
-    weight_decay_mask: Any = None,
+    weight_decay_mask: Mask | None = None,
     trust_coefficient: ArrayLike = 0.001,
     eps: ArrayLike = 0.0,
-    trust_ratio_mask: Any = True,
+    trust_ratio_mask: Mask = True,
     momentum: ArrayLike = 0.9,
     nesterov: bool = False,
 ) -> Optimizer:
@@ -141,7 +142,7 @@ def lamb(
     eps: ArrayLike = 1e-6,
     eps_root: ArrayLike = 0.0,
     weight_decay: ScalarOrSchedule = 0.0,
-    mask: Any = None,
+    mask: Mask | None = None,
 ) -> Optimizer:
     """LAMB: AdamW whose steps are scaled to the norm of the weights, leaf by leaf.
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure, select_mask
+from jaxnn._core.types import Mask
 from jaxnn.optimizers._base import (
     EmptyState,
     Optimizer,
@@ -25,7 +26,9 @@ class WeightDecaySchedule(NamedTuple):
 
 
 @constructor
-def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Any = None) -> Optimizer:
+def add_decayed_weights(
+    weight_decay: ScalarOrSchedule = 0.0, mask: Mask | None = None
+) -> Optimizer:
     """Add the decayed weights to the updates: `u = g + weight_decay * w`.
 
     Paper: Loshchilov and Hutter, Decoupled Weight Decay Regularization,
@@ -80,14 +83,14 @@ def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: Any = None) 
     return Optimizer(init, update)
 
 
-def decaying(params: PyTree, mask: Any) -> PyTree:
+def decaying(params: PyTree, mask: Mask | None) -> PyTree:
     """The tree of booleans that says which leaves decay."""
     if mask is None:
         return jax.tree.map(lambda p: jnp.ndim(p) >= 2, params)
     return select_mask(params, mask)
 
 
-def decaying_weights(params: PyTree, mask: Any) -> PyTree:
+def decaying_weights(params: PyTree, mask: Mask | None) -> PyTree:
     """The params, with zeros in the place of those that do not decay."""
     return jax.tree.map(
         lambda p, wanted: p if wanted else jnp.zeros_like(p), params, decaying(params, mask)

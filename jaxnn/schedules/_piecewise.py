@@ -1,7 +1,7 @@
 """Schedules given by their values at a few counts."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +61,7 @@ def piecewise_constant_schedule(
 
 @constructor
 def piecewise_interpolate_schedule(
-    interpolate_type: str,
+    interpolate_type: Literal["linear", "cosine"],
     init_value: Scalar,
     boundaries_and_scales: Mapping[int, Scalar] | None = None,
 ) -> Schedule:

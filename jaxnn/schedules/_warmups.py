@@ -1,6 +1,7 @@
 """Schedules that begin with a straight line up."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -190,7 +191,7 @@ def warmup_stable_decay_schedule(
     stable_steps: Scalar,
     decay_steps: Scalar,
     end_value: Scalar = 0.0,
-    shape: str = "linear",
+    shape: Literal["linear", "cosine", "sqrt"] = "linear",
 ) -> Schedule:
     """A straight line up to `peak_value`, which stays for a while, then down to `end_value`.
 
