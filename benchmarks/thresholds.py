@@ -20,7 +20,7 @@ import numpy as np
 
 import jaxnn as nn
 from benchmarks import machine
-from jaxnn._training import engine
+from jaxnn._training import loop
 from jaxnn.functional import _convolution_forms as _convolution
 from jaxnn.functional import _windows
 
@@ -117,8 +117,8 @@ THRESHOLDS = (
         },
     ),
     Threshold(
-        engine,
-        "ROWS_AT_HAND",
+        loop,
+        "ROWS_AT_ONCE",
         {f"{n:,}": n for n in (1, 8, 64, 200, 1000)},
         {f"3-{h}-1, 1,000 epochs": functools.partial(tiny_training, h) for h in (3, 16, 64)},
     ),

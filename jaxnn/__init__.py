@@ -73,9 +73,9 @@ from jaxnn._networks.transformer import transformer_block
 from jaxnn._training.best import early_stopping
 from jaxnn._training.evaluation import evaluate, predict, predict_with_spread
 from jaxnn._training.fit import FitResult, fit
-from jaxnn._training.run import training_run
 from jaxnn._training.step import TrainState, train_state, train_step
 from jaxnn._training.sweeps.sweep import SweepResult, log_uniform, sweep
+from jaxnn._training.training_run import training_run
 
 __version__ = "0.1.0"
 

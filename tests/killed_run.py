@@ -7,8 +7,7 @@ import jax
 import numpy as np
 
 import jaxnn as nn
-from jaxnn._training.host import checkpoints
-from jaxnn._training.host import loop as host
+from jaxnn._training.host import checkpoints, clock
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(22, 3)).astype(np.float32)
@@ -45,10 +44,10 @@ def run(case, checkpoint=None, resume=False, callbacks=(), epochs=EPOCHS):
     """One life of the run."""
     streamed = case == "stream"
     return nn.fit(
-        nn.ensemble(MODEL, 2) if case == "ensemble" else MODEL,
+        MODEL,
         batches if streamed else (X, LABELS),
         loss=nn.losses.softmax_cross_entropy,
-        optimizer=OPTIMIZERS["adamw" if streamed or case == "ensemble" else case],
+        optimizer=OPTIMIZERS["adamw" if streamed or case == "members" else case],
         key=jax.random.key(1),
         epochs=epochs,
         batch_size=None if streamed else 8,
@@ -56,6 +55,7 @@ def run(case, checkpoint=None, resume=False, callbacks=(), epochs=EPOCHS):
         early_stopping=nn.early_stopping("loss", patience=EPOCHS - 1),
         metrics={"accuracy": nn.metrics.accuracy()},
         callbacks=callbacks,
+        members=2 if case == "members" else None,
         checkpoint=checkpoint,
         resume=resume,
     )
@@ -64,7 +64,7 @@ def run(case, checkpoint=None, resume=False, callbacks=(), epochs=EPOCHS):
 def main(directory, case):
     """Save after each step, and be slow enough to be killed."""
     checkpoints.SECONDS_BETWEEN = 0.0
-    host.SECONDS_PER_CHUNK = 0.0
+    clock.SECONDS_PER_CHUNK = 0.0
 
     def tell(event):
         print(event.step, flush=True)

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import jaxnn as nn
-from jaxnn._training.host import loop as host
-from jaxnn._training.host import progress
+from jaxnn._training.host import clock, progress
 
 X = np.linspace(-1, 1, 10, dtype=np.float32)[:, None]
 DATA = (X, X**2)
@@ -25,7 +24,7 @@ def fitted(**changes):
 
 
 def test_events_tell_where_training_stands(monkeypatch):
-    monkeypatch.setattr(host, "SECONDS_PER_CHUNK", 0.0)
+    monkeypatch.setattr(clock, "SECONDS_PER_CHUNK", 0.0)
     chunks, epochs, ends = [], [], []
     result = fitted(callbacks=[nn.callbacks.Callback(epochs.append, chunks.append, ends.append)])
     assert [event.step for event in chunks] == list(range(1, 13))
@@ -72,7 +71,7 @@ def test_without_a_terminal_nothing_is_shown_unless_asked(capsys):
 
 def test_the_bar_counts_steps(monkeypatch):
     pytest.importorskip("tqdm")
-    monkeypatch.setattr(host, "SECONDS_PER_CHUNK", 0.0)
+    monkeypatch.setattr(clock, "SECONDS_PER_CHUNK", 0.0)
     out = io.StringIO()
     fitted(callbacks=[progress.bar(12, out)])
     first, *_, last = out.getvalue().strip().split("\r")

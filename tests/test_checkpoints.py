@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 import jaxnn as nn
-from jaxnn._training.host import checkpoints
-from jaxnn._training.host import loop as host
+from jaxnn._training.host import checkpoints, clock
 from tests import killed_run
 from tests.training_cases import DATA, LINEAR, VALIDATION, assert_equal, fitted
 
@@ -25,7 +24,7 @@ QUICK = {"model": LINEAR, "batch_size": 8, "epochs": 6}
 def always(monkeypatch):
     """Chunks of one step, each followed by a checkpoint."""
     monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN", 0.0)
-    monkeypatch.setattr(host, "SECONDS_PER_CHUNK", 0.0)
+    monkeypatch.setattr(clock, "SECONDS_PER_CHUNK", 0.0)
 
 
 def stop_after(step):
@@ -52,7 +51,7 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch_or_at_its_end(step, tmp_path, a
     assert_equal((again.params, again.history), (whole.params, whole.history))
 
 
-MATRIX = [*killed_run.OPTIMIZERS, "stream", "ensemble"]
+MATRIX = [*killed_run.OPTIMIZERS, "stream", "members"]
 
 
 @pytest.mark.slow

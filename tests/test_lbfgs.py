@@ -384,7 +384,7 @@ def train(**kwargs):
 def test_in_a_training_run_it_solves_least_squares():
     x, y = regression_data()
     data = (jnp.asarray(x), jnp.asarray(y)[:, None])
-    run = train(optimizer=O.lbfgs(), epochs=40, monitor=("learning_rate", "gradient_norm"))
+    run = train(optimizer=O.lbfgs(), epochs=40, record=("learning_rate", "gradient_norm"))
     params, _, history = fast_jit(run)(jax.random.key(0), data)
     with_ones = np.concatenate([x, np.ones((len(x), 1))], 1)
     solution = np.linalg.lstsq(with_ones, y)[0]

@@ -360,9 +360,10 @@ def test_early_stopping_has_its_best_in_an_earlier_epoch():
         result.best(epoch=3)
 
 
-def test_ensembles_can_be_swept():
+def test_members_can_be_swept():
     run = nn.training_run(
-        nn.ensemble(LINEAR, 2),
+        LINEAR,
+        members=2,
         loss=nn.losses.softmax_cross_entropy,
         optimizer=lambda h: nn.optimizers.sgd(h["rate"]),
         epochs=EPOCHS,

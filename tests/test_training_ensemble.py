@@ -1,11 +1,12 @@
-"""An ensemble trains its members side by side, each as it would be alone."""
+"""Members of a run are trained side by side, each as it would be alone."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxnn as nn
-from jaxnn._training.host import loop as host
+from jaxnn._training.host import clock
 from tests.training_cases import (
     ACCURACY,
     ADAM,
@@ -31,7 +32,7 @@ def member(tree, i):
 
 @pytest.fixture(scope="module")
 def ensemble():
-    return fitted(nn.ensemble(NOISY, MEMBERS), **OPTIONS)
+    return fitted(NOISY, members=MEMBERS, **OPTIONS)
 
 
 @pytest.mark.parametrize("i", [0, 2])
@@ -44,14 +45,14 @@ def test_a_member_is_what_it_would_be_alone(i, ensemble):
 
 
 def test_the_pure_run_does_the_same(ensemble):
-    params, state, history = run(nn.ensemble(NOISY, MEMBERS), **OPTIONS)
+    params, state, history = run(NOISY, members=MEMBERS, **OPTIONS)
     assert_close((params, state, history), (ensemble.params, ensemble.state, ensemble.history))
 
 
 def test_gradients_of_members_do_not_mix():
     """A norm over all parameters would be one over all members."""
     clipped = nn.optimizers.chain(nn.optimizers.clip_by_global_norm(0.1), ADAM)
-    together = fitted(nn.ensemble(LINEAR, MEMBERS), optimizer=clipped)
+    together = fitted(LINEAR, members=MEMBERS, optimizer=clipped)
     alone = fitted(LINEAR, optimizer=clipped, key=jax.random.fold_in(KEY, 1))
     assert_close(member(together.params, 1), alone.params)
 
@@ -61,8 +62,8 @@ def test_each_member_stops_early_by_itself(monkeypatch):
     options = {"epochs": 12, "batch_size": 8, "early_stopping": stopping}
     results = []
     for seconds in (0.0, 100.0):
-        monkeypatch.setattr(host, "SECONDS_PER_CHUNK", seconds)
-        results.append(fitted(nn.ensemble(NOISY, MEMBERS), **options))
+        monkeypatch.setattr(clock, "SECONDS_PER_CHUNK", seconds)
+        results.append(fitted(NOISY, members=MEMBERS, **options))
     assert_equal(results[0].params, results[1].params)
     lengths = np.isfinite(results[0].history["loss"]).sum(axis=0)
     assert len(set(lengths)) > 1
@@ -73,11 +74,14 @@ def test_each_member_stops_early_by_itself(monkeypatch):
 
 
 def test_members_are_evaluated_one_by_one(ensemble):
-    model = nn.ensemble(NOISY, MEMBERS)
-    options = {"loss": nn.losses.softmax_cross_entropy, "metrics": {"right": ACCURACY}}
+    options = {
+        "loss": nn.losses.softmax_cross_entropy,
+        "metrics": {"right": ACCURACY},
+        "members": MEMBERS,
+    }
     for batch_size in (None, 3):
         values = nn.evaluate(
-            model, ensemble.params, ensemble.state, VALIDATION, batch_size=batch_size, **options
+            NOISY, ensemble.params, ensemble.state, VALIDATION, batch_size=batch_size, **options
         )
         for name, value in values.items():
             np.testing.assert_allclose(value, ensemble.history[f"val_{name}"][-1], rtol=1e-5)
@@ -104,19 +108,84 @@ def test_predictions_of_all_members_and_their_mean_and_spread(ensemble):
 
 def test_a_model_that_is_no_ensemble_has_no_spread():
     with pytest.raises(ValueError, match=r"predict_with_spread: model is .*, expected nn.ensemble"):
-        nn.predict_with_spread(LINEAR, {}, {}, X)
+        nn.predict_with_spread(LINEAR, *LINEAR.init(KEY, X), X)
 
 
-def test_an_ensemble_of_ensembles_is_refused_by_the_loss():
-    nested = nn.ensemble(nn.ensemble(LINEAR, 2), 2)
-    with pytest.raises(ValueError, match=r"logits \(2, 1, 3\)"):
-        fitted(nested)
+def notes_of(error):
+    return " ".join([str(error.value), *getattr(error.value, "__notes__", [])])
+
+
+def test_the_loss_of_an_ensemble_must_take_its_axis():
+    with pytest.raises(ValueError, match="logits") as error:
+        fitted(nn.ensemble(LINEAR, 2))
+    assert "members=" in notes_of(error)
+
+
+def test_a_loss_of_other_examples_is_refused():
+    def loss(predictions, y):
+        return jnp.mean((predictions - 1.0) ** 2, axis=-1)
+
+    with pytest.raises(ValueError, match=r"loss: the values have shape \(2, 1\)") as error:
+        fitted(nn.ensemble(LINEAR, 2), loss=loss, batch_size=None)
+    assert "members=" in notes_of(error)
+
+
+def test_an_ensemble_is_an_ordinary_layer_whose_loss_takes_an_axis_more():
+    """Wherever it stands: a wrapper around it changes nothing."""
+
+    def loss(predictions, y):
+        each = jax.vmap(nn.losses.softmax_cross_entropy, (0, None))(predictions, y)
+        return jnp.sum(each, axis=0)
+
+    plain = nn.ensemble(LINEAR, 2)
+    wrapped = nn.remat(plain)
+    results = [fitted(model, loss=loss) for model in (plain, wrapped)]
+    assert results[0].history["loss"].ndim == 1
+    assert_close(results[0].params, results[1].params)
+    moved = jax.tree.leaves(results[0].params)
+    assert all(leaf.shape[0] == 2 for leaf in moved)
+
+
+def test_members_of_a_wrapped_model_are_members_of_what_is_wrapped():
+    together = fitted(nn.remat(NOISY), members=2)
+    again = fitted(NOISY, members=2)
+    assert_close(together.params, again.params)
+
+
+@pytest.mark.parametrize("members", [0, -1])
+def test_members_are_at_least_one(members):
+    for function in (fitted, run):
+        with pytest.raises(ValueError, match="members is"):
+            function(LINEAR, members=members)
+
+
+def test_params_of_another_number_of_members_are_refused(ensemble):
+    with pytest.raises(ValueError, match=r"params\['0/kernel'\] has shape .*size 2"):
+        fitted(NOISY, members=2, params=ensemble.params, state=ensemble.state)
+    with pytest.raises(ValueError, match="evaluate: params"):
+        nn.evaluate(
+            NOISY, ensemble.params, {}, DATA, loss=nn.losses.softmax_cross_entropy, members=2
+        )
+
+
+def test_members_of_a_loss_function():
+    def loss_fn(params, state, batch, key):
+        x, y = batch
+        logits = x @ params["w"]
+        return jnp.mean(nn.losses.softmax_cross_entropy(logits, y)), (state, {})
+
+    start = {"w": jax.random.normal(KEY, (2, 3, 3))}
+    options = {"optimizer": ADAM, "epochs": 2, "batch_size": 8}
+    together = nn.fit(loss_fn, DATA, key=KEY, params=start, members=2, **options)
+    key = jax.random.fold_in(KEY, 1)
+    alone = nn.fit(loss_fn, DATA, key=key, params=member(start, 1), **options)
+    assert_close(member(together.params, 1), alone.params)
 
 
 def test_given_params_are_those_of_all_members(ensemble):
     frozen = nn.optimizers.sgd(0.0)
     result = fitted(
-        nn.ensemble(NOISY, MEMBERS), params=ensemble.params, state=ensemble.state, optimizer=frozen
+        NOISY, members=MEMBERS, params=ensemble.params, state=ensemble.state, optimizer=frozen
     )
     assert_equal(result.params, ensemble.params)
 
@@ -128,6 +197,6 @@ def test_data_read_in_batches_are_the_same_for_all_members():
         for i in range(0, 22, 8):
             yield x[i : i + 8], y[i : i + 8]
 
-    streamed = fitted(nn.ensemble(NOISY, 2), batches, validation=VALIDATION)
-    resident = fitted(nn.ensemble(NOISY, 2), shuffle=False, batch_size=8, validation=VALIDATION)
+    streamed = fitted(NOISY, batches, members=2, validation=VALIDATION)
+    resident = fitted(NOISY, members=2, shuffle=False, batch_size=8, validation=VALIDATION)
     assert_close((streamed.params, streamed.history), (resident.params, resident.history))

@@ -1,5 +1,6 @@
 """`fit` and `training_run`: the same run, seen from the host and as a pure function."""
 
+import functools
 from functools import partial
 
 import chex
@@ -9,9 +10,9 @@ import numpy as np
 import pytest
 
 import jaxnn as nn
-from jaxnn._training import program
 from jaxnn._training.data.shuffle import epoch_seeds, shuffled_indices
-from jaxnn._training.host import loop as host
+from jaxnn._training.host import clock
+from tests.compiling import counted_compilations
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(22, 3)).astype(np.float32)
@@ -68,7 +69,7 @@ def test_fit_agrees_with_the_pure_run(case):
 def test_the_length_of_the_chunks_changes_no_number(case, monkeypatch):
     results = []
     for seconds in (0.0, 0.002, 100.0):
-        monkeypatch.setattr(host, "SECONDS_PER_CHUNK", seconds)
+        monkeypatch.setattr(clock, "SECONDS_PER_CHUNK", seconds)
         results.append(fitted(validation=VALIDATION, **CASES[case]))
     monkeypatch.undo()
     results.append(fitted(validation=VALIDATION, callbacks=[lambda event: None], **CASES[case]))
@@ -95,7 +96,7 @@ def test_a_long_history_is_that_of_a_handwritten_scan(epochs, monkeypatch):
     params, _, history = train(jax.random.key(1), (X, y), params=start)
     chex.assert_trees_all_close((params, history["loss"]), expected, rtol=1e-5)
     for seconds in (0.0005, 100.0):
-        monkeypatch.setattr(host, "SECONDS_PER_CHUNK", seconds)
+        monkeypatch.setattr(clock, "SECONDS_PER_CHUNK", seconds)
         key = jax.random.key(1)
         result = nn.fit(linear, (X, y), key=key, params=start, progress=False, **options)
         chex.assert_trees_all_close((result.params, result.history["loss"]), expected, rtol=1e-5)
@@ -196,11 +197,41 @@ def test_given_parameters_are_where_training_begins_and_stay_the_callers():
     chex.assert_trees_all_close(before, result.params)
 
 
-def test_a_second_call_compiles_nothing():
-    fitted(PLAIN, batch_size=8)
-    compiled = program.run_until._cache_size()
-    fitted(PLAIN, batch_size=8, key=jax.random.key(9))
-    assert program.run_until._cache_size() == compiled
+def equal_parts():
+    """The same arguments of `fit`, all made anew."""
+    return {
+        "model": nn.serial(nn.dense(6), nn.tanh, nn.dense(3)),
+        "optimizer": nn.optimizers.adam(nn.schedules.cosine_decay_schedule(1e-2, 100)),
+        "loss": functools.partial(nn.losses.softmax_cross_entropy, label_smoothing=0.1),
+        "metrics": {"right": nn.metrics.accuracy()},
+        "regularizer": nn.regularizers.l2(1e-3),
+        "validation": VALIDATION,
+        "batch_size": 8,
+        "early_stopping": nn.early_stopping("loss"),
+        "on_nonfinite": "skip",
+    }
+
+
+def test_a_second_call_with_equal_parts_compiles_nothing():
+    def all_three(seed):
+        parts = equal_parts()
+        result = fitted(key=jax.random.key(seed), **parts)
+        variables = result.params, result.state
+        nn.predict(parts["model"], *variables, X, batch_size=8)
+        options = {"loss": parts["loss"], "metrics": parts["metrics"]}
+        nn.evaluate(parts["model"], *variables, VALIDATION, **options)
+
+    all_three(1)
+    with counted_compilations() as compiled:
+        all_three(2)
+    assert compiled == []
+
+
+def test_the_count_of_compilations_sees_a_call_with_other_parts():
+    fitted(**equal_parts())
+    with counted_compilations() as compiled:
+        fitted(**equal_parts() | {"regularizer": nn.regularizers.l2(2e-3)})
+    assert compiled
 
 
 def test_numpy_data_are_copied_not_aliased():
@@ -266,7 +297,7 @@ BAD = {
     "epochs' type": ({"epochs": 1.5}, TypeError, "epochs is 1.5, expected an integer"),
     "batch size": ({"batch_size": 0}, ValueError, "batch_size is 0, expected at least 1"),
     "batch size's type": ({"batch_size": 2.0}, TypeError, "batch_size is 2.0, expected an integer"),
-    "optimizer": ({"optimizer": nn.optimizers.sgd}, TypeError, "optimizer is <function sgd"),
+    "optimizer": ({"optimizer": nn.optimizers.sgd}, TypeError, "optimizer is the constructor sgd"),
     "loss": ({"loss": "mse"}, TypeError, "loss is 'mse', expected a function"),
     "metric": ({"metrics": {"m": nn.metrics.accuracy}}, TypeError, r"metrics\['m'\] is <function"),
     "metric's name": ({"metrics": {"loss": ACCURACY}}, ValueError, "metrics has the name 'loss'"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxnn as nn
-from jaxnn._training.host import loop as host
+from jaxnn._training.host import clock
 from tests.numpy_reference import optimizer_wrappers as reference
 from tests.numpy_reference import optimizers as rules
 from tests.training_cases import ADAM, LABELS, LINEAR, X, assert_close, fitted, run
@@ -29,7 +29,7 @@ def test_nothing_is_done_unless_asked_for():
 
 @pytest.mark.parametrize("seconds", [0.0, 100.0])
 def test_an_error_names_step_and_leaves(seconds, monkeypatch):
-    monkeypatch.setattr(host, "SECONDS_PER_CHUNK", seconds)
+    monkeypatch.setattr(clock, "SECONDS_PER_CHUNK", seconds)
     message = "fit: the loss and the gradient of 'bias', 'kernel' is infinite or NaN at step 2"
     with pytest.raises(FloatingPointError, match=message):
         fitted(LINEAR, on_nonfinite="raise", **HOSTILE)
@@ -148,9 +148,9 @@ def test_a_loss_that_stays_bad_is_told_once_the_scale_is_at_its_minimum():
 
 
 def test_the_scale_grows_after_good_steps_and_changes_no_update():
-    plain = fitted(LINEAR, batch_size=8, monitor=("gradient_norm",))
+    plain = fitted(LINEAR, batch_size=8, record=("gradient_norm",))
     optimizer = nn.optimizers.dynamic_loss_scale(ADAM, initial=8.0, period=4)
-    scaled = fitted(LINEAR, batch_size=8, optimizer=optimizer, monitor=("gradient_norm",))
+    scaled = fitted(LINEAR, batch_size=8, optimizer=optimizer, record=("gradient_norm",))
     assert_close((scaled.params, scaled.history), (plain.params, plain.history))
     assert float(scaled.opt_state.loss_scale) == 8.0 * 2**2  # nine steps
     assert int(scaled.opt_state.good_steps) == 1

@@ -76,7 +76,7 @@ def stack(layer: LayerLike, depth: int) -> Layer:
         train: bool = False,
         **extra: Any,
     ) -> tuple[PyTree, PyTree]:
-        _check_copies("stack", depth, params)
+        check_copies("stack", depth, params)
 
         def step(x: PyTree, one: tuple[PyTree, PyTree, PyTree]) -> tuple[PyTree, PyTree]:
             params, state, key = one
@@ -104,8 +104,9 @@ def ensemble(layer: LayerLike, members: int) -> Layer:
     """The same layer `members` times side by side, each with its own parameters, on the same input.
 
     `y[i] = layer(x)` with the parameters of member `i`: the members are vmapped, and cost about
-    what one costs while they are small. `fit` and `training_run` train each as it would be alone
-    with the key `jax.random.fold_in(key, i)`: on its own loss, gradient and order of the examples.
+    what one costs while they are small. The output has an axis more, which a loss of it must take.
+    To train copies of a model each as it would be alone, on its own loss, gradient and order of the
+    examples, give `members=` to `fit`: its result has the params of an `ensemble`.
 
     Args:
         layer: a layer or a plain function of arrays. Further keywords that its `apply` declares
@@ -143,7 +144,7 @@ def ensemble(layer: LayerLike, members: int) -> Layer:
         train: bool = False,
         **extra: Any,
     ) -> tuple[PyTree, PyTree]:
-        _check_copies("ensemble", members, params)
+        check_copies("ensemble", members, params)
 
         def member(params: PyTree, state: PyTree, key: Any) -> tuple[PyTree, PyTree]:
             y, new_state = layer.apply(params, state, x, key=key, train=train, **extra)
@@ -153,15 +154,7 @@ def ensemble(layer: LayerLike, members: int) -> Layer:
         y, new_state = jax.vmap(member, axis_size=members)(params, state, keys)
         return y, new_state
 
-    whole = wrap(layer, apply, init)
-    whole.apply.members = layer, members  # type: ignore[attr-defined]
-    return whole
-
-
-def members_of(layer: Layer) -> tuple[Layer, int | None]:
-    """The layer that an ensemble is made of, and how many; a layer that is none, and None."""
-    found: tuple[Layer, int | None] = getattr(layer.apply, "members", (layer, None))
-    return found
+    return wrap(layer, apply, init)
 
 
 def copy_keys(combinator: str, key: jax.Array | None, n: int) -> Any:
@@ -183,11 +176,12 @@ def init_copies(
     return params, state
 
 
-def _check_copies(combinator: str, n: int, params: PyTree) -> None:
+def check_copies(function: str, n: int, params: PyTree, name: str = "params") -> None:
+    """Raise unless every leaf has a leading axis of size `n`."""
     for leaf, path in zip(jax.tree.leaves(params), leaf_paths(params), strict=True):
         if jnp.shape(leaf)[:1] != (n,):
             raise ValueError(
-                f"{combinator}: params['{path}'] has shape {jnp.shape(leaf)}, expected a leading "
+                f"{function}: {name}['{path}'] has shape {jnp.shape(leaf)}, expected a leading "
                 f"axis of size {n}"
             )
 

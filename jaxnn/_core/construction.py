@@ -89,10 +89,13 @@ def comparable(value: Any) -> Hashable:
         return kind, *((comparable(name), comparable(item)) for name, item in value.items())
     if kind in (set, frozenset):
         return kind, frozenset(map(comparable, value))
-    if kind in (functools.partial, jax.tree_util.Partial):
-        return kind, *map(comparable, (value.func, value.args, value.keywords))
     if kind is types.MethodType:
         return kind, comparable(value.__func__), comparable(value.__self__)
+    try:
+        if kind in (functools.partial, jax.tree_util.Partial):
+            return kind, *map(comparable, (value.func, value.args, value.keywords))
+    except IncomparableError:
+        pass  # by its identity, then
     try:
         return _ById(value)
     except TypeError:
@@ -120,7 +123,7 @@ def constructor(make: Callable[P, R]) -> Callable[P, R]:
     one of the arguments, a layer that is wrapped, keeps its name.
     """
     signature = inspect.signature(make)
-    made: dict[Hashable, tuple[Callable[..., Any], list[weakref.ref[Any]]]] = {}
+    made: dict[Hashable, tuple[Callable[..., Any], list[Callable[[], Any]]]] = {}
 
     @functools.wraps(make)
     def construct(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -160,7 +163,7 @@ def _key(bound: inspect.BoundArguments) -> Hashable:
         return None
 
 
-def _functions(result: Any) -> tuple[Any, ...]:
+def _fields(result: Any) -> tuple[Any, ...]:
     return tuple(result) if isinstance(result, tuple) else (result,)
 
 
@@ -170,18 +173,21 @@ def _remember(made: dict[Hashable, Any], key: Hashable, result: Any) -> None:
             if made.get(key) is entry:
                 del made[key]
 
+    def held(field: Any) -> Callable[[], Any]:
+        return weakref.ref(field, forget) if callable(field) else lambda: field
+
     rebuild = type(result) if isinstance(result, tuple) else lambda function: function
-    entry = rebuild, [weakref.ref(function, forget) for function in _functions(result)]
+    entry = rebuild, [held(field) for field in _fields(result)]
     made[key] = entry
 
 
-def _alive(entry: tuple[Callable[..., Any], list[weakref.ref[Any]]] | None) -> Any:
+def _alive(entry: tuple[Callable[..., Any], list[Callable[[], Any]]] | None) -> Any:
     """The object that an entry is of, if all of its functions live."""
     if entry is None:
         return None
-    rebuild, references = entry
-    functions = [reference() for reference in references]
-    return None if any(function is None for function in functions) else rebuild(*functions)
+    rebuild, held = entry
+    fields = [field() for field in held]
+    return None if any(field is None for field in fields) else rebuild(*fields)
 
 
 def _named(result: R, construct: Any, call: str, arguments: dict[str, Any]) -> R:
@@ -189,13 +195,13 @@ def _named(result: R, construct: Any, call: str, arguments: dict[str, Any]) -> R
 
     A constructor that another one has made remembers what it made as long as that lives.
     """
-    functions = _functions(result)
+    fields = _fields(result)
     given = {id(function) for function in _functions_in(arguments.values())}
-    for function in functions:
-        if id(function) not in given:
-            function.__qualname__ = call
-            function.made_with = functions
-            function.made_by = construct
+    for field in fields:
+        if callable(field) and id(field) not in given:
+            field.__qualname__ = call
+            field.made_with = fields
+            field.made_by = construct
     return result
 
 

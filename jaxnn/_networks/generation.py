@@ -1,6 +1,5 @@
 """Autoregressive decoding and sampling."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxnn._core.arrays import PyTree, check_count, check_key, check_range, is_inexact
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Cell, Layer, LayerLike, as_layer
+from jaxnn._core.programs import compiled
 
 
 @constructor
@@ -153,9 +153,7 @@ def generate(
     def traced(value: ArrayLike | None, dtype: DTypeLike) -> jax.Array | None:
         return None if value is None else jnp.asarray(value).astype(dtype)
 
-    tokens: jax.Array = _generate(
-        cell,
-        length,
+    tokens: jax.Array = compiled(_generate, cell, length)(
         params,
         jnp.atleast_2d(prompt).astype(jnp.int32),
         key,
@@ -167,7 +165,6 @@ def generate(
     return tokens.reshape(*prompt.shape[:-1], length)
 
 
-@functools.partial(jax.jit, static_argnames=("cell", "length"))
 def _generate(
     cell: Cell,
     length: int,

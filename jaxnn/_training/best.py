@@ -1,24 +1,29 @@
-"""The best epoch so far, and when to stop waiting for a better one."""
+"""A run that keeps its best epoch."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxnn._core.arrays import PyTree, check_count
+from jaxnn._training.run import Carry, Row, Run, choose
 
 
 class EarlyStopping(NamedTuple):
     """What `early_stopping` returns; a `patience` of None waits for ever."""
 
-    monitor: str
+    metric: str
     patience: int | None
     min_delta: float
     mode: str
 
 
 def early_stopping(
-    monitor: str = "val_loss", *, patience: int = 5, min_delta: float = 0.0, mode: str = "min"
+    metric: str = "val_loss",
+    *,
+    patience: int = 5,
+    min_delta: float = 0.0,
+    mode: Literal["min", "max"] = "min",
 ) -> EarlyStopping:
     """Stop when a metric has not improved for some epochs, and go back to the best.
 
@@ -26,7 +31,7 @@ def early_stopping(
     compiled program: networks trained side by side by `jax.vmap` stop each at its own time.
 
     Args:
-        monitor: the metric's name in the history.
+        metric: the metric's name in the history.
         patience: the epochs in a row without improvement after which training stops, at least 1.
         min_delta: by how much a value has to be better than the best to improve on it, at least 0.
         mode: "min" if smaller is better, "max" if larger is. NaN is never better.
@@ -53,52 +58,68 @@ def early_stopping(
         raise ValueError(f"early_stopping: min_delta is {min_delta}, expected at least 0")
     if mode not in ("min", "max"):
         raise ValueError(f"early_stopping: mode is {mode!r}, expected 'min' or 'max'")
-    return EarlyStopping(monitor, patience, min_delta, mode)
+    return EarlyStopping(metric, patience, min_delta, mode)
 
 
 class Best(NamedTuple):
-    """The best value so far, its epoch (counted from 0), params and state, the epochs since."""
+    """The best value so far, its epoch, params and state; and how many epochs there were."""
 
     value: jax.Array
-    epoch: jax.Array
-    waited: jax.Array
+    epoch: jax.Array  # counted from 0; -1 before the first
+    epochs: jax.Array
     params: PyTree
     state: PyTree
 
 
-def nothing_yet(wanted: EarlyStopping, params: PyTree, state: PyTree) -> Best:
-    """What there is before the first epoch."""
+def keeping_best(run: Run, wanted: EarlyStopping) -> Run:
+    """The run that keeps its best epoch, and returns it if it is to stop early."""
+
+    def init(*arguments: Any) -> Carry:
+        carry = run.init(*arguments)
+        copies = jax.tree.map(jnp.copy, (carry.train.params, carry.train.state))
+        before = jnp.full((), -1, jnp.int32)
+        best = Best(worst_value(wanted), before, jnp.zeros((), jnp.int32), *copies)
+        return carry._replace(kept=carry.kept | {"best": best})
+
+    def finish(carry: Carry, sums: dict[str, PyTree]) -> tuple[Carry, Row]:
+        after, row = run.finish(carry, sums)
+        best: Best = carry.kept["best"]
+        value = value_of(wanted, row)
+        better = is_better(wanted, value, best.value)
+        now = Best(value, best.epochs, best.epochs, *run.last(carry))
+        best = choose(better, now, best)._replace(epochs=best.epochs + 1)
+        return after._replace(kept=after.kept | {"best": best}), row
+
+    def result(carry: Carry) -> tuple[PyTree, PyTree]:
+        last = run.result(carry)
+        if wanted.patience is None:
+            return last
+        best: Best = carry.kept["best"]
+        chosen: tuple[PyTree, PyTree] = choose(best.epoch >= 0, (best.params, best.state), last)
+        return chosen
+
+    return run._replace(init=init, finish=finish, result=result)
+
+
+def worst_value(wanted: EarlyStopping) -> jax.Array:
+    """What every value is better than."""
     worst = jnp.inf if wanted.mode == "min" else -jnp.inf
-    copies = jax.tree.map(jnp.copy, (params, state))
-    value = jnp.full((), worst, jnp.result_type(float))
-    return Best(value, jnp.full((), -1, jnp.int32), jnp.zeros((), jnp.int32), *copies)
+    return jnp.full((), worst, jnp.result_type(float))
 
 
-def better_of(
-    wanted: EarlyStopping, best: Best, row: dict[str, Any], params: PyTree, state: PyTree
-) -> tuple[Best, jax.Array]:
-    """The best after one more epoch, and whether patience is at its end."""
-    name = wanted.monitor
+def value_of(wanted: EarlyStopping, row: Row) -> jax.Array:
+    """The value of an epoch that is looked at."""
+    name = wanted.metric
     if name not in row or jnp.ndim(row[name]) != 0:
         single = sorted(key for key, value in row.items() if jnp.ndim(value) == 0)
         raise ValueError(
-            f"early_stopping: monitor is {name!r}, expected a metric with one value: {single}"
+            f"early_stopping: metric is {name!r}, expected a metric with one value: {single}"
         )
-    value = row[name].astype(best.value.dtype)
+    return row[name].astype(jnp.result_type(float))
+
+
+def is_better(wanted: EarlyStopping, value: jax.Array, best: jax.Array) -> jax.Array:
+    """Whether a value improves on the best."""
     if wanted.mode == "min":
-        improved = value < best.value - wanted.min_delta
-    else:
-        improved = value > best.value + wanted.min_delta
-    epoch = best.epoch + best.waited + 1
-    waited = jnp.where(improved, 0, best.waited + 1)
-    kept = jax.tree.map(
-        lambda new, old: jnp.where(improved, new, old), (params, state), (best.params, best.state)
-    )
-    now = Best(
-        jnp.where(improved, value, best.value),
-        jnp.where(improved, epoch, best.epoch),
-        waited,
-        *kept,
-    )
-    over = jnp.zeros((), bool) if wanted.patience is None else waited >= wanted.patience
-    return now, over
+        return value < best - wanted.min_delta
+    return value > best + wanted.min_delta

@@ -10,7 +10,8 @@ import numpy as np
 
 from jaxnn._core.layer import Layer
 from jaxnn._training.data.arrays import example_of
-from jaxnn._training.monitor import MONITORS
+from jaxnn._training.measuring import Metrics
+from jaxnn._training.record import RECORDS
 from jaxnn.losses import (
     multiclass_hinge_loss,
     multiclass_perceptron_loss,
@@ -21,8 +22,6 @@ from jaxnn.losses import (
 )
 from jaxnn.metrics import Metric
 
-Metrics = tuple[tuple[str, Metric], ...]
-
 LOSSES_OF_CLASSES = (
     multiclass_hinge_loss,
     multiclass_perceptron_loss,
@@ -32,7 +31,7 @@ LOSSES_OF_CLASSES = (
     softmax_cross_entropy_with_integer_labels,
 )
 
-RESERVED = ("loss", "penalty", "skipped", *MONITORS)
+RESERVED = ("loss", "penalty", "skipped", *RECORDS)
 
 
 def check_metrics(function: str, metrics: Mapping[str, Metric] | None) -> Metrics:

@@ -2,28 +2,37 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
 
 from jaxnn._combinators.copies import copy_keys
 from jaxnn._core.arrays import PyTree, check_count, check_key
-from jaxnn._core.layer import child_key
-from jaxnn._training import engine, program
+from jaxnn._core.layer import LayerLike, as_layer, child_key
+from jaxnn._core.programs import compiled
+from jaxnn._core.types import Data, Loss, LossFunction, OptimizerLike, Regularizer
 from jaxnn._training.best import EarlyStopping
 from jaxnn._training.checks import check_labels
 from jaxnn._training.data.arrays import check_set, effective_batch_size, on_device
+from jaxnn._training.data.epochs import Epoch
 from jaxnn._training.data.sources import as_source, is_streamed
+from jaxnn._training.evaluation import reported
+from jaxnn._training.guard import OnNonfinite, bad_steps_of, described
 from jaxnn._training.host.checkpoints import Checkpoints, best_to_keep
-from jaxnn._training.host.feeds import Feed, Resident, Streamed
+from jaxnn._training.host.clock import Clock
+from jaxnn._training.host.feeds import Feed, InMemory, Streamed
 from jaxnn._training.host.interrupts import interruptible
-from jaxnn._training.host.loop import Host
 from jaxnn._training.host.progress import progress_callback
-from jaxnn._training.nonfinite import CHOICES, described
-from jaxnn._training.task import Task, check_initial, checked_task
-from jaxnn.callbacks import Callback, Event
+from jaxnn._training.host.watchers import Watchers
+from jaxnn._training.loop import Position
+from jaxnn._training.run import Run
+from jaxnn._training.run_of import check_initial, checked_run
+from jaxnn.callbacks import Event
+from jaxnn.callbacks._callbacks import CallbackLike
 from jaxnn.metrics import Metric
+
+Reason = Literal["epochs", "early_stopping", "callback", "interrupted", "nonfinite"]
 
 
 class FitResult(NamedTuple):
@@ -37,27 +46,28 @@ class FitResult(NamedTuple):
     state: PyTree
     history: dict[str, np.ndarray]
     opt_state: PyTree
-    reason: str
+    reason: Reason
 
 
 def fit(
-    model: Any,
-    data: Any,
+    model: LayerLike | LossFunction,
+    data: Data,
     *,
-    loss: Callable[[Any, Any], Any] | None = None,
-    optimizer: Any,
+    loss: Loss | None = None,
+    optimizer: OptimizerLike,
     key: jax.Array,
     epochs: int,
     batch_size: int | None = None,
-    validation: Any = None,
+    validation: Data | None = None,
     metrics: Mapping[str, Metric] | None = None,
-    regularizer: Callable[[PyTree], Any] | None = None,
+    regularizer: Regularizer | None = None,
     shuffle: bool = True,
-    monitor: Sequence[str] = (),
+    record: Sequence[str] = (),
     early_stopping: EarlyStopping | None = None,
-    on_nonfinite: str | None = None,
-    callbacks: Sequence[Callback | Callable[[Event], Any]] = (),
-    progress: bool | str | None = None,
+    on_nonfinite: OnNonfinite | None = None,
+    members: int | None = None,
+    callbacks: Sequence[CallbackLike] = (),
+    progress: bool | Literal["bar", "lines"] | None = None,
     params: PyTree = None,
     state: PyTree = None,
     checkpoint: str | PathLike[str] | None = None,
@@ -73,8 +83,7 @@ def fit(
     steps under way and `fit` returns what was learned.
 
     Args:
-        model: a `Layer`, or a plain function of arrays. An `ensemble` trains its members side by
-            side, each as it would be alone. Without `loss`, a whole loss function,
+        model: a `Layer`, or a plain function of arrays. Without `loss`, a whole loss function,
             `loss_fn(params, state, batch, key) -> (loss, (state, metrics))` as in `train_step`:
             its `metrics` are averaged over the examples of an epoch, and on a validation set its
             `key` is None.
@@ -94,13 +103,15 @@ def fit(
         regularizer: a penalty on the params that is added to the objective, as any of
             `nn.regularizers`.
         shuffle: whether each epoch has its own random order; that of an iterable is its own.
-        monitor: what else is in the history, the mean over the steps of each epoch: any of
+        record: what else is in the history, the mean over the steps of each epoch: any of
             "learning_rate", "gradient_norm" and "update_norm", see `train_step`.
         early_stopping: `nn.early_stopping(...)`: the params and state of the best epoch are
             returned.
         on_nonfinite: what to do about a step whose loss or gradient is infinite or NaN: None for
             nothing; "raise", an error that names the step and the leaves; "skip" to leave it out
             (the history counts them as "skipped"); "stop" to end training before it.
+        members: how many copies of the model to train side by side, number `i` as it would be
+            trained alone with the key `jax.random.fold_in(key, i)`; None for one.
         callbacks: `nn.callbacks.Callback`s, or plain functions of an `Event`, called after each
             epoch; a true result stops training.
         progress: True for a bar (with the extra `progress`) in a terminal and lines elsewhere,
@@ -120,9 +131,10 @@ def fit(
     Returns:
         A `FitResult`: `params`, `state`, `history`, `opt_state` and `reason`. The history has
         "loss" (without the penalty), "penalty" and each metric, as seen in training, and with
-        "val_" before the name on the validation set; for an ensemble each array has a second axis
-        for the members. The params that are validated, given to callbacks and returned are those
-        of `nn.optimizers.evaluation_params`: an average, if the optimizer keeps one.
+        "val_" before the name on the validation set. The params that are validated, given to
+        callbacks and returned are those of `nn.optimizers.evaluation_params`: an average, if the
+        optimizer keeps one. With `members`, params and state have a leading axis for them, as
+        those of `nn.ensemble(model, members)`, and each array of the history a second one.
 
     Raises:
         FileExistsError: `checkpoint` has a run, and `resume` is false.
@@ -142,7 +154,14 @@ def fit(
     """
     check_key("fit", key)
     check_count("fit", "epochs", epochs)
-    task = checked_task(
+    if resume and checkpoint is None:
+        raise ValueError("fit: resume is True and checkpoint is None, expected a directory")
+    if loss is not None:
+        model = as_layer(model, "fit: model")
+    best = early_stopping
+    if best is None and checkpoint is not None:
+        best = best_to_keep(validation is not None)
+    run = checked_run(
         "fit",
         model,
         loss,
@@ -150,71 +169,115 @@ def fit(
         metrics=metrics,
         regularizer=regularizer,
         batch_size=batch_size,
-        shuffle=shuffle,
-        monitor=monitor,
-        early_stopping=early_stopping,
+        record=record,
+        best=best,
         on_nonfinite=on_nonfinite,
-        outcomes=CHOICES,
+        outcomes=get_args(OnNonfinite),
+        members=members,
     )
-    check_initial("fit", task, params)
-    if resume and checkpoint is None:
-        raise ValueError("fit: resume is True and checkpoint is None, expected a directory")
-    if checkpoint is not None and task.best is None:
-        task = task._replace(best=best_to_keep(validation is not None))
-    hooks = [_as_callback(callback) for callback in callbacks]
-    keys = key if task.members is None else copy_keys("fit", key, task.members)
-    feed = _feed(task, epochs, keys, data, validation)
-    if params is not None and state is None:
-        state = {}
-    bar = progress_callback(progress, feed.steps_per_epoch, epochs)
-    host = Host(task, feed, feed.start(keys, params, state), epochs, hooks, bar)
-    keeper = None if checkpoint is None else Checkpoints(checkpoint, host, key, resume)
+    check_initial("fit", loss, params)
+    feed = _feed(run, model, loss, key, data, validation, epochs, batch_size, shuffle, members)
+    steps = None if feed.steps_per_epoch is None else feed.steps_per_epoch * epochs
+    watchers = Watchers(callbacks, progress_callback(progress, steps))
+    clock = Clock()
+    position = feed.start(params, {} if params is not None and state is None else state)
+    store: Checkpoints | None = None
+    if checkpoint is not None:
+        settings = {
+            "batch_size": batch_size,
+            "shuffle": shuffle,
+            "members": members,
+            "steps in an epoch": feed.steps_per_epoch,
+            "the key": np.asarray(jax.random.key_data(key)).tolist(),
+        }
+        store = Checkpoints(checkpoint, settings, watchers.of_user, resume)
+        if store.has_run:
+            position = store.restore(position, clock, feed)
+
+    def event() -> Event:
+        """Where the run stands, for the callbacks."""
+        finished = int(position.epoch)
+        row = {name: reported(v[finished - 1]) for name, v in position.history.items() if finished}
+        last_params, last_state = compiled(run.last)(position.carry)
+        return Event(
+            epoch=finished,
+            epochs=epochs,
+            step=clock.step,
+            steps=steps,
+            examples=feed.seen[0],
+            seconds=clock.seconds,
+            metrics=row,
+            running_loss=float(position.loss),
+            params=last_params,
+            state=last_state,
+        )
+
+    asked: Literal["callback", "interrupted"] | None = None
     with interruptible() as interrupt:
         try:
-            while not host.is_over and not interrupt.is_set():
-                host.advance()
-                if keeper is not None:
-                    keeper.save_if_due()
+            while (reason := _own_end(position, epochs) or asked) is None:
+                finished, chunk = int(position.epoch), clock.next_chunk()
+                position, taken = feed.advance(position, chunk, watchers.want_epochs)
+                position.loss.block_until_ready()
+                clock.tick(taken)
+                if watchers.after_chunk(event, is_new_epoch=int(position.epoch) > finished):
+                    asked = "callback"
+                elif interrupt.is_set():
+                    asked = "interrupted"
+                if store is not None:
+                    store.save_if_due(position, clock, feed)
         finally:
             feed.close()
-        if keeper is not None:
-            keeper.save()
-    host.end()
-    carry = host.run.carry
-    if on_nonfinite == "raise" and carry.trouble is not None and np.any(carry.trouble.step >= 0):
-        raise FloatingPointError(f"fit: {described(carry.trouble, carry.train.params)}")
-    params, state = program.results(task, carry)
-    return FitResult(params, state, host.history(), carry.train.opt_state, host.reason)
+        if store is not None:
+            store.save(position, clock, feed)
+    watchers.at_end(event)
+    carry, noted = position.carry, bad_steps_of(position.carry)
+    if on_nonfinite == "raise" and noted is not None and np.any(noted.step >= 0):
+        raise FloatingPointError(f"fit: {described(noted, carry.train.params)}")
+    params, state = compiled(run.result)(carry)
+    history = {name: np.array(v)[: int(position.epoch)] for name, v in position.history.items()}
+    return FitResult(params, state, history, carry.train.opt_state, reason)
 
 
-def _feed(task: Task, epochs: int, key: jax.Array, data: Any, validation: Any) -> Feed:
+def _own_end(position: Position, epochs: int) -> Reason | None:
+    """Why the run is over, None if it is not."""
+    if np.all(np.asarray(position.carry.stopped)):
+        noted = bad_steps_of(position.carry)
+        is_bad = noted is not None and np.all(np.asarray(noted.step) >= 0)
+        return "nonfinite" if is_bad else "early_stopping"
+    return "epochs" if int(position.epoch) >= epochs else None
+
+
+def _feed(
+    run: Run,
+    model: Any,
+    loss: Callable[[Any, Any], Any] | None,
+    key: jax.Array,
+    data: Any,
+    validation: Any,
+    epochs: int,
+    batch_size: int | None,
+    shuffle: bool,
+    members: int | None,
+) -> Feed:
     """What brings the data: from the device's memory, unless some are streamed."""
-    supervised = task.model is not None
+    supervised = loss is not None
     if is_streamed(data) or is_streamed(validation):
-        order_key = child_key(key, "shuffle") if task.shuffle and task.members is None else None
-        source = as_source("fit", "data", data, batch_size=task.batch_size, shuffle_key=order_key)
+        order_key = child_key(key, "shuffle") if shuffle and members is None else None
+        source = as_source("fit", "data", data, batch_size=batch_size, shuffle_key=order_key)
         check_set("fit", "data", source.example, supervised)
         if is_streamed(validation):
             validation = as_source(
-                "fit", "validation", validation, batch_size=task.batch_size, shuffle_key=None
+                "fit", "validation", validation, batch_size=batch_size, shuffle_key=None
             )
         elif validation is not None:
             validation, _ = on_device("fit", "validation", validation, supervised)
-        return Streamed(task, epochs, source, validation)
+        return Streamed(run, epochs, key, source, validation)
     data, n = on_device("fit", "data", data, supervised)
     if validation is not None:
         validation, _ = on_device("fit", "validation", validation, supervised)
-    if task.model is not None:
-        check_labels("fit", task.model, task.loss, data=data, validation=validation)
-    epoch = engine.Epoch(n, effective_batch_size("fit", task.batch_size, n))
-    return Resident(task, epochs, epoch, key, data, validation)
-
-
-def _as_callback(callback: Any) -> Callback:
-    if isinstance(callback, Callback):
-        return callback
-    if callable(callback):
-        return Callback(on_epoch=callback)
-    raise TypeError(
-        f"fit: callbacks has {callback!r}, expected a Callback or a function of an Event"
-    )
+    if loss is not None:
+        check_labels("fit", model, loss, data=data, validation=validation)
+    epoch = Epoch(n, effective_batch_size("fit", batch_size, n), shuffle)
+    order_key = key if members is None else copy_keys("fit", key, members)
+    return InMemory(run, epochs, epoch, (key, order_key), data, validation)

@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn._core.arrays import PyTree, check_key, widen
-from jaxnn._training.monitor import Monitor, check_monitor, measured
+from jaxnn._core.types import LossFunction, OptimizerLike
+from jaxnn._training.record import Record, check_record, recorded
 from jaxnn.optimizers._base import apply_updates, check_optimizer, extra_tolerant
 from jaxnn.optimizers._loss_scaling import loss_scale
-
-LossFunction = Callable[[PyTree, PyTree, Any, jax.Array], tuple[Any, tuple[PyTree, PyTree]]]
 
 
 class TrainState(NamedTuple):
@@ -27,7 +26,9 @@ class TrainState(NamedTuple):
     step: jax.Array
 
 
-def train_state(params: PyTree, state: PyTree, optimizer: Any, key: jax.Array) -> TrainState:
+def train_state(
+    params: PyTree, state: PyTree, optimizer: OptimizerLike, key: jax.Array
+) -> TrainState:
     """The `TrainState` at step 0.
 
     Args:
@@ -55,7 +56,7 @@ def train_state(params: PyTree, state: PyTree, optimizer: Any, key: jax.Array) -
 
 
 def train_step(
-    loss_fn: LossFunction, optimizer: Any, *, monitor: Sequence[str] = ()
+    loss_fn: LossFunction, optimizer: OptimizerLike, *, record: Sequence[str] = ()
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]]:
     """A pure step of training: gradient, update, next state.
 
@@ -65,17 +66,17 @@ def train_step(
         optimizer: an `Optimizer` or optax transformation. Its `update` gets as extra keywords the
             loss, `value`, the gradients, `grad`, and the loss of this batch as a function of the
             params, `value_fn`.
-        monitor: what else to report: any of "learning_rate", "gradient_norm" (before the optimizer
+        record: what else to report: any of "learning_rate", "gradient_norm" (before the optimizer
             clips) and "update_norm". Optimizers in a `partition` have a rate each, as
             "learning_rate/head/*".
 
     Returns:
         `step(train_state, batch) -> (train_state, metrics)`, to be jitted (donate the first
-        argument) or scanned; `metrics` holds the loss as well, as "loss", and what `monitor` names.
+        argument) or scanned; `metrics` holds the loss as well, as "loss", and what `record` names.
 
     Raises:
         TypeError: `optimizer` is not an optimizer.
-        ValueError: `monitor` has another name; at the first step, the learning rate is wanted and
+        ValueError: `record` has another name; at the first step, the learning rate is wanted and
             the optimizer, as one of optax, does not tell it.
 
     Example:
@@ -91,27 +92,27 @@ def train_step(
         (Array([7.], dtype=float32), Array(4., dtype=float32))
     """
     check_optimizer(optimizer, "train_step: optimizer")
-    watched = check_monitor("train_step", monitor)
+    names = check_record("train_step", record)
 
     def step(train: TrainState, batch: Any) -> tuple[TrainState, dict[str, Any]]:
-        done = take_step(loss_fn, optimizer, watched, train, batch)
-        return done.train, {"loss": done.loss, **done.seen, **done.metrics}
+        done = take_step(loss_fn, optimizer, names, train, batch)
+        return done.train, {"loss": done.loss, **done.recorded, **done.metrics}
 
     return step
 
 
 class Step(NamedTuple):
-    """A step that was taken: where it led, and what was seen on the way."""
+    """A step that was taken: where it led, its loss and gradients, and what is recorded of it."""
 
     train: TrainState
     loss: jax.Array
     grads: PyTree
-    seen: dict[str, jax.Array]
+    recorded: dict[str, jax.Array]
     metrics: PyTree
 
 
 def take_step(
-    loss_fn: LossFunction, optimizer: Any, monitor: Monitor, train: TrainState, batch: Any
+    loss_fn: LossFunction, optimizer: Any, record: Record, train: TrainState, batch: Any
 ) -> Step:
     """The step that `train_step` describes."""
     key = jax.random.fold_in(train.key, train.step)
@@ -138,5 +139,5 @@ def take_step(
     following = TrainState(params, state, opt_state, train.key, train.step + 1)
     if scale is not None:
         grads = jax.tree.map(lambda g: widen(g) / scale.astype(widen(g).dtype), grads)
-    seen = measured(monitor, optimizer, grads, updates, train.opt_state, opt_state)
-    return Step(following, loss, grads, seen, metrics)
+    of_update = recorded(record, optimizer, grads, updates, train.opt_state, opt_state)
+    return Step(following, loss, grads, of_update, metrics)

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn._files.saving import load, save, saved_metadata
-from jaxnn._training.best import EarlyStopping
-from jaxnn._training.host.loop import Host
+from jaxnn._training.best import Best, EarlyStopping
+from jaxnn._training.host.clock import Clock
+from jaxnn._training.host.feeds import Feed
+from jaxnn._training.loop import Position
+from jaxnn.callbacks import Callback
 
 SECONDS_BETWEEN = 60.0
 
@@ -25,100 +29,88 @@ def best_to_keep(has_validation: bool) -> EarlyStopping:
 class Checkpoints:
     """The files of one run in a directory: `last.safetensors` and `best.safetensors`.
 
-    Made for a run that has not begun; if there is a checkpoint, the run is moved to where that
-    stands.
+    `settings` are what must not differ between a run and its continuation, as JSON gives it back;
+    of the callbacks, those with a `save` are remembered.
     """
 
     def __init__(
-        self, directory: str | PathLike[str], host: Host, key: jax.Array, resume: bool
+        self,
+        directory: str | PathLike[str],
+        settings: dict[str, Any],
+        callbacks: Sequence[Callback],
+        resume: bool,
     ) -> None:
-        self._host = host
         self._last = Path(directory) / "last.safetensors"
         self._best = Path(directory) / "best.safetensors"
-        self._settings = _settings(host, key)
+        self._settings = settings
+        self._callbacks = [callback for callback in callbacks if callback.save is not None]
         self._best_epoch = np.asarray(-1)
-        if not self._last.exists():
-            self._last.parent.mkdir(parents=True, exist_ok=True)
-        elif resume:
-            self._restore()
-        else:
+        self.has_run = self._last.exists()
+        if self.has_run and not resume:
             raise FileExistsError(
                 f"fit: checkpoint has a run already, {self._last}; expected resume=True to go on "
                 "with it, or another directory"
             )
+        self._last.parent.mkdir(parents=True, exist_ok=True)
         self._saved = time.monotonic()
 
-    def save_if_due(self) -> None:
+    def save_if_due(self, position: Position, clock: Clock, feed: Feed) -> None:
         """Save if the last time is long enough ago."""
         if time.monotonic() - self._saved >= SECONDS_BETWEEN:
-            self.save()
+            self.save(position, clock, feed)
 
-    def save(self) -> None:
+    def save(self, position: Position, clock: Clock, feed: Feed) -> None:
         """Write where the run stands, and the best epoch if it is a new one."""
-        host, best = self._host, self._host.run.carry.best
-        assert best is not None
+        best: Best = position.carry.kept["best"]
         epoch = np.asarray(best.epoch)
         if not np.array_equal(epoch, self._best_epoch) and np.all(epoch >= 0):
             save(self._best, {"params": best.params, "state": best.state})
-        told = {
+        on_host = {
             "settings": self._settings,
-            "rows": host.epochs,
-            "step": host.step,
-            "seconds": host.seconds,
-            "seen": host.feed.seen,
+            "rows": len(position.history["loss"]),
+            "step": clock.step,
+            "seconds": clock.seconds,
+            "seen": feed.seen,
             "best_epoch": epoch.tolist(),
-            "callbacks": [hook.save() for hook in host.hooks if hook.save is not None],
+            "callbacks": [callback.save() for callback in self._callbacks if callback.save],
         }
-        save(self._last, host.run, metadata={"fit": json.dumps(told)})
+        save(self._last, position, metadata={"fit": json.dumps(on_host)})
         self._best_epoch = epoch
         self._saved = time.monotonic()
 
-    def _restore(self) -> None:
-        host = self._host
-        told = json.loads(saved_metadata(self._last).get("fit", "{}"))
-        if not told:
+    def restore(self, beginning: Position, clock: Clock, feed: Feed) -> Position:
+        """Where the saved run stands; clock, feed and callbacks are set to where they were."""
+        on_host = json.loads(saved_metadata(self._last).get("fit", "{}"))
+        if not on_host:
             raise ValueError(f"fit: checkpoint {self._last} is not of fit, expected one that is")
         for name, ours in self._settings.items():
-            if told["settings"][name] != ours:
+            if on_host["settings"][name] != ours:
                 raise ValueError(
                     f"fit: checkpoint {self._last} is of a run with {name} "
-                    f"{told['settings'][name]}, expected {ours}, as of this one"
+                    f"{on_host['settings'][name]}, expected {ours}, as of this one"
                 )
-        saved = told["callbacks"]
-        hooks = [hook for hook in host.hooks if hook.save is not None]
-        if len(saved) != len(hooks):
+        saved = on_host["callbacks"]
+        if len(saved) != len(self._callbacks):
             raise ValueError(
                 f"fit: checkpoint {self._last} is of a run with {len(saved)} callbacks that "
-                f"remember something, expected {len(hooks)}, as of this one"
+                f"remember something, expected {len(self._callbacks)}, as of this one"
             )
         rows: dict[str, Any] = {
-            name: jax.ShapeDtypeStruct((told["rows"], *values.shape[1:]), values.dtype)
-            for name, values in host.run.history.items()
+            name: jax.ShapeDtypeStruct((on_host["rows"], *values.shape[1:]), values.dtype)
+            for name, values in beginning.history.items()
         }
-        run = load(self._last, host.run._replace(history=rows))
+        position = load(self._last, beginning._replace(history=rows))
+        clock.step, clock.seconds_before = on_host["step"], on_host["seconds"]
+        feed.seen = tuple(on_host["seen"])
+        self._best_epoch = np.asarray(on_host["best_epoch"])
+        for callback, value in zip(self._callbacks, saved, strict=True):
+            if callback.restore is not None:
+                callback.restore(value)
         history = {
-            name: _with_rows(run.history[name], values, int(run.epoch))
-            for name, values in host.run.history.items()
+            name: _with_rows(position.history[name], values, int(position.epoch))
+            for name, values in beginning.history.items()
         }
-        host.run = run._replace(history=history)
-        host.step, host.seconds_before = told["step"], told["seconds"]
-        host.feed.seen = tuple(told["seen"])
-        self._best_epoch = np.asarray(told["best_epoch"])
-        for hook, value in zip(hooks, saved, strict=True):
-            if hook.restore is not None:
-                hook.restore(value)
-
-
-def _settings(host: Host, key: jax.Array) -> dict[str, Any]:
-    """What must not differ between a run and its continuation, as JSON gives it back."""
-    task = host.task
-    return {
-        "batch_size": task.batch_size,
-        "shuffle": task.shuffle,
-        "members": task.members,
-        "steps in an epoch": host.feed.steps_per_epoch,
-        "the key": np.asarray(jax.random.key_data(key)).tolist(),
-    }
+        return position._replace(history=history)  # type: ignore[no-any-return]
 
 
 def _with_rows(saved: jax.Array, empty: jax.Array, finished: int) -> jax.Array:

@@ -8,11 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn._core.arrays import PyTree
-from jaxnn._training import engine, program
+from jaxnn._core.programs import compiled
+from jaxnn._training import loop
+from jaxnn._training.data.epochs import Epoch
 from jaxnn._training.data.sources import Source
-from jaxnn._training.program import Run
-from jaxnn._training.task import Task
+from jaxnn._training.loop import Position
+from jaxnn._training.run import Run
 from jaxnn.metrics._accumulators import merge
+
+# This program runs once: optimising it would take three times longer than it saves.
+ONCE = {"compiler_options": {"xla_backend_optimization_level": 1}}
 
 
 class Feed(Protocol):
@@ -24,124 +29,129 @@ class Feed(Protocol):
     steps_per_epoch: int | None
     seen: tuple[int, int]
 
-    def start(self, key: jax.Array, params: PyTree, state: PyTree) -> Run:
+    def start(self, params: PyTree, state: PyTree) -> Position:
         """The run before the first step."""
         ...
 
-    def advance(self, run: Run, steps: int, within_epoch: bool) -> tuple[Run, int]:
+    def advance(self, position: Position, steps: int, within_epoch: bool) -> tuple[Position, int]:
         """Take so many steps, or as many as are left of the run or the epoch; and how many."""
         ...
 
     def close(self) -> None:
-        """Let go of what is held."""
+        """Stop reading."""
         ...
 
 
-class Resident:
+class InMemory:
     """Data on the device: one program takes many steps."""
 
     def __init__(
         self,
-        task: Task,
+        run: Run,
         epochs: int,
-        epoch: engine.Epoch,
-        key: jax.Array,
+        epoch: Epoch,
+        keys: tuple[jax.Array, jax.Array],
         data: PyTree,
         validation: PyTree,
     ) -> None:
-        self.task, self.epochs, self.epoch, self.key = task, epochs, epoch, key
+        self.run, self.epochs, self.epoch = run, epochs, epoch
+        self.key, self.order_key = keys
         self.data, self.validation = data, validation
         self.steps_per_epoch: int | None = epoch.steps
         self.seen = 0, 0
 
-    def start(self, key: jax.Array, params: PyTree, state: PyTree) -> Run:
+    def start(self, params: PyTree, state: PyTree) -> Position:
         """The run before the first step."""
-        run: Run = program.start(
-            *(self.task, self.epochs, self.epoch.n, key, self.data, self.validation, params, state)
-        )
-        return run
+        start = compiled(loop.start, self.run, self.epochs, self.epoch.n, **ONCE)
+        position: Position = start(self.key, self.data, self.validation, params, state)
+        return position
 
-    def advance(self, run: Run, steps: int, within_epoch: bool) -> tuple[Run, int]:
+    def advance(self, position: Position, steps: int, within_epoch: bool) -> tuple[Position, int]:
         """Take so many steps, or as many as are left of the run or the epoch; and how many."""
         per_epoch = self.epoch.steps
-        epoch = int(run.epoch)
-        step = epoch * per_epoch + int(run.position)
+        epoch = int(position.epoch)
+        step = epoch * per_epoch + int(position.step)
         last = (epoch + 1 if within_epoch else self.epochs) * per_epoch
-        run = program.run_until(
-            *(self.task, self.epoch, run, self.key, self.data, self.validation),
-            np.int32(min(step + steps, last)),
-        )
-        epoch, position = int(run.epoch), int(run.position)
-        in_epoch = min(position * self.epoch.size, self.epoch.n)
-        self.seen = epoch * self.epoch.n + in_epoch, in_epoch
-        return run, epoch * per_epoch + position - step
+        advance = compiled(loop.advance, self.run, self.epoch, donate_argnums=0)
+        stop = np.int32(min(step + steps, last))
+        position = advance(position, self.order_key, self.data, self.validation, stop)
+        epoch, in_epoch = int(position.epoch), int(position.step)
+        seen = min(in_epoch * self.epoch.size, self.epoch.n)
+        self.seen = epoch * self.epoch.n + seen, seen
+        return position, epoch * per_epoch + in_epoch - step
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing is read."""
 
 
 class Streamed:
     """Data that come batch by batch: a step each, while the next ones are being read."""
 
     def __init__(
-        self, task: Task, epochs: int, source: Source, validation: PyTree | Source
+        self,
+        run: Run,
+        epochs: int,
+        key: jax.Array,
+        source: Source,
+        validation: PyTree | Source,
     ) -> None:
-        self.task, self.epochs, self.source, self.validation = task, epochs, source, validation
+        self.run, self.epochs, self.key = run, epochs, key
+        self.source, self.validation = source, validation
         self.steps_per_epoch = source.steps
         self.seen = 0, 0
         self._held = ExitStack()
         self._batches: Any = None
 
-    def start(self, key: jax.Array, params: PyTree, state: PyTree) -> Run:
+    def start(self, params: PyTree, state: PyTree) -> Position:
         """The run before the first step."""
         validation = self.validation
         if isinstance(validation, Source):
             validation = _zeros(validation.example)
-        example, rows = _zeros(self.source.example), self.source.examples
-        run: Run = program.start(
-            self.task, self.epochs, rows, key, example, validation, params, state
-        )
-        return run
+        start = compiled(loop.start, self.run, self.epochs, self.source.examples, **ONCE)
+        example = _zeros(self.source.example)
+        position: Position = start(self.key, example, validation, params, state)
+        return position
 
-    def advance(self, run: Run, steps: int, within_epoch: bool) -> tuple[Run, int]:
+    def advance(self, position: Position, steps: int, within_epoch: bool) -> tuple[Position, int]:
         """Take so many steps, or as many as are left of the run or the epoch; and how many."""
-        epoch, position, taken = int(run.epoch), int(run.position), 0
+        take_step = compiled(loop.step, self.run, donate_argnums=0)
+        epoch, in_epoch, taken = int(position.epoch), int(position.step), 0
         previous: Any = None
         while epoch < self.epochs and taken < steps:
             if self._batches is None:
-                self._batches = self._held.enter_context(self.source.batches(epoch, position))
+                self._batches = self._held.enter_context(self.source.batches(epoch, in_epoch))
             batch = next(self._batches, None)
             if batch is None:
                 self.close()
-                run = self._finish(run)
+                position = self._finish(position)
                 self.seen = self.seen[0], 0
-                epoch, position = epoch + 1, 0
-                if within_epoch or np.all(run.carry.stopped):
+                epoch, in_epoch = epoch + 1, 0
+                if within_epoch or np.all(position.carry.stopped):
                     break
                 continue
-            run, done = program.step(self.task, run, batch, np.int32(self.seen[1]))
+            position, done = take_step(position, batch, np.int32(self.seen[1]))
             jax.block_until_ready(previous)  # one step runs while the next is handed over
             previous, taken = done, taken + 1
             size = len(next(leaf for leaf in jax.tree.leaves(batch) if leaf.ndim))
             self.seen = self.seen[0] + size, self.seen[1] + size
-        return run, taken
+        return position, taken
 
     def close(self) -> None:
         """Stop reading."""
         self._held.close()
         self._batches = None
 
-    def _finish(self, run: Run) -> Run:
+    def _finish(self, position: Position) -> Position:
+        finish = compiled(loop.finish_epoch, self.run, donate_argnums=0)
         if not isinstance(self.validation, Source):
-            after: Run = program.finish_epoch(self.task, run, self.validation)
-            return after
+            return finish(position, self.validation)  # type: ignore[no-any-return]
+        measure = compiled(self.run.measure)
         with self.validation.batches(0) as batches:
-            parts = (program.measure(self.task, run.carry.train, batch) for batch in batches)
+            parts = (measure(position.carry, batch) for batch in batches)
             total = next(parts)
             for part in parts:
-                total = self.task.beside(merge, 0, 0)(total, part)
-        after = program.finish_epoch(self.task, run, None, total)
-        return after
+                total = (jax.vmap(merge) if position.carry.stopped.ndim else merge)(total, part)
+        return finish(position, None, total)  # type: ignore[no-any-return]
 
 
 def _zeros(example: PyTree) -> PyTree:

@@ -8,16 +8,12 @@ from typing import Any, TextIO
 from jaxnn.callbacks import Callback, Event
 
 
-def progress_callback(
-    progress: bool | str | None, steps_per_epoch: int | None, epochs: int
-) -> Callback | None:
-    """The callback for `fit`'s argument `progress`, in a run of so many epochs."""
+def progress_callback(progress: bool | str | None, steps: int | None) -> Callback | None:
+    """The callback for `fit`'s argument `progress`, in a run of so many steps, if that is known."""
     form = _form("fit", progress)
     if form is None:
         return None
-    if form == "lines":
-        return lines()
-    return bar(None if steps_per_epoch is None else steps_per_epoch * epochs)
+    return lines() if form == "lines" else bar(steps)
 
 
 def counter(

@@ -1,6 +1,5 @@
 """Runs side by side: the program, and how many of them it takes at once."""
 
-import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -36,7 +35,6 @@ def _even_part(n: int, most: int) -> int:
     return math.ceil(n / math.ceil(n / most))
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def side_by_side(
     train: Callable[..., Any],
     keys: jax.Array,

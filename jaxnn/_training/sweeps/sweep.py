@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxnn._core.arrays import PyTree, check_count, check_key
 from jaxnn._core.layer import child_key
+from jaxnn._core.programs import compiled
 from jaxnn._training.data.transfer import batch_to_device
 from jaxnn._training.host.interrupts import interruptible
 from jaxnn._training.host.progress import counter
@@ -201,10 +202,10 @@ def sweep(
         own = {name: column[which] for name, column in columns.items()}
         return keys[seed], data, own, validation
 
-    def compiled(block: Block) -> Any:
-        return side_by_side.lower(train, *arguments(block, 0, 0)).compile()
+    def program_for(block: Block) -> Any:
+        return compiled(side_by_side, train).lower(*arguments(block, 0, 0)).compile()
 
-    block, program = largest_block(compiled, n, seeds, lanes)
+    block, program = largest_block(program_for, n, seeds, lanes)
     tell = counter("sweep", progress, n * seeds, "runs")
     done: list[Any] = []
     finished, best = 0, math.nan

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxnn as nn
+from jaxnn._core.layer import child_key
 from jaxnn.optimizers._rates import learning_rates
 from tests.compiling import fast_jit
 from tests.optimizer_wrapper_cases import usual_promotion
@@ -102,9 +103,9 @@ def test_each_part_of_a_partition_has_its_rate():
 def test_an_unknown_learning_rate_is_refused_where_it_is_asked_for(make):
     optimizer = make()
     assert watched(optimizer, 1) == [{}]
-    step = nn.train_step(lambda p, s, b, k: (jnp.sum(p["bias"]), (s, {})), optimizer, monitor=ALL)
+    step = nn.train_step(lambda p, s, b, k: (jnp.sum(p["bias"]), (s, {})), optimizer, record=ALL)
     start = nn.train_state(PARAMS, {}, optimizer, jax.random.key(0))
-    with usual_promotion(), pytest.raises(ValueError, match=r"monitor: .* inject_hyperparams"):
+    with usual_promotion(), pytest.raises(ValueError, match=r"record: .*inject_hyperparams"):
         jax.eval_shape(step, start, None)
 
 
@@ -122,9 +123,9 @@ def by_hand(optimizer, epochs, batch_size):
         x, y = batch
         return jnp.mean((MODEL.apply(params, {}, x)[0] - y) ** 2), (state, {})
 
-    params, _ = MODEL.init(nn.layer.child_key(jax.random.key(0), "init"), X[:1])
+    params, _ = MODEL.init(child_key(jax.random.key(0), "init"), X[:1])
     now = nn.train_state(params, {}, optimizer, jax.random.key(0))
-    step = nn.train_step(loss_fn, optimizer, monitor=ALL)
+    step = nn.train_step(loss_fn, optimizer, record=ALL)
 
     @fast_jit
     def watched_step(now, batch):
@@ -162,7 +163,7 @@ def test_the_history_has_the_mean_of_each_over_the_steps_of_an_epoch():
     expected = {name: np.mean(np.reshape([r[name] for r in rows], (2, 3)), 1) for name in ALL}
     assert expected["gradient_norm"][0] > 0.5  # before clipping
 
-    _, _, history = fast_jit(train(monitor=ALL))(jax.random.key(0), DATA)
+    _, _, history = fast_jit(train(record=ALL))(jax.random.key(0), DATA)
     seen = []
     result = nn.fit(
         *(MODEL, DATA),
@@ -172,7 +173,7 @@ def test_the_history_has_the_mean_of_each_over_the_steps_of_an_epoch():
         epochs=2,
         batch_size=4,
         shuffle=False,
-        monitor=ALL,
+        record=ALL,
         callbacks=[lambda event: seen.append(event.metrics)],
         progress=False,
     )
@@ -188,9 +189,9 @@ def test_nothing_is_watched_unless_asked_for():
         return jax.eval_shape(train(**kwargs), jax.random.key(0), DATA)[2]
 
     assert set(history_of()) == {"loss"}
-    assert set(history_of(monitor=["update_norm"])) == {"loss", "update_norm"}
+    assert set(history_of(record=["update_norm"])) == {"loss", "update_norm"}
     groups = O.partition({"kernel": O.sgd(0.1), "*": O.sgd(0.2)})
-    assert set(history_of(optimizer=groups, monitor=ALL[:1])) == {
+    assert set(history_of(optimizer=groups, record=ALL[:1])) == {
         *("loss", "learning_rate/kernel", "learning_rate/*")
     }
 
@@ -204,11 +205,11 @@ def test_what_is_not_watched_costs_nothing():
         return str(jax.make_jaxpr(step)(start, None))
 
     assert "sqrt" not in operations()
-    assert "sqrt" in operations(monitor=["gradient_norm"])
+    assert "sqrt" in operations(record=["gradient_norm"])
 
 
 def test_a_sweep_shows_the_rate_of_each_run():
-    swept = train(optimizer=O.sgd, monitor=("learning_rate",))
+    swept = train(optimizer=O.sgd, record=("learning_rate",))
     rates = jnp.array([0.1, 0.2])
     _, _, history = fast_jit(jax.vmap(swept, (None, None, 0)))(jax.random.key(0), DATA, rates)
     np.testing.assert_allclose(history["learning_rate"], [[0.1, 0.1], [0.2, 0.2]], rtol=1e-6)
@@ -225,19 +226,19 @@ def fit_with(**kwargs):
     )
 
 
-@pytest.mark.parametrize("monitor", [["loss"], "learning_rate", ("gradient_norm", "lr")])
+@pytest.mark.parametrize("record", [["loss"], "learning_rate", ("gradient_norm", "lr")])
 @pytest.mark.parametrize(
     "function",
     [
-        lambda monitor: nn.train_step(None, O.sgd(0.1), monitor=monitor),
-        lambda monitor: train(monitor=monitor),
-        lambda monitor: fit_with(monitor=monitor),
+        lambda record: nn.train_step(None, O.sgd(0.1), record=record),
+        lambda record: train(record=record),
+        lambda record: fit_with(record=record),
     ],
     ids=["train_step", "training_run", "fit"],
 )
-def test_unknown_names_are_refused(function, monitor):
-    with pytest.raises(ValueError, match=r": monitor is .*, expected a sequence of names among"):
-        function(monitor)
+def test_unknown_names_are_refused(function, record):
+    with pytest.raises(ValueError, match=r": record is .*, expected a sequence of names among"):
+        function(record)
 
 
 def test_metrics_of_the_same_name_are_refused():

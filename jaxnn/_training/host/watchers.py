@@ -1,0 +1,47 @@
+"""The callbacks of a run: who is told what, and when."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jaxnn.callbacks import Callback, Event
+
+
+class Watchers:
+    """The user's callbacks, and the progress bar behind them."""
+
+    def __init__(self, callbacks: Sequence[Any], progress: Callback | None) -> None:
+        self.of_user = [_as_callback(callback) for callback in callbacks]
+        self._all = [*self.of_user, *([] if progress is None else [progress])]
+
+    @property
+    def want_epochs(self) -> bool:
+        """Whether a chunk must not go beyond an epoch."""
+        return any(callback.on_epoch for callback in self.of_user)
+
+    def after_chunk(self, event: Callable[[], Event], *, is_new_epoch: bool) -> bool:
+        """Call `on_step_chunk` and, after an epoch, `on_epoch`; whether one wants to stop."""
+        if not self._all:
+            return False
+        now, wishes = event(), []
+        for callback in self._all:
+            functions = callback.on_step_chunk, callback.on_epoch if is_new_epoch else None
+            wishes += [function(now) for function in functions if function is not None]
+        return any(wishes)
+
+    def at_end(self, event: Callable[[], Event]) -> None:
+        """Call `on_end`."""
+        functions = [c.on_end for c in self._all if c.on_end is not None]
+        if functions:
+            now = event()
+            for function in functions:
+                function(now)
+
+
+def _as_callback(callback: Any) -> Callback:
+    if isinstance(callback, Callback):
+        return callback
+    if callable(callback):
+        return Callback(on_epoch=callback)
+    raise TypeError(
+        f"fit: callbacks has {callback!r}, expected a Callback or a function of an Event"
+    )

@@ -1,0 +1,110 @@
+"""The run that the arguments of `fit` and `training_run` describe."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jaxnn._core.arrays import PyTree, check_count
+from jaxnn._core.construction import constructor
+from jaxnn._core.layer import Layer, as_layer
+from jaxnn._training.best import EarlyStopping, keeping_best
+from jaxnn._training.checks import check_metrics
+from jaxnn._training.guard import check_on_nonfinite, guarded
+from jaxnn._training.measuring import Metrics
+from jaxnn._training.members import side_by_side
+from jaxnn._training.network import network
+from jaxnn._training.objective import of_loss_function, of_model, regularized
+from jaxnn._training.record import Record, check_record
+from jaxnn._training.run import Run
+from jaxnn._training.stop import staying_stopped, stopping_early
+from jaxnn.metrics import Metric
+from jaxnn.optimizers._base import check_optimizer
+
+
+def checked_run(
+    function: str,
+    model: Any,
+    loss: Callable[..., Any] | None,
+    optimizer: Any,
+    *,
+    metrics: Mapping[str, Metric] | None,
+    regularizer: Callable[[PyTree], Any] | None,
+    batch_size: int | None,
+    record: Sequence[str],
+    best: EarlyStopping | None,
+    on_nonfinite: Any,
+    outcomes: tuple[str, ...],
+    members: int | None,
+) -> Run:
+    """The run that the arguments of `function` describe; `outcomes` are those of on_nonfinite.
+
+    Without a loss, `model` is a whole loss function, as `train_step` takes it.
+    """
+    check_optimizer(optimizer, f"{function}: optimizer")
+    if batch_size is not None:
+        check_count(function, "batch_size", batch_size)
+    if members is not None:
+        check_count(function, "members", members)
+    pairs = check_metrics(function, metrics)
+    if best is not None and not isinstance(best, EarlyStopping):
+        raise TypeError(f"{function}: early_stopping is {best!r}, expected nn.early_stopping(...)")
+    if loss is None:
+        if isinstance(model, Layer) or not callable(model) or pairs:
+            raise TypeError(
+                f"{function}: loss is None, expected a function of (predictions, y); without one, "
+                "the first argument is a function (params, state, batch, key) -> "
+                "(loss, (state, metrics)), and there are no other metrics"
+            )
+    elif not callable(loss):
+        raise TypeError(f"{function}: loss is {loss!r}, expected a function of (predictions, y)")
+    else:
+        model = as_layer(model, f"{function}: model")
+    check_on_nonfinite(function, on_nonfinite, outcomes)
+    watched = check_record(function, record)
+    return run_of(
+        model, loss, optimizer, pairs, regularizer, batch_size, watched, best, on_nonfinite, members
+    )
+
+
+def check_initial(function: str, loss: Any, params: PyTree) -> None:
+    """Raise unless params are given where there is no model to make them."""
+    if loss is None and params is None:
+        raise ValueError(
+            f"{function}: params is None, expected the initial params: a loss function has no init"
+        )
+
+
+@constructor
+def run_of(
+    model: Any,
+    loss: Callable[..., Any] | None,
+    optimizer: Any,
+    metrics: Metrics,
+    regularizer: Callable[[PyTree], Any] | None,
+    batch_size: int | None,
+    record: Record,
+    best: EarlyStopping | None,
+    on_nonfinite: Any,
+    members: int | None,
+) -> Run:
+    """A network's run, and around it what else is wanted: the one place that knows their order.
+
+    What looks at single steps is inside of what looks at epochs: a step that is left out must not
+    count for the best epoch. What happens once a run is stopped comes after all that may stop it,
+    and the members, each of which has its own of all that, after everything.
+    """
+    if loss is None:
+        objective = of_loss_function(model, batch_size)
+    else:
+        objective = of_model(model, loss, metrics, batch_size)
+    if regularizer is not None:
+        objective = regularized(objective, regularizer)
+    run = network(None if loss is None else model, objective, optimizer, metrics, record)
+    if on_nonfinite is not None:
+        run = guarded(run, on_nonfinite)
+    if best is not None:
+        run = keeping_best(run, best)
+    if best is not None and best.patience is not None:
+        run = stopping_early(run, best, best.patience)
+    if run.may_stop:
+        run = staying_stopped(run)
+    return run if members is None else side_by_side(run, members)

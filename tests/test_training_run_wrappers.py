@@ -1,0 +1,109 @@
+"""What wraps a run, in which order, and which orders agree."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxnn as nn
+from jaxnn._training.best import keeping_best
+from jaxnn._training.data.arrays import example_of
+from jaxnn._training.data.epochs import Epoch
+from jaxnn._training.guard import guarded
+from jaxnn._training.loop import scanned
+from jaxnn._training.members import side_by_side
+from jaxnn._training.network import network
+from jaxnn._training.objective import of_model
+from jaxnn._training.stop import staying_stopped, stopping_early
+from tests.compiling import fast_jit
+from tests.training_cases import KEY, LABELS, LINEAR, VALIDATION, X, assert_equal
+
+EPOCHS = 6
+EARLY = nn.early_stopping("val_loss", patience=1, min_delta=0.2)
+
+
+def wrappers(on_nonfinite):
+    return {
+        "guard": lambda run: guarded(run, on_nonfinite),
+        "best": lambda run: keeping_best(run, EARLY),
+        "early": lambda run: stopping_early(run, EARLY, EARLY.patience),
+        "stopped": staying_stopped,
+    }
+
+
+def plain(rate):
+    objective = of_model(LINEAR, nn.losses.softmax_cross_entropy, (), 8)
+    return network(LINEAR, objective, nn.optimizers.sgd(rate), (), ())
+
+
+def result_of(run, x):
+    """Params, history, the best epoch and whether it was stopped, of each of two members."""
+    run = side_by_side(run, 2)
+    data = jax.tree.map(jnp.asarray, (x, LABELS))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, np.arange(2))
+
+    @fast_jit
+    def train(keys):
+        carry = run.init(KEY, example_of(data), 22, None, None)
+        carry, history = scanned(run, Epoch(22, 8, True), EPOCHS, keys, data, VALIDATION, carry)
+        return run.result(carry), history, carry.kept["best"].epoch, carry.stopped
+
+    return train(keys)
+
+
+BAD = np.where(np.arange(22)[:, None] == 5, np.nan, X)
+CASES = {  # what becomes of a bad step, the examples, and the rate
+    "they stop early": ("skip", X, 0.3),
+    "they leave out steps": ("skip", BAD, 2.0),
+    "they stop at a bad step": ("stop", BAD, 0.3),
+}
+# The last one freezes what the others remember, so it is outside of them. Those three touch
+# nothing but their own entry and the sign that the run is stopped: their order is free.
+ORDERS = [(*inner, "stopped") for inner in itertools.permutations(["guard", "best", "early"])]
+
+
+def in_order(order, on_nonfinite, rate):
+    run, by_name = plain(rate), wrappers(on_nonfinite)
+    for name in order:
+        run = by_name[name](run)
+    return run
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    on_nonfinite, x, rate = CASES[request.param]
+    first = result_of(in_order(ORDERS[0], on_nonfinite, rate), x)
+    return request.param, first
+
+
+@pytest.mark.parametrize("order", ORDERS[1:], ids=" ".join)
+def test_all_orders_agree_that_may(case, order):
+    name, expected = case
+    on_nonfinite, x, rate = CASES[name]
+    assert_equal(result_of(in_order(order, on_nonfinite, rate), x), expected)
+
+
+def test_the_cases_are_what_they_say(case):
+    name, (_, history, best, stopped) = case
+    rows = np.isfinite(history["loss"]).sum(axis=0)
+    if name == "they stop early":
+        assert stopped.all()
+        assert (rows < EPOCHS).all()
+        assert (best >= 0).all()
+    elif name == "they leave out steps":
+        assert np.nanmin(history["skipped"]) == 1
+    else:
+        assert stopped.all()
+        assert (rows == 0).all()
+        assert (best == -1).all()
+
+
+def test_why_what_ends_a_history_is_outside(case):
+    """Else the columns of the others would go on."""
+    name, (_, history, _, _) = case
+    if name == "they stop early":
+        wrong = result_of(in_order(("best", "early", "stopped", "guard"), *CASES[name][::2]), X)
+        ends = [np.isnan(h["skipped"]) == np.isnan(h["loss"]) for h in (history, wrong[1])]
+        assert [bool(end.all()) for end in ends] == [True, False]
