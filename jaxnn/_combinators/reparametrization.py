@@ -1,7 +1,6 @@
 """Weight normalisation and spectral normalisation."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -18,13 +17,12 @@ from jaxnn._core.children import (
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, LayerLike, as_layer, child_key
 from jaxnn._core.paths import KERNELS, Selection, path_text, select
+from jaxnn._core.types import Axes
 from jaxnn.functional._reparametrization import kernel_length
 
 
 @constructor
-def weight_norm(
-    layer: LayerLike, *, axis: int | Sequence[int] = -1, where: Selection = KERNELS
-) -> Layer:
+def weight_norm(layer: LayerLike, *, axis: Axes = -1, where: Selection = KERNELS) -> Layer:
     """Weight normalisation, separate length and direction: `w = scale * kernel / ‖kernel‖`.
 
     The length is that of each output's kernel, over all axes but `axis`. Initially it is the length
@@ -96,7 +94,7 @@ def spectral_norm(
     layer: LayerLike,
     *,
     n_steps: int = 1,
-    axis: int | Sequence[int] = -1,
+    axis: Axes = -1,
     epsilon: float = 1e-12,
     where: Selection = KERNELS,
 ) -> Layer:
@@ -191,9 +189,7 @@ def spectral_norm(
 Vectors = tuple[jax.Array, jax.Array]
 
 
-def _first_vectors(
-    key: jax.Array, kernel: jax.Array, axis: int | Sequence[int], epsilon: float
-) -> Vectors:
+def _first_vectors(key: jax.Array, kernel: jax.Array, axis: Axes, epsilon: float) -> Vectors:
     """Random unit vectors, 15 steps nearer to the singular ones."""
     outputs = canonical_axes(axis, kernel.ndim, "spectral_norm")
     columns = math.prod(kernel.shape[a] for a in outputs)

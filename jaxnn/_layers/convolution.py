@@ -10,7 +10,7 @@ from jaxnn import functional, initializers
 from jaxnn._core.arrays import PyTree, check_count
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, param_dtype, pure
-from jaxnn._layers.params import kernel_and_bias
+from jaxnn._layers.params import kernel_and_bias, kernel_and_bias_of
 from jaxnn.functional._spatial import Padding, PerAxis, per_axis, spatial_rank
 
 
@@ -180,4 +180,4 @@ def convolution_layer(
         kernel_shape = *spatial, *channels(shape[-1])
         return kernel_and_bias(name, key, kernel_shape, param_dtype(x), kernel_init, bias_init)
 
-    return pure(init, lambda params, x: convolve(x, **params))
+    return pure(init, lambda params, x: convolve(x, *kernel_and_bias_of(params)))

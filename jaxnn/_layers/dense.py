@@ -10,7 +10,8 @@ from jaxnn import functional, initializers
 from jaxnn._core.arrays import PyTree, canonical_axes, check_count
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, elementwise, param_dtype, pure
-from jaxnn._layers.params import kernel_and_bias
+from jaxnn._core.types import Axes
+from jaxnn._layers.params import kernel_and_bias, kernel_and_bias_of
 
 
 @constructor
@@ -57,13 +58,13 @@ def dense(
             raise ValueError("dense: x is a scalar, expected shape (..., in)")
         return kernel_and_bias("dense", key, (shape[-1], features), param_dtype(x), *inits)
 
-    return pure(init, lambda params, x: functional.linear(x, **params))
+    return pure(init, lambda params, x: functional.linear(x, *kernel_and_bias_of(params)))
 
 
 @constructor
 def dense_general(
     features: int | Sequence[int],
-    axis: int | Sequence[int] = -1,
+    axis: Axes = -1,
     *,
     use_bias: bool = True,
     kernel_init: Initializer = initializers.lecun_normal(),  # noqa: B008
@@ -108,7 +109,10 @@ def dense_general(
         params = kernel_and_bias("dense_general", key, matrix, param_dtype(x), *inits, out)
         return params | {"kernel": params["kernel"].reshape(*inputs, *out)}
 
-    return pure(init, lambda params, x: functional.linear_general(x, **params, axis=axis))
+    def call(params: PyTree, x: PyTree) -> jax.Array:
+        return functional.linear_general(x, *kernel_and_bias_of(params), axis=axis)
+
+    return pure(init, call)
 
 
 @constructor
@@ -152,7 +156,8 @@ def maxout(
         (num_pieces, features), use_bias=use_bias, kernel_init=kernel_init, bias_init=bias_init
     )
     return pure(
-        lambda key, x: maps.init(key, x)[0], lambda params, x: functional.maxout(x, **params)
+        lambda key, x: maps.init(key, x)[0],
+        lambda params, x: functional.maxout(x, *kernel_and_bias_of(params)),
     )
 
 

@@ -55,10 +55,10 @@ def depthwise_conv(
     """
     check_count("depthwise_conv", "depth_multiplier", depth_multiplier)
 
-    def convolve(x: PyTree, **params: jax.Array) -> jax.Array:
+    def convolve(x: PyTree, *params: jax.Array) -> jax.Array:
         return functional.conv(
             x,
-            **params,
+            *params,
             strides=strides,
             padding=padding,
             kernel_dilation=kernel_dilation,

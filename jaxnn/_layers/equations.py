@@ -13,7 +13,7 @@ from jaxnn import functional, initializers
 from jaxnn._core.arrays import PyTree, check_count
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, param_dtype, pure
-from jaxnn._layers.params import kernel_and_bias
+from jaxnn._layers.params import kernel_and_bias, kernel_and_bias_of
 from jaxnn.functional._equations import parse_equation
 
 
@@ -86,4 +86,4 @@ def einsum(
         inits = one_matrix_for_each, bias_init if use_bias else None
         return kernel_and_bias("einsum", key, matrix, param_dtype(x), *inits, bias_shape)
 
-    return pure(init, lambda params, x: functional.einsum(equation, x, **params))
+    return pure(init, lambda params, x: functional.einsum(equation, x, *kernel_and_bias_of(params)))

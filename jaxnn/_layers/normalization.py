@@ -1,6 +1,6 @@
 """Normalisation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -10,13 +10,14 @@ from jaxnn import functional, initializers
 from jaxnn._core.arrays import PyTree, canonical_axes, check_count
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, elementwise, param_dtype, pure
+from jaxnn._core.types import Axes
 from jaxnn._layers.params import scale_and_bias
 
 
 @constructor
 def layer_norm(
     *,
-    axis: int | Sequence[int] = -1,
+    axis: Axes = -1,
     epsilon: float = 1e-5,
     use_scale: bool = True,
     use_bias: bool = True,
@@ -59,7 +60,7 @@ def layer_norm(
 @constructor
 def rms_norm(
     *,
-    axis: int | Sequence[int] = -1,
+    axis: Axes = -1,
     epsilon: float = 1e-6,
     use_scale: bool = True,
     scale_init: Initializer = initializers.ones,
@@ -190,7 +191,7 @@ def instance_norm(
 
 
 @constructor
-def unit_norm(*, axis: int | Sequence[int] = -1, epsilon: float = 1e-6) -> Layer:
+def unit_norm(*, axis: Axes = -1, epsilon: float = 1e-6) -> Layer:
     """Scale to Euclidean length 1 over `axis`: `y = x / max(‖x‖, epsilon)`.
 
     Zero stays zero, and its gradient is finite.
@@ -252,7 +253,7 @@ def local_response_norm(
 def _norm(
     name: str,
     norm: Callable[..., jax.Array],
-    axis: int | Sequence[int],
+    axis: Axes,
     scale_init: Initializer | None,
     bias_init: Initializer | None,
 ) -> Layer:
@@ -264,4 +265,7 @@ def _norm(
         jax.eval_shape(norm, abstract(x))  # refuses what the call would refuse
         return scale_and_bias(name, key, own, param_dtype(x), scale_init, bias_init)
 
-    return pure(init, lambda params, x: norm(x, **params))
+    def call(params: PyTree, x: PyTree) -> jax.Array:
+        return norm(x, **{leaf: params[leaf] for leaf in ("scale", "bias") if leaf in params})
+
+    return pure(init, call)

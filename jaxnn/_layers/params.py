@@ -1,5 +1,7 @@
 """The parameters that many layers have: kernel and bias, scale and bias."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import Initializer
@@ -30,6 +32,11 @@ def kernel_and_bias(
         bias_shape = kernel_shape[-1:] if bias_shape is None else bias_shape
         params["bias"] = bias_init(bias_key, bias_shape, dtype)
     return params
+
+
+def kernel_and_bias_of(params: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array | None]:
+    """The kernel, and the bias or None; layers around this one may keep more in the same dict."""
+    return params["kernel"], params.get("bias")
 
 
 def scale_and_bias(

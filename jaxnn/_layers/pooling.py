@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from jaxnn import functional
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, elementwise
+from jaxnn._core.types import Axes
 from jaxnn.functional._spatial import Padding, PerAxis
 
 
@@ -158,7 +159,7 @@ def adaptive_avg_pool(output_size: int | Sequence[int | None]) -> Layer:
 
 
 @constructor
-def global_max_pool(*, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Layer:
+def global_max_pool(*, axis: Axes | None = None, keepdims: bool = False) -> Layer:
     """The maximum of each channel over the spatial axes: `y = max(x, axis)`.
 
     Args:
@@ -178,7 +179,7 @@ def global_max_pool(*, axis: int | Sequence[int] | None = None, keepdims: bool =
 
 
 @constructor
-def global_avg_pool(*, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Layer:
+def global_avg_pool(*, axis: Axes | None = None, keepdims: bool = False) -> Layer:
     """The mean of each channel over the spatial axes: `y = mean(x, axis)`.
 
     Paper: Lin et al., Network In Network, https://arxiv.org/abs/1312.4400

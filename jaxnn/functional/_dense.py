@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import canonical_axes, check_shape, compute_dtype
+from jaxnn._core.types import Axes
 from jaxnn.functional._pooling import global_max_pool
 
 
@@ -54,7 +55,7 @@ def linear_general(
     kernel: ArrayLike,
     bias: ArrayLike | None = None,
     *,
-    axis: int | Sequence[int] = -1,
+    axis: Axes = -1,
 ) -> jax.Array:
     """An affine map of several axes to several: `y = sum_axis x * kernel + bias`.
 

@@ -1,6 +1,6 @@
 """Normalisation: statistics in float32 or wider and in two passes, whatever the input's dtype."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from jaxnn._core.arrays import (
     floating,
     widen,
 )
+from jaxnn._core.types import Axes
 
 
 def layer_norm(
@@ -23,7 +24,7 @@ def layer_norm(
     scale: ArrayLike | None = None,
     bias: ArrayLike | None = None,
     *,
-    axis: int | Sequence[int] = -1,
+    axis: Axes = -1,
     epsilon: float = 1e-5,
 ) -> jax.Array:
     """Normalise each example over `axis`: `y = (x - mean) / sqrt(var + epsilon) * scale + bias`.
@@ -57,7 +58,7 @@ def rms_norm(
     x: ArrayLike,
     scale: ArrayLike | None = None,
     *,
-    axis: int | Sequence[int] = -1,
+    axis: Axes = -1,
     epsilon: float = 1e-6,
 ) -> jax.Array:
     """Divide by the root mean square over `axis`: `y = x / sqrt(mean(x²) + epsilon) * scale`.
@@ -191,7 +192,7 @@ def instance_norm(
     return affine(z, params).astype(x.dtype)
 
 
-def unit_norm(x: ArrayLike, *, axis: int | Sequence[int] = -1, epsilon: float = 1e-6) -> jax.Array:
+def unit_norm(x: ArrayLike, *, axis: Axes = -1, epsilon: float = 1e-6) -> jax.Array:
     """Scale to Euclidean length 1 over `axis`: `y = x / max(‖x‖, epsilon)`.
 
     Zero stays zero, and its gradient is finite. Applied to queries and keys it makes their

@@ -9,6 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import along, canonical_axes, check_count, check_range, floating, widen
+from jaxnn._core.types import Axes
 from jaxnn.functional._spatial import Padding, PerAxis, spatial_rank
 from jaxnn.functional._windows import combine_windows, pooling_windows
 
@@ -217,9 +218,7 @@ def adaptive_avg_pool(x: ArrayLike, output_size: int | Sequence[int | None]) -> 
     return y.astype(x.dtype)
 
 
-def global_max_pool(
-    x: ArrayLike, *, axis: int | Sequence[int] | None = None, keepdims: bool = False
-) -> jax.Array:
+def global_max_pool(x: ArrayLike, *, axis: Axes | None = None, keepdims: bool = False) -> jax.Array:
     """The maximum of each channel over the spatial axes: `y = max(x, axis)`.
 
     Among equal maxima, the gradient goes to the first in row-major order. A NaN gives NaN.
@@ -249,9 +248,7 @@ def global_max_pool(
     return x if keepdims else jnp.squeeze(x, axes)
 
 
-def global_avg_pool(
-    x: ArrayLike, *, axis: int | Sequence[int] | None = None, keepdims: bool = False
-) -> jax.Array:
+def global_avg_pool(x: ArrayLike, *, axis: Axes | None = None, keepdims: bool = False) -> jax.Array:
     """The mean of each channel over the spatial axes: `y = mean(x, axis)`.
 
     Paper: Lin et al., Network In Network, https://arxiv.org/abs/1312.4400
@@ -335,7 +332,7 @@ def _maximum_along(x: jax.Array, axis: int) -> jax.Array:
     return jnp.take_along_axis(x, jnp.argmax(x, axis, keepdims=True), axis)
 
 
-def _spatial_axes(function: str, x: jax.Array, axis: int | Sequence[int] | None) -> tuple[int, ...]:
+def _spatial_axes(function: str, x: jax.Array, axis: Axes | None) -> tuple[int, ...]:
     if axis is not None:
         return canonical_axes(axis, x.ndim, function)
     if x.ndim < 2:

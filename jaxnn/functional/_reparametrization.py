@@ -1,7 +1,6 @@
 """Weight normalisation and spectral normalisation of kernels."""
 
 import math
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +8,11 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import along, canonical_axes, check_count, check_shape, floating, widen
+from jaxnn._core.types import Axes
 from jaxnn.functional._normalization import other_axes
 
 
-def weight_norm(
-    kernel: ArrayLike, scale: ArrayLike, *, axis: int | Sequence[int] = -1
-) -> jax.Array:
+def weight_norm(kernel: ArrayLike, scale: ArrayLike, *, axis: Axes = -1) -> jax.Array:
     """A kernel of given lengths: `w = scale * kernel / ‖kernel‖`, for each output.
 
     The Euclidean length is taken over all axes but `axis`. An output whose kernel is zero stays
@@ -48,7 +46,7 @@ def weight_norm(
     return (wide * along(wanted * inverse, outputs, kernel.ndim)).astype(kernel.dtype)
 
 
-def kernel_length(kernel: jax.Array, axis: int | Sequence[int]) -> jax.Array:
+def kernel_length(kernel: jax.Array, axis: Axes) -> jax.Array:
     """The Euclidean length over all axes but `axis`."""
     length, _ = _length_and_inverse(widen(kernel), canonical_axes(axis, kernel.ndim, "weight_norm"))
     return length.astype(kernel.dtype)
@@ -66,7 +64,7 @@ def spectral_norm(
     u: ArrayLike,
     v: ArrayLike,
     *,
-    axis: int | Sequence[int] = -1,
+    axis: Axes = -1,
     epsilon: float = 1e-12,
 ) -> jax.Array:
     """A kernel over its largest singular value: `w = kernel / σ`, `σ = uᵀ W v`.
@@ -111,7 +109,7 @@ def power_iteration(
     v: ArrayLike,
     *,
     n_steps: int = 1,
-    axis: int | Sequence[int] = -1,
+    axis: Axes = -1,
     epsilon: float = 1e-12,
 ) -> tuple[jax.Array, jax.Array]:
     """Power iteration: approximate the first singular vectors of a kernel.
@@ -155,7 +153,7 @@ def power_iteration(
 
 
 def _matrix_and_vectors(
-    function: str, kernel: jax.Array, u: ArrayLike, v: ArrayLike, axis: int | Sequence[int]
+    function: str, kernel: jax.Array, u: ArrayLike, v: ArrayLike, axis: Axes
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The kernel as a matrix `(inputs, outputs)`, and the vectors, checked, in its dtype."""
     outputs = canonical_axes(axis, kernel.ndim, function)

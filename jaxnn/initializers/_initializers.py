@@ -27,7 +27,7 @@ def identity(gain: float = 1.0) -> Initializer:
         An initializer of shape `(in, out)`.
 
     Raises:
-        ValueError: when it is called with a shape that has not two axes.
+        ValueError: when it is called with a shape that does not have two axes.
 
     Example:
         >>> import jax, jaxnn as nn
@@ -83,7 +83,7 @@ def sparse(sparsity: float, stddev: float = 0.01) -> Initializer:
         An initializer of shape `(in, out)`.
 
     Raises:
-        ValueError: `sparsity` is outside [0, 1], or the shape has not two axes.
+        ValueError: `sparsity` is outside [0, 1], or the shape does not have two axes.
 
     Example:
         >>> import jax, jaxnn as nn
@@ -110,8 +110,8 @@ def sparse(sparsity: float, stddev: float = 0.01) -> Initializer:
 def torch_uniform() -> Initializer:
     """The default of torch's linear and convolution layers: uniform within `1 / sqrt(fan_in)`.
 
-    torch draws the bias from the same range, which depends on the kernel: give it as
-    `nn.initializers.uniform`, shifted, where that matters; most libraries begin with zeros.
+    torch draws the bias from the same range, which depends on the kernel's fan-in; most libraries
+    initialise it with zeros.
 
     Returns:
         An initializer of shape `(*spatial, in, out)`, `fan_in` being the product of all axes but
@@ -135,14 +135,13 @@ _GAINS: dict[str, float] = {
     "selu": 3 / 4,
 }
 
-
 Nonlinearity: TypeAlias = Literal[
     "linear", "identity", "sigmoid", "tanh", "relu", "selu", "leaky_relu"
 ]
 
 
 def calculate_gain(nonlinearity: Nonlinearity, param: float = 0.01) -> float:
-    """The factor on a kernel's standard deviation that suits the activation after it.
+    """The recommended gain of a kernel's standard deviation, by the activation after it.
 
     As `torch.nn.init.calculate_gain`: 1 for linear, identity and sigmoid, 5/3 for tanh, √2 for
     relu, `√(2 / (1 + param²))` for leaky_relu, 3/4 for selu.
