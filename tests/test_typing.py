@@ -1,7 +1,9 @@
 """What signatures speak of: every name is explained."""
 
 import ast
+import inspect
 import itertools
+import textwrap
 from pathlib import Path
 
 import jaxnn as nn
@@ -24,3 +26,28 @@ def explained(module):
 def test_every_name_is_explained_where_it_is_defined():
     known = set().union(*map(explained, (types, layer, _callbacks)))
     assert set(nn.typing.__all__) - known == set()
+
+
+def arguments_of_any_type(function):
+    """The arguments of a function that its source annotates with `Any`, which says nothing."""
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+    arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+    return [a.arg for a in arguments if getattr(a.annotation, "id", None) == "Any"]
+
+
+def public_functions():
+    """The functions of the package and of its modules, by name."""
+    modules = [nn, *(value for value in vars(nn).values() if inspect.ismodule(value))]
+    return {
+        f"{module.__name__}.{name}": value
+        for module in modules
+        for name in getattr(module, "__all__", ())
+        if inspect.isfunction(value := getattr(module, name))
+        and value.__module__.startswith("jaxnn.")
+        and not value.__module__.startswith("jaxnn._training.")  # the next to be typed
+    }
+
+
+def test_no_public_argument_is_of_any_type():
+    found = {name: arguments_of_any_type(f) for name, f in public_functions().items()}
+    assert {name: arguments for name, arguments in found.items() if arguments} == {}
