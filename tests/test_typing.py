@@ -44,7 +44,6 @@ def public_functions():
         for name in getattr(module, "__all__", ())
         if inspect.isfunction(value := getattr(module, name))
         and value.__module__.startswith("jaxnn.")
-        and not value.__module__.startswith("jaxnn._training.")  # the next to be typed
     }
 
 
