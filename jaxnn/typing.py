@@ -24,6 +24,7 @@ from jaxnn._core.types import (
     Schedule,
     Selection,
     Shape,
+    TrainingRun,
 )
 from jaxnn.callbacks._callbacks import CallbackLike
 
@@ -46,4 +47,5 @@ __all__ = [
     "Schedule",
     "Selection",
     "Shape",
+    "TrainingRun",
 ]

@@ -100,3 +100,19 @@ class OptimizerLike(Protocol):
     @property
     def update(self) -> Callable[..., tuple[Any, Any]]:
         """Make updates of gradients."""
+
+
+class TrainingRun(Protocol):
+    """What `nn.training_run` returns: `train(key, data, ...) -> (params, state, history)`."""
+
+    def __call__(
+        self,
+        key: jax.Array,
+        data: PyTree,
+        hyperparams: PyTree = None,
+        validation: PyTree = None,
+        *,
+        params: PyTree = None,
+        state: PyTree = None,
+    ) -> tuple[PyTree, PyTree, dict[str, jax.Array]]:
+        """Train, from new parameters or from those given."""

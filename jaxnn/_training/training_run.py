@@ -10,7 +10,7 @@ from jaxnn._combinators.copies import copy_keys
 from jaxnn._core.arrays import PyTree, check_count, check_key
 from jaxnn._core.construction import refuse_constructor
 from jaxnn._core.layer import Layer, LayerLike
-from jaxnn._core.types import Loss, LossFunction, OptimizerLike, Regularizer
+from jaxnn._core.types import Loss, LossFunction, OptimizerLike, Regularizer, TrainingRun
 from jaxnn._training.best import EarlyStopping
 from jaxnn._training.data.arrays import (
     check_set,
@@ -40,7 +40,7 @@ def training_run(
     early_stopping: EarlyStopping | None = None,
     on_nonfinite: Literal["skip", "stop"] | None = None,
     members: int | None = None,
-) -> Callable[..., tuple[PyTree, PyTree, dict[str, jax.Array]]]:
+) -> TrainingRun:
     """A whole training run as one pure function, to be jitted, vmapped or differentiated.
 
     Whatever depends on hyperparameters is made inside of a function of them, which may be traced

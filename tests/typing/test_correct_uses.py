@@ -263,6 +263,20 @@ def test_training(tmp_path: Path) -> None:
     )
     _, _, history = jax.jit(train)(KEY, (X, X), 0.1)
     assert history["loss"].shape == (1,)
+    swept = nn.sweep(
+        nn.training_run(
+            model,
+            loss=nn.losses.squared_error,
+            optimizer=lambda given: nn.optimizers.sgd(given["rate"]),
+            epochs=1,
+        ),
+        KEY,
+        {"rate": nn.log_uniform(1e-3, 1e-1)},
+        (X, X),
+        samples=2,
+        progress=False,
+    )
+    assert swept.best("loss", mode="min", epoch="best") in (0, 1)
 
 
 def test_a_loop_of_ones_own() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxnn._core.layer import child_key
 from jaxnn._training.data.transfer import device_dtype
 
-Values = Sequence[float] | np.ndarray | jax.Array | Callable[..., jax.Array]
+Values = Sequence[float] | np.ndarray | jax.Array | Callable[[Any, Any], jax.Array]
 
 
 def combinations(

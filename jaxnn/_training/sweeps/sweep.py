@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from jaxnn._training.host.progress import counter
 from jaxnn._training.sweeps.grids import Values, combinations
 from jaxnn._training.sweeps.lanes import Block, largest_block, side_by_side
 
-Train = Callable[..., tuple[PyTree, PyTree, dict[str, Any]]]
+Train = Callable[[Any, Any, Any, Any], tuple[PyTree, PyTree, Mapping[str, Any]]]
 
 
 class SweepResult(NamedTuple):
@@ -36,7 +36,13 @@ class SweepResult(NamedTuple):
     history: dict[str, np.ndarray]
     keys: jax.Array
 
-    def best(self, metric: str | None = None, mode: str = "min", *, epoch: str = "last") -> int:
+    def best(
+        self,
+        metric: str | None = None,
+        mode: Literal["min", "max"] = "min",
+        *,
+        epoch: Literal["last", "best"] = "last",
+    ) -> int:
         """The row of the best run: by "val_loss", else "loss", unless said; NaN is never best.
 
         Runs are compared as they are in the last epoch, or with `epoch="best"` each in the best of
@@ -60,7 +66,12 @@ class SweepResult(NamedTuple):
         one: tuple[PyTree, PyTree, dict[str, np.ndarray]] = jax.tree.map(lambda a: a[row], every)
         return one
 
-    def summary(self, metric: str | None = None, mode: str = "min", rows: int | None = None) -> str:
+    def summary(
+        self,
+        metric: str | None = None,
+        mode: Literal["min", "max"] = "min",
+        rows: int | None = None,
+    ) -> str:
         """The table as text, the best run first, as many rows as wanted; "run" is the row."""
         runs = np.arange(len(self.table["seed"]))
         name = metric or _usual(self.table)
@@ -100,7 +111,7 @@ def _text(value: Any) -> str:
     return f"{value:.4g}" if jnp.issubdtype(value.dtype, np.floating) else str(value)
 
 
-def log_uniform(low: float, high: float) -> Callable[..., jax.Array]:
+def log_uniform(low: float, high: float) -> Callable[[jax.Array, tuple[int, ...]], jax.Array]:
     """Numbers whose logarithm is uniform, for `sweep`.
 
     Args:
@@ -139,7 +150,7 @@ def sweep(
     samples: int | None = None,
     seeds: int = 1,
     lanes: int | None = None,
-    progress: bool | str | None = None,
+    progress: bool | Literal["bar", "lines"] | None = None,
 ) -> SweepResult:
     """Train for many hyperparameters and seeds side by side: a grid or a random search.
 
