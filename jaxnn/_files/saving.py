@@ -80,7 +80,7 @@ def save(
         [0. 0.]
         {'epoch': '7'}
     """
-    told = _checked_metadata(metadata)
+    checked = _checked_metadata(metadata)
     leaves = leaves_by_name("save", tree)
     for name, leaf in leaves.items():
         check_has_values(name, leaf)
@@ -91,7 +91,7 @@ def save(
     }
     tensors = placed({name: stored(form) for name, form in forms.items()})
     try:
-        room = _sealed_header(tensors, told, notes)
+        room = _sealed_header(tensors, checked, notes)
     except ValueError as error:
         raise ValueError(f"save: {error}") from None
     with replacing("save", path) as file:
@@ -99,7 +99,7 @@ def save(
         for name in tensors:
             notes[name]["sha256"] = _write(file, on_host(leaves[name], forms[name].dtype))
         file.seek(0)
-        file.write(_sealed_header(tensors, told, notes))
+        file.write(_sealed_header(tensors, checked, notes))
 
 
 def load(path: str | PathLike[str], like: PyTree = None) -> PyTree:
@@ -256,10 +256,10 @@ def _check_same(
 
 
 def _raise_for(path: str | PathLike[str], problems: Iterable[str]) -> None:
-    """Raise for problems, of which the first few are told."""
-    first, rest = list(problems)[:5], list(problems)[5:]
+    """Raise for problems, of which the message names the first few."""
+    first, others = list(problems)[:5], list(problems)[5:]
     if first:
-        more = f"; and {len(rest)} more" if rest else ""
+        more = f"; and {len(others)} more" if others else ""
         raise ValueError(f"load: {path}: {'; '.join(first)}{more}")
 
 

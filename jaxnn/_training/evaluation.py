@@ -281,7 +281,7 @@ def _in_batches(function: Callable[[PyTree], PyTree], x: PyTree, batch_size: int
         return function(take_batch(x, n, start, size))
 
     axes = _axes_of_examples(function, example_of(x))
-    full, rest = divmod(n, batch_size)
+    full, left = divmod(n, batch_size)
     batches = lax.map(lambda i: of_batch(i * batch_size, batch_size), jnp.arange(full))
 
     def joined(axis: int, y: jax.Array) -> jax.Array:
@@ -289,8 +289,8 @@ def _in_batches(function: Callable[[PyTree], PyTree], x: PyTree, batch_size: int
         return lax.collapse(y, axis, axis + 2)
 
     parts = [jax.tree.map(joined, axes, batches)]
-    if rest:
-        parts.append(of_batch(full * batch_size, rest))
+    if left:
+        parts.append(of_batch(full * batch_size, left))
     return jax.tree.map(lambda axis, *leaves: jnp.concatenate(leaves, axis), axes, *parts)
 
 

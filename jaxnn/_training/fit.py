@@ -75,10 +75,10 @@ def fit(
 ) -> FitResult:
     """Train a model: `training_run` as seen from the host, with progress and callbacks.
 
-    For data in memory, the run is one compiled program that is told how many steps to take. `fit`
-    calls it with as many as fill a fifth of a second, so that a tiny network does not wait for
+    For data in memory, the run is one compiled program, called with a number of steps. `fit` takes
+    as many at a time as fill a fifth of a second, so that a tiny network does not wait for
     the host and a large one is not silent; how a run is cut never changes a number. With the same
-    key, the result equals that of `training_run` to rounding. A second call with the same model,
+    key, the result equals that of `training_run` to rounding. A second call with an equal model,
     loss, optimizer, metrics and shapes compiles nothing. The first Ctrl-C ends training after the
     steps under way and `fit` returns what was learned.
 
@@ -231,9 +231,9 @@ def fit(
         if store is not None:
             store.save(position, clock, feed)
     watchers.at_end(event)
-    carry, noted = position.carry, bad_steps_of(position.carry)
-    if on_nonfinite == "raise" and noted is not None and np.any(noted.step >= 0):
-        raise FloatingPointError(f"fit: {described(noted, carry.train.params)}")
+    carry, bad_steps = position.carry, bad_steps_of(position.carry)
+    if on_nonfinite == "raise" and bad_steps is not None and np.any(bad_steps.step >= 0):
+        raise FloatingPointError(f"fit: {described(bad_steps, carry.train.params)}")
     params, state = compiled(run.result)(carry)
     history = {name: np.array(v)[: int(position.epoch)] for name, v in position.history.items()}
     return FitResult(params, state, history, carry.train.opt_state, reason)
@@ -242,8 +242,8 @@ def fit(
 def _own_end(position: Position, epochs: int) -> Reason | None:
     """Why the run is over, None if it is not."""
     if np.all(np.asarray(position.carry.stopped)):
-        noted = bad_steps_of(position.carry)
-        is_bad = noted is not None and np.all(np.asarray(noted.step) >= 0)
+        bad_steps = bad_steps_of(position.carry)
+        is_bad = bad_steps is not None and np.all(np.asarray(bad_steps.step) >= 0)
         return "nonfinite" if is_bad else "early_stopping"
     return "epochs" if int(position.epoch) >= epochs else None
 

@@ -48,26 +48,26 @@ def guarded(run: Run, on_nonfinite: OnNonfinite) -> Run:
         bad = (bad_loss | jnp.any(bad_leaves)) & ~carry.stopped
         kept = choose(bad | carry.stopped, carry, after)
         count = carry.train.step
-        noted = _with_step(carry.kept["guard"], count, bad_loss, bad_leaves, bad)
+        bad_steps = _with_step(carry.kept["guard"], count, bad_loss, bad_leaves, bad)
         if stops:
             kept = kept._replace(stopped=carry.stopped | bad)
         else:
             count = jnp.where(carry.stopped, count, count + 1)
             kept = kept._replace(train=kept.train._replace(step=count))
-        return _with(kept, noted), done
+        return _with(kept, bad_steps), done
 
     def finish(carry: Carry, sums: dict[str, PyTree]) -> tuple[Carry, Row]:
         after, row = run.finish(carry, sums)
-        noted = carry.kept["guard"]
+        bad_steps = carry.kept["guard"]
         if not stops:
-            row |= {"skipped": noted.skipped}
-        return _with(after, noted._replace(skipped=jnp.zeros_like(noted.skipped))), row
+            row |= {"skipped": bad_steps.skipped}
+        return _with(after, bad_steps._replace(skipped=jnp.zeros_like(bad_steps.skipped))), row
 
     return run._replace(init=init, step=step, finish=finish, may_stop=run.may_stop or stops)
 
 
-def _with(carry: Carry, noted: BadSteps) -> Carry:
-    return carry._replace(kept=carry.kept | {"guard": noted})
+def _with(carry: Carry, bad_steps: BadSteps) -> Carry:
+    return carry._replace(kept=carry.kept | {"guard": bad_steps})
 
 
 def _none_yet(params: PyTree) -> BadSteps:
@@ -93,14 +93,14 @@ def _bad_parts(done: Step) -> tuple[jax.Array, jax.Array]:
 
 
 def _with_step(
-    noted: BadSteps, step: jax.Array, loss: jax.Array, leaves: jax.Array, bad: jax.Array
+    bad_steps: BadSteps, step: jax.Array, loss: jax.Array, leaves: jax.Array, bad: jax.Array
 ) -> BadSteps:
-    first = bad & (noted.step < 0)
+    first = bad & (bad_steps.step < 0)
     return BadSteps(
-        jnp.where(first, step, noted.step),
-        jnp.where(first, loss, noted.loss),
-        jnp.where(first, leaves, noted.leaves),
-        noted.skipped + bad.astype(noted.skipped.dtype),
+        jnp.where(first, step, bad_steps.step),
+        jnp.where(first, loss, bad_steps.loss),
+        jnp.where(first, leaves, bad_steps.leaves),
+        bad_steps.skipped + bad.astype(bad_steps.skipped.dtype),
     )
 
 
@@ -108,13 +108,13 @@ def _with_step(
 
 
 def bad_steps_of(carry: Carry) -> BadSteps | None:
-    """What a guarded run has noted, None of a run without a guard."""
+    """The bad steps that a guarded run remembers, None of a run without a guard."""
     return carry.kept.get("guard")
 
 
-def described(noted: BadSteps, params: PyTree) -> str:
+def described(bad_steps: BadSteps, params: PyTree) -> str:
     """The first bad step in words: one of several networks trained side by side, if so."""
-    found: Any = jax.tree.map(np.asarray, noted)
+    found: Any = jax.tree.map(np.asarray, bad_steps)
     where = ""
     if found.step.ndim:
         member = int(np.argmax(found.step >= 0))

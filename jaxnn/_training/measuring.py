@@ -109,8 +109,8 @@ def sums_of_batches(
     def add(total: PyTree, start: jax.Array) -> tuple[PyTree, None]:
         return merge(total, sums_of(take_batch(data, n, start, size))), None
 
-    full, rest = divmod(n, size)
+    full, left = divmod(n, size)
     total, _ = lax.scan(add, first, jnp.arange(1, full) * size)
-    if rest:
-        total = merge(total, sums_of(take_batch(data, n, full * size, rest)))
+    if left:
+        total = merge(total, sums_of(take_batch(data, n, full * size, left)))
     return total

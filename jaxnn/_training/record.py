@@ -37,8 +37,8 @@ def recorded(
         rates = learning_rates(optimizer, before, after)
         if not rates:
             raise ValueError(
-                "record: the optimizer does not tell its learning rate; wrap it in "
-                "nn.optimizers.inject_hyperparams, which tells that of any"
+                "record: the learning rate of this optimizer is not known; wrap it in "
+                "nn.optimizers.inject_hyperparams, which makes any known"
             )
         for group, rate in rates.items():
             values[f"learning_rate/{group}" if group else "learning_rate"] = rate

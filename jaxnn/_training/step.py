@@ -77,7 +77,7 @@ def train_step(
     Raises:
         TypeError: `optimizer` is not an optimizer.
         ValueError: `record` has another name; at the first step, the learning rate is wanted and
-            the optimizer, as one of optax, does not tell it.
+            that of the optimizer, as of one of optax, is not known.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn

@@ -24,14 +24,14 @@ def counter(
     if form == "bar":
         shown = _tqdm(function)(total=total, desc=function, unit=f" {unit}", dynamic_ncols=True)
 
-        def tell(done: int | None, note: str = "") -> None:
+        def show_progress(done: int | None, note: str = "") -> None:
             if done is None:
                 shown.close()
             else:
                 shown.set_postfix_str(note, refresh=False)
                 shown.update(done - shown.n)
 
-        return tell
+        return show_progress
 
     def print_line(done: int | None, note: str = "") -> None:
         if form == "lines" and done is not None:

@@ -1,4 +1,4 @@
-"""The callbacks of a run: who is told what, and when."""
+"""The callbacks of a run: which are called, and when."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -217,7 +217,7 @@ def sweep(
         return compiled(side_by_side, train).lower(*arguments(block, 0, 0)).compile()
 
     block, program = largest_block(program_for, n, seeds, lanes)
-    tell = counter("sweep", progress, n * seeds, "runs")
+    show_progress = counter("sweep", progress, n * seeds, "runs")
     done: list[Any] = []
     finished, best = 0, math.nan
     with interruptible() as interrupt:
@@ -233,11 +233,11 @@ def sweep(
                 metric = _usual(last)
                 if metric is not None:
                     best = float(np.fmin.reduce(last[metric].astype(float), initial=best))
-                tell(finished, "" if metric is None else f"best {metric} {best:.4g}")
+                show_progress(finished, "" if metric is None else f"best {metric} {best:.4g}")
                 if interrupt.is_set():
                     break
         finally:
-            tell(None, "")
+            show_progress(None, "")
     params, state, history, last = jax.tree.map(lambda *parts: np.concatenate(parts), *done)
     which, seed = (indices.ravel()[:finished] for indices in np.mgrid[:n, :seeds])
     table = {name: column[which] for name, column in columns.items()}
