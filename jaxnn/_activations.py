@@ -32,7 +32,6 @@ from jax.nn import (
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import (
-    Scalar,
     canonical_axes,
     check_key,
     check_range,
@@ -41,6 +40,7 @@ from jaxnn._core.arrays import (
     hyperparameter,
     widen,
 )
+from jaxnn._core.types import Scalar
 
 __all__ = [
     "celu",

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxnn._core.arrays import PyTree, check_key, promoted
+from jaxnn._core.arrays import check_key, promoted
 from jaxnn._core.children import (
     apply_child,
     child_params,
@@ -17,6 +17,7 @@ from jaxnn._core.children import (
 )
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, LayerLike, abstract, as_layer, child_scope
+from jaxnn._core.types import PyTree
 
 
 @constructor

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnn._core.arrays import PyTree, check_key
+from jaxnn._core.arrays import check_key
 from jaxnn._core.children import apply_child, child_params, init_child, with_state
 from jaxnn._core.construction import constructor
 from jaxnn._core.keywords import accepted, declare_keywords, split_static
 from jaxnn._core.layer import Layer, LayerLike, abstract, as_layer, child_key, child_scope
+from jaxnn._core.types import PyTree
 
 
 @constructor

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from jaxnn import functional
-from jaxnn._core.arrays import PyTree, canonical_axes, check_count
+from jaxnn._core.arrays import canonical_axes, check_count
 from jaxnn._core.children import (
     apply_child,
     child_params,
@@ -16,8 +16,8 @@ from jaxnn._core.children import (
 )
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, LayerLike, as_layer, child_key
-from jaxnn._core.paths import KERNELS, Selection, path_text, select
-from jaxnn._core.types import Axes
+from jaxnn._core.paths import KERNELS, path_text, select
+from jaxnn._core.types import Axes, PyTree, Selection
 from jaxnn.functional._reparametrization import kernel_length
 
 

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxnn._core.arrays import PyTree
 from jaxnn._core.children import wrap
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, LayerLike, as_layer
+from jaxnn._core.types import PyTree
 
 
 @constructor

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxnn._core.arrays import PyTree, check_key
+from jaxnn._core.arrays import check_key
 from jaxnn._core.keywords import declare_keywords, keywords_of
 from jaxnn._core.layer import Layer, as_layer, child_key, child_scope
+from jaxnn._core.types import PyTree
 
 # A combinator's params hold an entry for each child, its state one for each child that has any:
 # the state of a stateless model is `{}`, however it is composed.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxnn._core.arrays import PyTree, check_key, is_inexact, promoted
+from jaxnn._core.arrays import check_key, is_inexact, promoted
 from jaxnn._core.construction import call_repr, constructor, refuse_constructor, value_text
 from jaxnn._core.functions import (
     ApplyLike,
@@ -23,6 +23,7 @@ from jaxnn._core.functions import (
 )
 from jaxnn._core.keywords import declare_keywords
 from jaxnn._core.paths import leaf_paths
+from jaxnn._core.types import PyTree
 
 
 class Layer(LayerFunctions):

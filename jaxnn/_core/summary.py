@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxnn._core.arrays import PyTree
 from jaxnn._core.children import Call, recorded_calls
 from jaxnn._core.keywords import split_static
 from jaxnn._core.layer import Layer, LayerLike, abstract, as_layer
+from jaxnn._core.types import PyTree
 
 HEADINGS = ("path", "layer", "output", "parameters", "bytes", "FLOPs")
 

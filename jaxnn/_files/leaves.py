@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn._core.arrays import PyTree
 from jaxnn._core.paths import leaf_paths
+from jaxnn._core.types import PyTree
 from jaxnn._files.safetensors import CODES, DTYPES, Tensor
 
 _PYTHON = {bool: np.bool_, int: np.int64, float: np.float64, complex: np.complex128}

@@ -4,9 +4,10 @@ import jax
 from jax.nn.initializers import Initializer
 
 from jaxnn import functional, initializers
-from jaxnn._core.arrays import PyTree, check_key
+from jaxnn._core.arrays import check_key
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, param_dtype, pure
+from jaxnn._core.types import PyTree
 
 
 @constructor

@@ -10,18 +10,11 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxnn import functional
-from jaxnn._core.arrays import (
-    PyTree,
-    check_count,
-    check_key,
-    check_range,
-    concrete,
-    floating,
-    widen,
-)
+from jaxnn._core.arrays import check_count, check_key, check_range, concrete, floating, widen
 from jaxnn._core.children import apply_child, init_child, with_state
 from jaxnn._core.construction import constructor, refuse_constructor
 from jaxnn._core.layer import Layer, LayerLike, abstract, as_layer, child_key, missing_key
+from jaxnn._core.types import PyTree
 from jaxnn._layers.dense import dense
 from jaxnn._layers.positions import Positions
 from jaxnn.functional._masks import AttentionWindow, check_window

@@ -8,9 +8,10 @@ from jax import lax
 from jax.nn.initializers import Initializer
 
 from jaxnn import functional, initializers
-from jaxnn._core.arrays import PyTree, canonical_axes, check_range
+from jaxnn._core.arrays import canonical_axes, check_range
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, param_dtype
+from jaxnn._core.types import PyTree
 from jaxnn._layers.params import scale_and_bias
 
 

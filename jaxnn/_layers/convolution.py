@@ -7,11 +7,12 @@ import jax
 from jax.nn.initializers import Initializer
 
 from jaxnn import functional, initializers
-from jaxnn._core.arrays import PyTree, check_count
+from jaxnn._core.arrays import check_count
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, param_dtype, pure
+from jaxnn._core.types import Padding, PerAxis, PyTree
 from jaxnn._layers.params import kernel_and_bias, kernel_and_bias_of
-from jaxnn.functional._spatial import Padding, PerAxis, per_axis, spatial_rank
+from jaxnn.functional._spatial import per_axis, spatial_rank
 
 
 @constructor

@@ -6,11 +6,11 @@ import jax
 from jax.nn.initializers import Initializer
 
 from jaxnn import functional, initializers
-from jaxnn._core.arrays import PyTree, check_count
+from jaxnn._core.arrays import check_count
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, child_key, pure
+from jaxnn._core.types import Padding, PerAxis, PyTree
 from jaxnn._layers.convolution import conv, convolution_layer
-from jaxnn.functional._spatial import Padding, PerAxis
 
 
 @constructor

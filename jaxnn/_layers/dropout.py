@@ -6,9 +6,10 @@ import jax
 from jax.typing import ArrayLike
 
 from jaxnn import functional
-from jaxnn._core.arrays import PyTree, check_range
+from jaxnn._core.arrays import check_range
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, missing_key, pure
+from jaxnn._core.types import PyTree
 from jaxnn.functional._dropout import check_below_1
 
 

@@ -4,9 +4,10 @@ import jax
 from jax.nn.initializers import Initializer
 
 from jaxnn import functional, initializers
-from jaxnn._core.arrays import PyTree, check_count, check_key
+from jaxnn._core.arrays import check_count, check_key
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, param_dtype, pure
+from jaxnn._core.types import PyTree
 
 
 @constructor

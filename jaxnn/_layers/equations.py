@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jax.nn.initializers import Initializer
 
 from jaxnn import functional, initializers
-from jaxnn._core.arrays import PyTree, check_count
+from jaxnn._core.arrays import check_count
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, param_dtype, pure
+from jaxnn._core.types import PyTree
 from jaxnn._layers.params import kernel_and_bias, kernel_and_bias_of
 from jaxnn.functional._equations import parse_equation
 

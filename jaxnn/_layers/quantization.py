@@ -8,9 +8,10 @@ from jax import lax
 from jax.nn.initializers import Initializer
 
 from jaxnn import functional, initializers
-from jaxnn._core.arrays import PyTree, check_count, check_key, check_range, floating
+from jaxnn._core.arrays import check_count, check_key, check_range, floating
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, param_dtype
+from jaxnn._core.types import PyTree
 
 
 @constructor

@@ -11,7 +11,6 @@ from jax.typing import DTypeLike
 
 from jaxnn import functional, initializers
 from jaxnn._core.arrays import (
-    PyTree,
     accumulator_dtype,
     check_count,
     check_key,
@@ -21,9 +20,10 @@ from jaxnn._core.arrays import (
 )
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Cell, abstract, param_dtype
+from jaxnn._core.types import PerAxis, PyTree
 from jaxnn.functional import _recurrent as functions
 from jaxnn.functional._scans import step_in_parts
-from jaxnn.functional._spatial import PerAxis, per_axis
+from jaxnn.functional._spatial import per_axis
 
 KernelShapes = tuple[tuple[int, ...], tuple[int, ...]]  # of one gate, for x and for h
 

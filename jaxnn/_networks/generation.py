@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxnn._core.arrays import PyTree, check_count, check_key, check_range, is_inexact
+from jaxnn._core.arrays import check_count, check_key, check_range, is_inexact
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Cell, Layer, LayerLike, as_layer
 from jaxnn._core.programs import compiled
+from jaxnn._core.types import PyTree
 
 
 @constructor

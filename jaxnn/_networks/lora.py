@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from jax.nn.initializers import Initializer
 
 from jaxnn import functional, initializers
-from jaxnn._core.arrays import PyTree, Scalar, accumulator_dtype, check_count, hyperparameter
+from jaxnn._core.arrays import accumulator_dtype, check_count, hyperparameter
 from jaxnn._core.children import apply_child, child_params, init_child, with_state, wrap
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, LayerLike, as_layer, child_key
+from jaxnn._core.types import PyTree, Scalar
 
 
 @constructor

@@ -8,9 +8,10 @@ from jax.typing import ArrayLike
 
 from jaxnn._activations import gelu, relu
 from jaxnn._combinators.chains import serial
-from jaxnn._core.arrays import PyTree, check_count, concrete
+from jaxnn._core.arrays import check_count, concrete
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, LayerLike, abstract
+from jaxnn._core.types import PyTree
 from jaxnn._layers.dense import dense as dense_layer
 from jaxnn._layers.dropout import dropout
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxnn._core.arrays import PyTree, check_key, check_range, check_shape, is_inexact, promoted
+from jaxnn._core.arrays import check_key, check_range, check_shape, is_inexact, promoted
 from jaxnn._core.children import apply_child, child_params, init_side_by_side
 from jaxnn._core.construction import constructor, refuse_constructor
 from jaxnn._core.layer import (
@@ -23,6 +23,7 @@ from jaxnn._core.layer import (
     pure,
 )
 from jaxnn._core.paths import leaf_paths, same_structure
+from jaxnn._core.types import PyTree
 from jaxnn.functional._scans import padded, parts_of, scan_in_parts, where, zeros_like
 
 

@@ -5,7 +5,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnn._core.arrays import PyTree, check_count
+from jaxnn._core.arrays import check_count
+from jaxnn._core.types import PyTree
 from jaxnn._training.run import Carry, Row, Run, choose
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn._core.arrays import PyTree
+from jaxnn._core.types import PyTree
 from jaxnn._training.data.arrays import example_of
 from jaxnn._training.data.epochs import Epoch
 from jaxnn._training.run import Carry, Row, Run

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxnn._combinators.copies import check_copies, copy_keys
-from jaxnn._core.arrays import PyTree
+from jaxnn._core.types import PyTree
 from jaxnn._training.run import Carry, Row, Run, choose
 from jaxnn._training.step import Step
 

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxnn._core.arrays import PyTree
 from jaxnn._core.layer import Layer, child_key
+from jaxnn._core.types import PyTree
 from jaxnn._training.measuring import Metrics, metric_values
 from jaxnn._training.objective import Objective
 from jaxnn._training.record import Record, recorded

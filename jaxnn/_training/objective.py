@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnn._core.arrays import PyTree, widen
+from jaxnn._core.arrays import widen
 from jaxnn._core.layer import Layer
-from jaxnn._core.types import LossFunction
+from jaxnn._core.types import LossFunction, PyTree
 from jaxnn._training.checks import check_reported
 from jaxnn._training.measuring import Metrics, evaluation_sums, metric_sums, sums_of_batches
 from jaxnn.metrics import mean

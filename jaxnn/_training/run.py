@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnn._core.arrays import PyTree
+from jaxnn._core.types import PyTree
 from jaxnn._training.step import Step, TrainState
 
 Row = dict[str, jax.Array]  # of the history: the values of one epoch by name

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jaxnn._core.arrays import PyTree, check_count
+from jaxnn._core.arrays import check_count
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, as_layer
+from jaxnn._core.types import PyTree
 from jaxnn._training.best import EarlyStopping, keeping_best
 from jaxnn._training.checks import check_metrics
 from jaxnn._training.guard import check_on_nonfinite, guarded

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnn._core.arrays import PyTree
+from jaxnn._core.types import PyTree
 from jaxnn._training.best import EarlyStopping, is_better, value_of, worst_value
 from jaxnn._training.run import Carry, Row, Run, choose
 

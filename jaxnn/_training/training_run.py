@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn._combinators.copies import copy_keys
-from jaxnn._core.arrays import PyTree, check_count, check_key
+from jaxnn._core.arrays import check_count, check_key
 from jaxnn._core.construction import refuse_constructor
 from jaxnn._core.layer import Layer, LayerLike
-from jaxnn._core.types import Loss, LossFunction, OptimizerLike, Regularizer, TrainingRun
+from jaxnn._core.types import Loss, LossFunction, OptimizerLike, PyTree, Regularizer, TrainingRun
 from jaxnn._training.best import EarlyStopping
 from jaxnn._training.data.arrays import (
     check_set,

@@ -6,7 +6,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from jaxnn._core.arrays import PyTree
+from jaxnn._core.types import PyTree
 
 
 class Event(NamedTuple):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import along, check_count, check_shape, compute_dtype, floating
+from jaxnn._core.types import Padding, PerAxis
 from jaxnn.functional._convolution_forms import (
     Convolution,
     convolution,
@@ -16,9 +17,7 @@ from jaxnn.functional._convolution_forms import (
 )
 from jaxnn.functional._spatial import (
     KernelGeometry,
-    Padding,
     Pads,
-    PerAxis,
     kernel_geometry,
     pads_of,
     per_axis,

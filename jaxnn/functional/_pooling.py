@@ -9,8 +9,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import along, canonical_axes, check_count, check_range, floating, widen
-from jaxnn._core.types import Axes
-from jaxnn.functional._spatial import Padding, PerAxis, spatial_rank
+from jaxnn._core.types import Axes, Padding, PerAxis
+from jaxnn.functional._spatial import spatial_rank
 from jaxnn.functional._windows import combine_windows, pooling_windows
 
 

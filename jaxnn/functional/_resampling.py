@@ -10,7 +10,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import along, floating, widen
-from jaxnn.functional._spatial import PerAxis, per_axis, spatial_rank, split
+from jaxnn._core.types import PerAxis
+from jaxnn.functional._spatial import per_axis, spatial_rank, split
 
 Method: TypeAlias = Literal["nearest", "linear", "bilinear", "trilinear"]
 

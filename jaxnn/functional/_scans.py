@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn._core.arrays import PyTree
+from jaxnn._core.types import PyTree
 
 Affine = Callable[[PyTree, PyTree, PyTree], PyTree]  # affine(params, carry, x_t) -> z
 Nonlinear = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]  # nonlinear(carry, z) -> (carry, y_t)

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn.functional._spatial import Padding, PerAxis, explicit_pads, per_axis, spatial_rank
+from jaxnn._core.types import Padding, PerAxis
+from jaxnn.functional._spatial import explicit_pads, per_axis, spatial_rank
 
 Combine = Callable[[jax.Array, jax.Array], jax.Array]
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import PyTree
 from jaxnn._core.construction import call_repr
+from jaxnn._core.types import PyTree
 from jaxnn.metrics._functions import (
     MetricCompute,
     MetricFunctions,

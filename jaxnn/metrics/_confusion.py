@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import PyTree, check_count
+from jaxnn._core.arrays import check_count
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import PyTree
 from jaxnn.metrics._accumulators import Metric, Sum, merge, summed
 from jaxnn.metrics._means import arrays, check_classes, check_equal_shapes, element_weights
 

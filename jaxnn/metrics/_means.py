@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import PyTree, accumulator_dtype, canonical_axes, check_count
+from jaxnn._core.arrays import accumulator_dtype, canonical_axes, check_count
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import PyTree
 from jaxnn.losses import absolute_error, softmax_cross_entropy, squared_error
 from jaxnn.metrics._accumulators import Metric, Sum, merge, summed
 

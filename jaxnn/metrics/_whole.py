@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import PyTree, accumulator_dtype, check_count, widen
+from jaxnn._core.arrays import accumulator_dtype, check_count, widen
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import PyTree
 from jaxnn.metrics._accumulators import Examples, Metric, merge
 from jaxnn.metrics._means import arrays, check_classes, check_equal_shapes, element_weights
 

@@ -5,9 +5,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxnn._core.arrays import PyTree, Scalar, absolute, check_range, hyperparameter, total, widen
+from jaxnn._core.arrays import absolute, check_range, hyperparameter, total, widen
 from jaxnn._core.construction import constructor
-from jaxnn._core.paths import KERNELS, Selection, selected_leaves
+from jaxnn._core.paths import KERNELS, selected_leaves
+from jaxnn._core.types import PyTree, Scalar, Selection
 
 Penalty = Callable[[PyTree], jax.Array]
 

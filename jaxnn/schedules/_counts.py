@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import Scalar, concrete
+from jaxnn._core.arrays import concrete
+from jaxnn._core.types import Scalar
 from jaxnn._core.types import Schedule as Schedule
 
 

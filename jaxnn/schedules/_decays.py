@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import Scalar, check_range, concrete
+from jaxnn._core.arrays import check_range, concrete
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import Scalar, Schedule
 from jaxnn.schedules._counts import (
-    Schedule,
     as_float,
     between,
     check_steps,

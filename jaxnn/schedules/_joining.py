@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.construction import constructor
-from jaxnn.schedules._counts import Schedule, as_float, has_reached, since
+from jaxnn._core.types import Schedule
+from jaxnn.schedules._counts import as_float, has_reached, since
 from jaxnn.schedules._warmups import warmup_cosine_decay_schedule
 
 

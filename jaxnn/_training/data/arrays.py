@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxnn._core.arrays import PyTree, check_count
+from jaxnn._core.arrays import check_count
 from jaxnn._core.layer import abstract
 from jaxnn._core.paths import path_text
+from jaxnn._core.types import PyTree
 from jaxnn._training.data.shuffle import shuffled_indices
 from jaxnn._training.data.transfer import copy_to_device
 

@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxnn._core.arrays import PyTree
 from jaxnn._core.layer import child_key
+from jaxnn._core.types import PyTree
 from jaxnn._training.data.arrays import take_batch
 from jaxnn._training.data.shuffle import epoch_seeds
 from jaxnn._training.members import BatchOfEach

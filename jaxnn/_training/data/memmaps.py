@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn._core.arrays import PyTree
+from jaxnn._core.types import PyTree
 from jaxnn._training.data.shuffle import epoch_seeds, shuffled_indices
 from jaxnn._training.data.transfer import copy_to_device, take_to_device
 

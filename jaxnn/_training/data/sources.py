@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnn._core.arrays import PyTree
 from jaxnn._core.paths import path_text, same_structure
+from jaxnn._core.types import PyTree
 from jaxnn._training.data.arrays import count_examples, effective_batch_size
 from jaxnn._training.data.memmaps import MOST_SHUFFLED, memmap_batches
 from jaxnn._training.data.prefetch import prefetched

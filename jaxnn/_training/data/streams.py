@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxnn._core.arrays import PyTree
 from jaxnn._core.layer import abstract
+from jaxnn._core.types import PyTree
 from jaxnn._training.data.transfer import batch_to_device
 
 _NONE: Any = object()

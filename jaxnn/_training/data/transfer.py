@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn._core.arrays import PyTree
 from jaxnn._core.paths import path_text
+from jaxnn._core.types import PyTree
 
 ALIGNMENT = 64  # the CPU backend takes host memory that is aligned so as its own, without a copy
 

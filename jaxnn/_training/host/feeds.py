@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn._core.arrays import PyTree
 from jaxnn._core.programs import compiled
+from jaxnn._core.types import PyTree
 from jaxnn._training import loop
 from jaxnn._training.data.epochs import Epoch
 from jaxnn._training.data.sources import Source

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnn._core.arrays import PyTree
+from jaxnn._core.types import PyTree
 from jaxnn._training.sweeps.memory import available_bytes, needed_bytes
 
 MOST_OF_MEMORY = 0.5  # of what is free: the program's own estimate is no bound
