@@ -6,6 +6,8 @@ import itertools
 import textwrap
 from pathlib import Path
 
+import pytest
+
 import jaxnn as nn
 from jaxnn._core import layer, types
 from jaxnn.callbacks import _callbacks
@@ -50,3 +52,20 @@ def public_functions():
 def test_no_public_argument_is_of_any_type():
     found = {name: arguments_of_any_type(f) for name, f in public_functions().items()}
     assert {name: arguments for name, arguments in found.items() if arguments} == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "fields"),
+    [
+        (nn.dense(4), ("init", "apply")),
+        (nn.lstm_cell(4), ("init", "initial_carry", "step")),
+        (nn.optimizers.sgd(0.1), ("init", "update")),
+    ],
+)
+def test_protocols_are_plain_named_tuples_of_functions(value, fields):
+    kind = type(value)
+    assert kind._fields == fields
+    assert kind(*value) == value == value._replace(init=value.init)
+    assert all(inspect.isfunction(function) for function in value)
+    assert not hasattr(value, "__dict__")
+    assert tuple(inspect.signature(kind).parameters) == fields
