@@ -111,7 +111,7 @@ def ensemble(layer: LayerLike, members: int) -> Layer:
     Args:
         layer: a layer or a plain function of arrays. Further keywords that its `apply` declares
             (as `mask`) are passed on to every member.
-        members: how many.
+        members: the number of members.
 
     Returns:
         A `Layer` whose params, state and output are those of `layer`, each leaf with a leading axis

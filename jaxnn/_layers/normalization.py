@@ -24,7 +24,7 @@ def layer_norm(
     scale_init: Initializer = initializers.ones,
     bias_init: Initializer = initializers.zeros,
 ) -> Layer:
-    """Layer normalisation: `y = (x - mean) / sqrt(var + epsilon) * scale + bias`, by example.
+    """Layer normalisation: `y = (x - mean) / sqrt(var + epsilon) * scale + bias`, for each example.
 
     Mean and biased variance are taken over `axis`, in float32 or wider and in two passes.
 
@@ -65,7 +65,7 @@ def rms_norm(
     use_scale: bool = True,
     scale_init: Initializer = initializers.ones,
 ) -> Layer:
-    """Root-mean-square normalisation: `y = x / sqrt(mean(x²) + epsilon) * scale`, by example.
+    """Root-mean-square normalisation: `y = x / sqrt(mean(x²) + epsilon) * scale`, for each example.
 
     Layer norm without the mean and the bias. The mean square is taken over `axis`, in float32 or
     wider.
@@ -221,16 +221,11 @@ def local_response_norm(
 ) -> Layer:
     """Damp each channel by its neighbours: `y = x / (k + alpha / size * Σ x²)^beta`.
 
-    The sum runs over `size` channels around each. As in torch `alpha` is divided by `size`; the
-    paper does not divide it, and has `size = 5`, `alpha = 1e-4`, `beta = 0.75`, `k = 2`.
-
     Paper: Krizhevsky et al., ImageNet Classification with Deep Convolutional Neural Networks, 2012,
     https://papers.nips.cc/paper/4824
 
     Args:
-        size: the number of neighbouring channels that are summed.
-        alpha, beta, k: the constants of the formula.
-        axis: the axis of the channels.
+        size, alpha, beta, k, axis: as in `nn.functional.local_response_norm`.
 
     Returns:
         A `Layer` without parameters.

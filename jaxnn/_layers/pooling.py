@@ -22,13 +22,7 @@ def max_pool(
     Among equal maxima, the gradient goes to the first, as in torch; padding counts as -inf.
 
     Args:
-        window_shape: the window size, one number for each spatial axis (the last axes before the
-            channels), or a single number for all axes but the first and the last.
-        strides: the strides; `window_shape` if None (flax: 1).
-        padding: "VALID" for none; "SAME" for `ceil(size / strides)` outputs; or the padding before
-            and after each spatial axis, pairs `(low, high)`, numbers that stand for both, or a
-            single number for all axes.
-        window_dilation: the dilation of the window (1: none).
+        window_shape, strides, padding, window_dilation: as in `nn.functional.max_pool`.
 
     Returns:
         A `Layer` without parameters, from `(*batch, *spatial, channels)` to
@@ -59,9 +53,8 @@ def avg_pool(
     """The mean of each window: `y[i] = mean_k x[i * strides + k - low]`.
 
     Args:
-        window_shape, strides, padding: as in `max_pool`.
-        count_include_pad: whether padding counts as zeros, as in torch and flax; if not, the mean
-            is that of the elements of `x` alone, as in stax and Keras.
+        window_shape, strides, padding: as in `nn.functional.max_pool`.
+        count_include_pad: whether padding counts as zeros; if not, it is left out of the mean.
 
     Returns:
         A `Layer` without parameters, from `(*batch, *spatial, channels)` to
@@ -95,7 +88,7 @@ def lp_pool(
     Classification, https://arxiv.org/abs/1204.3968
 
     Args:
-        window_shape, strides, padding: as in `max_pool`; padding counts as zeros.
+        window_shape, strides, padding: as in `nn.functional.max_pool`; padding counts as zeros.
         p: the order of the norm, at least 1 and finite.
 
     Returns:
@@ -117,13 +110,8 @@ def lp_pool(
 def adaptive_max_pool(output_size: int | Sequence[int | None]) -> Layer:
     """The maximum of each of `output_size` nearly equal parts of the spatial axes.
 
-    Part `i` of `m` of an axis of size `n` is from `floor(i n / m)` to `ceil((i + 1) n / m)`, as in
-    torch.
-
     Args:
-        output_size: the number of outputs along each spatial axis, None to keep an axis as it is,
-            or a single number for all axes but the first and the last. It may be larger than the
-            input.
+        output_size: as in `nn.functional.adaptive_max_pool`.
 
     Returns:
         A `Layer` without parameters, from `(*batch, *spatial, channels)` to
@@ -141,10 +129,8 @@ def adaptive_max_pool(output_size: int | Sequence[int | None]) -> Layer:
 def adaptive_avg_pool(output_size: int | Sequence[int | None]) -> Layer:
     """The mean of each of `output_size` nearly equal parts of the spatial axes.
 
-    The parts are those of `adaptive_max_pool`.
-
     Args:
-        output_size: as in `adaptive_max_pool`.
+        output_size: as in `nn.functional.adaptive_avg_pool`.
 
     Returns:
         A `Layer` without parameters, from `(*batch, *spatial, channels)` to

@@ -14,10 +14,7 @@ def upsample(scale: PerAxis, *, method: Method = "nearest") -> Layer:
     """Upsample each spatial axis by a factor `scale`.
 
     Args:
-        scale: the upsampling factor, one number for each spatial axis (the last axes before the
-            channels), or a single number for all axes but the first and the last.
-        method: "nearest" or "linear"; "bilinear" and "trilinear" are other names of the latter.
-            Both have half-pixel centres, as torch with `align_corners=False`.
+        scale, method: as in `nn.functional.upsample`.
 
     Returns:
         A `Layer` without parameters, from `(*batch, *spatial, channels)` to
@@ -47,8 +44,7 @@ def pixel_shuffle(factor: PerAxis) -> Layer:
     Sub-Pixel Convolutional Neural Network, https://arxiv.org/abs/1609.05158
 
     Args:
-        factor: the upsampling factor, one number for each spatial axis (the last axes
-            before the channels), or a single number for all axes but the first and the last.
+        factor: the upsampling factor, as in `nn.functional.pixel_shuffle`.
 
     Returns:
         A `Layer` without parameters, from `(*batch, *spatial, channels)` to
@@ -70,8 +66,7 @@ def pixel_unshuffle(factor: PerAxis) -> Layer:
     Fewer pixels, and nothing is lost. The order of the channels is torch's.
 
     Args:
-        factor: the downsampling factor, one number for each spatial axis (the last axes before
-            the channels), or a single number for all axes but the first and the last.
+        factor: the downsampling factor, as in `nn.functional.pixel_unshuffle`.
 
     Returns:
         A `Layer` without parameters, from `(*batch, *spatial, channels)` to

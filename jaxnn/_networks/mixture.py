@@ -45,7 +45,7 @@ def mixture_of_experts(
     Fedus et al., Switch Transformers, https://arxiv.org/abs/2101.03961
 
     Args:
-        expert: a layer over `(tokens, features)` without state, as `nn.feed_forward(hidden)`.
+        expert: a layer over `(tokens, features)` without state, as `nn.feed_forward(256)`.
         num_experts: the number of experts.
         top_k: the number of experts for each token.
         capacity_factor: the capacity of each expert as a multiple of its share,

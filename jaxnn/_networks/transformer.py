@@ -24,18 +24,17 @@ def transformer_block(
 ) -> Layer:
     """A transformer block: attention and a feed-forward network, each with a residual connection.
 
-    Pre-norm: `x = x + dropout(attention(norm(x)))`, then
-    `x = x + dropout(mlp(norm(x)))`; post-norm (the original):
-    `x = norm(x + dropout(attention(x)))` and so on. Between the two, `cross_attention` attends to
-    `memory` in the same way. Each norm has parameters of its own.
+    Pre-norm: `x = x + dropout(attention(norm(x)))`, then `x = x + dropout(mlp(norm(x)))`; post-norm
+    (the original): `x = norm(x + dropout(attention(x)))` and so on. Between the two,
+    `cross_attention` attends to `memory` in the same way. Each norm has parameters of its own.
 
-    * encoder: `transformer_block(nn.attention(heads), nn.feed_forward(hidden))`
-    * decoder (GPT): `transformer_block(nn.attention(heads, is_causal=True), ...)`
-    * decoder of an encoder-decoder: the same with `cross_attention=nn.attention(heads)`
-    * LLaMA: `norm=nn.rms_norm()`, `nn.feed_forward(hidden, nn.swiglu, use_bias=False)`, and
-      attention with `positions=nn.rotary()` and `num_kv_heads=`
+    * encoder: `transformer_block(nn.attention(num_heads), nn.feed_forward(hidden_features))`
+    * decoder (GPT): `transformer_block(nn.attention(num_heads, is_causal=True), ...)`
+    * decoder of an encoder-decoder: the same with `cross_attention=nn.attention(num_heads)`
+    * LLaMA: `norm=nn.rms_norm()`, `nn.feed_forward(hidden_features, nn.swiglu, use_bias=False)`,
+      and attention with `positions=nn.rotary()` and `num_kv_heads=`
 
-    `nn.stack(block, depth)` makes a transformer of it; with the norm first, one more norm follows.
+    `nn.stack(block, depth)` makes a transformer of it; with pre-norm, one more norm follows.
 
     Papers: Vaswani et al., Attention Is All You Need, https://arxiv.org/abs/1706.03762; Xiong et
     al., On Layer Normalization in the Transformer Architecture, https://arxiv.org/abs/2002.04745

@@ -21,7 +21,7 @@ def embed(ids: ArrayLike, embedding: ArrayLike) -> jax.Array:
 
     Raises:
         TypeError: `ids` are not integers.
-        ValueError: `embedding` has not two axes.
+        ValueError: `embedding` does not have two axes.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

@@ -54,7 +54,7 @@ def einsum(
         matrix = jnp.einsum(f"{terms.kernel}->{terms.contracted}{terms.features}", kernel)
         axes = [axis_of(letter, terms.x, x.ndim) for letter in terms.contracted]
         y = linear_general(x, matrix, bias, axis=axes)
-        return jnp.einsum(f"{terms.rest}{terms.features}->{terms.y}", y)
+        return jnp.einsum(f"{terms.kept}{terms.features}->{terms.y}", y)
     dtype = compute_dtype(x, kernel)
     y = jnp.einsum(equation, x.astype(dtype), kernel.astype(dtype))
     if bias is None:
@@ -83,17 +83,17 @@ class Equation(NamedTuple):
         )
 
     @property
-    def rest(self) -> str:
+    def kept(self) -> str:
         """The letters of `x` that are not summed over with the kernel."""
         return "".join(letter for letter in self.x if letter not in self.contracted)
 
     @property
     def is_product(self) -> bool:
-        """Whether the kernel is a matrix from `contracted` to `features`, for each of `rest`."""
+        """Whether the kernel is a matrix from `contracted` to `features`, for each of `kept`."""
         return (
             bool(self.contracted)
             and len(set(self.contracted)) == len(self.contracted)
-            and sorted(self.y) == sorted(self.rest + self.features)
+            and sorted(self.y) == sorted(self.kept + self.features)
         )
 
     def sizes_in(self, shape: tuple[int, ...]) -> dict[str, int]:

@@ -77,7 +77,7 @@ def padding_mask(lengths: ArrayLike, key_length: int) -> jax.Array:
     """Every query attends to the keys within its sequence's length, `j < lengths`.
 
     Args:
-        lengths: shape `(batch,)`, integers: how many keys of each sequence are no padding.
+        lengths: shape `(batch,)`, integers: the number of keys of each sequence before its padding.
         key_length: the number of keys, padding included.
 
     Returns:
@@ -86,7 +86,7 @@ def padding_mask(lengths: ArrayLike, key_length: int) -> jax.Array:
 
     Raises:
         TypeError: `lengths` or `key_length` is not of integers.
-        ValueError: `lengths` has not one axis, or `key_length` is less than 1.
+        ValueError: `lengths` does not have one axis, or `key_length` is less than 1.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -115,7 +115,7 @@ def segment_mask(
 
     Raises:
         TypeError: the segments are not integers.
-        ValueError: they have not two axes, or not the same batch.
+        ValueError: they do not have two axes, or not the same batch.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -144,7 +144,7 @@ def combine_masks(*masks: ArrayLike | None) -> jax.Array | None:
         *masks: booleans that broadcast against one another, all of one rank; None is left out.
 
     Returns:
-        Their conjunction, or None if there is no mask.
+        The logical and of all, or None if there is no mask.
 
     Raises:
         TypeError: a mask is not boolean.

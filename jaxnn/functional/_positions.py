@@ -149,7 +149,7 @@ def alibi_bias(
         dtype of the slopes, float32 at least.
 
     Raises:
-        ValueError: an argument has not one axis.
+        ValueError: an argument does not have one axis.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
