@@ -22,7 +22,6 @@ def rnn_step(
     input_kernel: ArrayLike,
     recurrent_kernel: ArrayLike,
     bias: ArrayLike | None = None,
-    *,
     activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
 ) -> jax.Array:
     """A step of a simple recurrent network.
