@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn._combinators.rematerialization import has_checkpoint, is_kept
-from jaxnn._core.arrays import PyTree, check_count, check_key, floating
+from jaxnn._core.arrays import check_count, check_key, floating
 from jaxnn._core.children import wrap
 from jaxnn._core.construction import constructor
 from jaxnn._core.keywords import accepted, split_static
 from jaxnn._core.layer import Layer, LayerLike, abstract, as_layer
 from jaxnn._core.paths import leaf_paths
+from jaxnn._core.types import PyTree
 
 
 @constructor

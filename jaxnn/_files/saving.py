@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import jax
 import numpy as np
 
-from jaxnn._core.arrays import PyTree
+from jaxnn._core.types import PyTree
 from jaxnn._files.atomic import replacing
 from jaxnn._files.leaves import (
     Form,

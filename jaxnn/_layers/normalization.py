@@ -7,10 +7,10 @@ import jax
 from jax.nn.initializers import Initializer
 
 from jaxnn import functional, initializers
-from jaxnn._core.arrays import PyTree, canonical_axes, check_count
+from jaxnn._core.arrays import canonical_axes, check_count
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, elementwise, param_dtype, pure
-from jaxnn._core.types import Axes
+from jaxnn._core.types import Axes, PyTree
 from jaxnn._layers.params import scale_and_bias
 
 

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from jaxnn import functional
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, elementwise
-from jaxnn._core.types import Axes
-from jaxnn.functional._spatial import Padding, PerAxis
+from jaxnn._core.types import Axes, Padding, PerAxis
 
 
 @constructor

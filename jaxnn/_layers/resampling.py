@@ -5,8 +5,8 @@ from functools import partial
 from jaxnn import functional
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, elementwise
+from jaxnn._core.types import PerAxis
 from jaxnn.functional._resampling import Method, check_method
-from jaxnn.functional._spatial import PerAxis
 
 
 @constructor

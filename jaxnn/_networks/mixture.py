@@ -9,7 +9,7 @@ from jax.nn.initializers import Initializer
 
 from jaxnn import functional, initializers
 from jaxnn._combinators.copies import copy_keys, init_copies
-from jaxnn._core.arrays import PyTree, check_count, check_key, check_range, floating, widen
+from jaxnn._core.arrays import check_count, check_key, check_range, floating, widen
 from jaxnn._core.children import child_params
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import (
@@ -21,6 +21,7 @@ from jaxnn._core.layer import (
     child_scope,
     param_dtype,
 )
+from jaxnn._core.types import PyTree
 
 
 @constructor

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn._core.arrays import PyTree
 from jaxnn._core.paths import leaf_paths
+from jaxnn._core.types import PyTree
 from jaxnn._training.run import Carry, Row, Run, choose
 from jaxnn._training.step import Step
 from jaxnn.optimizers._loss_scaling import loss_scale_states

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn._core.arrays import PyTree
 from jaxnn._core.layer import Layer
-from jaxnn._core.types import Loss
+from jaxnn._core.types import Loss, PyTree
 from jaxnn._training.data.arrays import count_examples, effective_batch_size, take_batch
 from jaxnn.metrics import Metric, mean
 from jaxnn.metrics._accumulators import blank, merge, merge_into

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from jaxnn._core.arrays import PyTree
+from jaxnn._core.types import PyTree
 from jaxnn.optimizers._clipping import global_norm
 from jaxnn.optimizers._rates import learning_rates
 

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn._core.arrays import PyTree, check_count, check_key
+from jaxnn._core.arrays import check_count, check_key
 from jaxnn._core.layer import child_key
 from jaxnn._core.programs import compiled
+from jaxnn._core.types import PyTree
 from jaxnn._training.data.transfer import batch_to_device
 from jaxnn._training.host.interrupts import interruptible
 from jaxnn._training.host.progress import counter
