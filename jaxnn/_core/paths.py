@@ -8,8 +8,7 @@ from typing import Any, TypeGuard
 
 import jax
 
-from jaxnn._core.types import Mask, PyTree
-from jaxnn._core.types import Selection as Selection
+from jaxnn._core.types import Mask, PyTree, Selection
 
 KERNELS = ("kernel", "*/kernel")  # what penalties and reparametrisations are for
 
