@@ -164,15 +164,18 @@ def from_jax(value):
 def raises(value):
     """Whether the function's own code raises or checks its arguments."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(value)))
-    called = {getattr(node.func, "id", "") for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    checks = ("check_", "_check_", "canonical_axes")
+    called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    checks = ("check_", "_check_", "check.", "canonical_axes")
     return any(isinstance(node, ast.Raise) for node in ast.walk(tree)) or any(
         name.startswith(checks) for name in called
     )
 
 
 def missing_sections(value):
-    """The parts that the docstring of a public class or function of ours lacks."""
+    """The parts that the docstring of a public class or function of ours lacks.
+
+    What the arguments are may be said in that of another function, to which it then refers.
+    """
     text = inspect.getdoc(value) or ""
     wanted = [">>>"]
     if inspect.isfunction(value):
@@ -181,7 +184,24 @@ def missing_sections(value):
             wanted.append("Args:")
         if raises(value):
             wanted.append("Raises:")
-    return [section for section in wanted if section not in text]
+    whole = "\n".join([text, *referred_to(text, inspect.getmodule(value))])
+    missing = [s for s in wanted if s not in (whole if s in ("Args:", "Raises:") else text)]
+    if inspect.isfunction(value):
+        missing += sorted(inspect.signature(value).parameters.keys() - documented(whole))
+    return missing
+
+
+def referred_to(text, module):
+    """The docstrings to which one refers as in "See `adam` for the arguments"."""
+    for name in re.findall(r"`(\w+)`\s+for\s+(?:the update rule and )?the\s+arguments", text):
+        other = inspect.getdoc(getattr(module, name))
+        yield from (other, *referred_to(other, module))
+
+
+def documented(text):
+    """The arguments that a docstring describes."""
+    named = re.findall(r"^    (\*{0,2}\w+(?:, \*{0,2}\w+)*):", text, re.MULTILINE)
+    return {name.strip("*") for names in named for name in names.split(", ")}
 
 
 def with_poor_docstring(values):
@@ -246,4 +266,4 @@ def test_the_check_of_docstrings_finds_a_poor_one():
         return x
 
     found = with_poor_docstring({"poor": poor, "relu": nn.relu})
-    assert found == {"poor": [">>>", "Returns:", "Args:", "Raises:"]}
+    assert found == {"poor": [">>>", "Returns:", "Args:", "Raises:", "x"]}

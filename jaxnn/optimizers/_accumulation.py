@@ -12,18 +12,16 @@ from jaxnn._core.arrays import PyTree, check_range, hyperparameter, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure
 from jaxnn._core.types import OptimizerLike
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers import _precision as precision
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
-    cast_like,
     check_optimizer,
     extra_tolerant,
-    next_count,
-    zero_count,
-    zero_moments,
+    value_at,
 )
-from jaxnn.optimizers._leafwise import value_at
-from jaxnn.optimizers._rates import told_by
+from jaxnn.optimizers._rates import with_rates_of
 
 SkipFunction = Callable[[PyTree, jax.Array, PyTree], tuple[jax.Array, PyTree]]
 
@@ -95,12 +93,12 @@ def accumulate(
 
     def init(params: PyTree) -> PyTree:
         zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), params)
-        _, skip_state = skipping(zeros, zero_count(), zeros)
+        _, skip_state = skipping(zeros, moments.zero_count(), zeros)
         return MultiStepsState(
-            zero_count(),
-            zero_count(),
+            moments.zero_count(),
+            moments.zero_count(),
             optimizer.init(params),
-            zero_moments(params, accumulator_dtype),
+            moments.zeros(params, accumulator_dtype),
             skip_state,
         )
 
@@ -109,7 +107,7 @@ def accumulate(
     ) -> tuple[PyTree, PyTree]:
         same_structure("accumulate", state=state.acc_grads, updates=updates)
         skip, skip_state = skipping(updates, state.gradient_step, params)
-        gathered = jnp.where(skip, state.mini_step, next_count(state.mini_step))
+        gathered = jnp.where(skip, state.mini_step, moments.next_count(state.mini_step))
         needed = hyperparameter(value_at(every, state.gradient_step), gathered.dtype)
 
         def add(acc: jax.Array, g: jax.Array) -> jax.Array:
@@ -121,11 +119,15 @@ def accumulate(
         acc_grads = jax.tree.map(add, state.acc_grads, updates)
 
         def move() -> tuple[PyTree, PyTree]:
-            grads = jax.tree.map(cast_like, acc_grads, updates)
+            grads = jax.tree.map(precision.cast_like, acc_grads, updates)
             moves, inner = inner_update(grads, state.inner_opt_state, params, **extra)
             zeros = jax.tree.map(jnp.zeros_like, acc_grads)
-            return jax.tree.map(cast_like, moves, updates), MultiStepsState(
-                zero_count(), next_count(state.gradient_step), inner, zeros, skip_state
+            return jax.tree.map(precision.cast_like, moves, updates), MultiStepsState(
+                moments.zero_count(),
+                moments.next_count(state.gradient_step),
+                inner,
+                zeros,
+                skip_state,
             )
 
         def wait() -> tuple[PyTree, PyTree]:
@@ -135,7 +137,7 @@ def accumulate(
 
         return lax.cond(~skip & (gathered >= needed), move, wait)  # type: ignore[no-any-return]
 
-    return Optimizer(init, told_by(update, optimizer, "inner_opt_state"))
+    return Optimizer(init, with_rates_of(update, optimizer, "inner_opt_state"))
 
 
 def skip_not_finite(
@@ -159,6 +161,6 @@ def skip_not_finite(
     """
     leaves = jax.tree.leaves(updates)
     counts = (jnp.sum(~jnp.isfinite(leaf), dtype=jnp.int32) for leaf in leaves)
-    num_not_finite = sum(counts, zero_count())
+    num_not_finite = sum(counts, moments.zero_count())
     should_skip = num_not_finite > 0
     return should_skip, {"should_skip": should_skip, "num_not_finite": num_not_finite}

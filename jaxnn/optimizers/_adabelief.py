@@ -7,25 +7,10 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn.optimizers._base import (
-    Optimizer,
-    ScalarOrSchedule,
-    abs_square,
-    chain,
-    moving_average,
-    next_count,
-    zero_count,
-    zero_moments,
-    zero_squares,
-)
-from jaxnn.optimizers._leafwise import (
-    check_decays,
-    check_nonnegative,
-    corrected,
-    corrected_mean,
-    leafwise,
-    over_root,
-)
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, chain
+from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 
 
@@ -67,22 +52,26 @@ def scale_by_belief(
         >>> optimizer.update(jnp.array([8.0]), optimizer.init(jnp.zeros(1)))[0]
         Array([2.], dtype=float32)
     """
-    check_decays("scale_by_belief", b1=b1, b2=b2)
-    check_nonnegative("scale_by_belief", eps=eps, eps_root=eps_root)
+    check.decay_rates("scale_by_belief", b1=b1, b2=b2)
+    check.nonnegative("scale_by_belief", eps=eps, eps_root=eps_root)
 
     def init(params: PyTree) -> PyTree:
-        return ScaleByBeliefState(zero_count(), zero_moments(params), zero_squares(params))
+        return ScaleByBeliefState(
+            moments.zero_count(), moments.zeros(params), moments.zero_squares(params)
+        )
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
-        count = next_count(state.count)
+        count = moments.next_count(state.count)
 
         def rule(g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
-            mu = moving_average(mu, g, b1)
-            nu = moving_average(nu, abs_square(g - mu), b2) + hyperparameter(eps_root, nu.dtype)
-            mean = corrected_mean(mu, g, b1, count, nesterov=nesterov)
-            return over_root(mean, corrected(nu, b2, count), eps), mu, nu
+            mu = moments.moving_average(mu, g, b1)
+            nu = moments.moving_average(nu, moments.abs_square(g - mu), b2) + hyperparameter(
+                eps_root, nu.dtype
+            )
+            mean = moments.bias_corrected_mean(mu, g, b1, count, nesterov=nesterov)
+            return moments.over_root(mean, moments.bias_corrected(nu, b2, count), eps), mu, nu
 
         updates, mu, nu = leafwise("scale_by_belief", rule, updates, state.mu, state.nu)
         return updates, ScaleByBeliefState(count, mu, nu)

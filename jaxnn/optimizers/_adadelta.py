@@ -8,16 +8,10 @@ from jax.typing import ArrayLike
 from jaxnn._core.arrays import PyTree, hyperparameter
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import Mask
-from jaxnn.optimizers._base import (
-    Optimizer,
-    ScalarOrSchedule,
-    abs_square,
-    chain,
-    moving_average,
-    safe_sqrt,
-    zero_squares,
-)
-from jaxnn.optimizers._leafwise import check_decays, check_nonnegative, leafwise
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, chain
+from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 from jaxnn.optimizers._weight_decay import add_decayed_weights
 
@@ -51,17 +45,19 @@ def scale_by_adadelta(rho: ArrayLike = 0.9, eps: ArrayLike = 1e-6) -> Optimizer:
         >>> optimizer.update(jnp.array([8.0]), optimizer.init(jnp.zeros(1)))[0]
         Array([0.002], dtype=float32)
     """
-    check_decays("scale_by_adadelta", rho=rho)
-    check_nonnegative("scale_by_adadelta", eps=eps)
+    check.decay_rates("scale_by_adadelta", rho=rho)
+    check.nonnegative("scale_by_adadelta", eps=eps)
 
     def init(params: PyTree) -> PyTree:
-        return ScaleByAdaDeltaState(zero_squares(params), zero_squares(params))
+        return ScaleByAdaDeltaState(moments.zero_squares(params), moments.zero_squares(params))
 
     def rule(g: jax.Array, e_g: jax.Array, e_x: jax.Array) -> tuple[jax.Array, ...]:
         epsilon = hyperparameter(eps, e_g.dtype)
-        e_g = moving_average(e_g, abs_square(g), rho)
-        u = g * (safe_sqrt(e_x + epsilon) / safe_sqrt(e_g + epsilon)).astype(g.dtype)
-        return u, e_g, moving_average(e_x, abs_square(u), rho)
+        e_g = moments.moving_average(e_g, moments.abs_square(g), rho)
+        u = g * (moments.safe_sqrt(e_x + epsilon) / moments.safe_sqrt(e_g + epsilon)).astype(
+            g.dtype
+        )
+        return u, e_g, moments.moving_average(e_x, moments.abs_square(u), rho)
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any

@@ -11,18 +11,10 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import Mask
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers import _precision as precision
 from jaxnn.optimizers._averaging import ema
-from jaxnn.optimizers._base import (
-    Optimizer,
-    ScalarOrSchedule,
-    abs_square,
-    chain,
-    moving_average,
-    next_count,
-    real_dtype,
-    safe_sqrt,
-    zero_count,
-)
+from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, chain
 from jaxnn.optimizers._block_rms import clip_by_block_rms, scale_by_param_block_rms
 from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale, scale_by_learning_rate
@@ -108,10 +100,10 @@ def scale_by_factored_rms(
             if axes is not None:
                 second, largest = (tuple(np.delete(p.shape, axis)) for axis in axes)
                 shapes = {"v_row": largest, "v_col": second, "v": (1,)}
-            return jnp.zeros(shapes[which], real_dtype(p.dtype))
+            return jnp.zeros(shapes[which], precision.real_dtype(p.dtype))
 
         return FactoredState(
-            zero_count(),
+            moments.zero_count(),
             *(
                 jax.tree.map(lambda p, which=which: zeros(p, which), params)
                 for which in FactoredState._fields[1:]
@@ -128,23 +120,25 @@ def scale_by_factored_rms(
         def rule(
             g: jax.Array, v_row: jax.Array, v_col: jax.Array, v: jax.Array
         ) -> tuple[jax.Array, ...]:
-            square = abs_square(g) + hyperparameter(epsilon, v.dtype)
+            square = moments.abs_square(g) + hyperparameter(epsilon, v.dtype)
             axes = axes_of(g)
             if axes is None:
-                v = moving_average(v, square, decay)
-                return g / safe_sqrt(v).astype(g.dtype), v_row, v_col, v
+                v = moments.moving_average(v, square, decay)
+                return g / moments.safe_sqrt(v).astype(g.dtype), v_row, v_col, v
             second, largest = axes
-            v_row = moving_average(v_row, jnp.mean(square, largest), decay)
-            v_col = moving_average(v_col, jnp.mean(square, second), decay)
+            v_row = moments.moving_average(v_row, jnp.mean(square, largest), decay)
+            v_col = moments.moving_average(v_col, jnp.mean(square, second), decay)
             rows, columns = jnp.expand_dims(v_row, largest), jnp.expand_dims(v_col, second)
             # Roots of the factors: their product may be less than the least float32.
-            root = safe_sqrt(rows / jnp.mean(rows, second, keepdims=True)) * safe_sqrt(columns)
+            root = moments.safe_sqrt(
+                rows / jnp.mean(rows, second, keepdims=True)
+            ) * moments.safe_sqrt(columns)
             return g / root.astype(g.dtype), v_row, v_col, v
 
         updates, *squares = leafwise(
             "scale_by_factored_rms", rule, updates, state.v_row, state.v_col, state.v
         )
-        return updates, FactoredState(next_count(state.count), *squares)
+        return updates, FactoredState(moments.next_count(state.count), *squares)
 
     return Optimizer(init, update)
 

@@ -8,15 +8,10 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn.optimizers._base import (
-    Optimizer,
-    ScalarOrSchedule,
-    abs_square,
-    chain,
-    safe_sqrt,
-    zero_squares,
-)
-from jaxnn.optimizers._leafwise import check_nonnegative, leafwise
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, chain
+from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 
 
@@ -52,15 +47,19 @@ def scale_by_rss(
         >>> optimizer.update(jnp.array([4.0]), optimizer.init(jnp.zeros(1)))[0]
         Array([0.8], dtype=float32)
     """
-    check_nonnegative("scale_by_rss", initial_accumulator_value=initial_accumulator_value, eps=eps)
+    check.nonnegative("scale_by_rss", initial_accumulator_value=initial_accumulator_value, eps=eps)
 
     def init(params: PyTree) -> PyTree:
-        return ScaleByRssState(zero_squares(params, initial_accumulator_value))
+        return ScaleByRssState(moments.zero_squares(params, initial_accumulator_value))
 
     def rule(g: jax.Array, total: jax.Array) -> tuple[jax.Array, ...]:
-        total = total + abs_square(g)
+        total = total + moments.abs_square(g)
         epsilon = hyperparameter(eps, total.dtype)
-        root = safe_sqrt(total + epsilon) if eps_in_sqrt else safe_sqrt(total) + epsilon
+        root = (
+            moments.safe_sqrt(total + epsilon)
+            if eps_in_sqrt
+            else moments.safe_sqrt(total) + epsilon
+        )
         # Where all gradients were zero the update is, whatever eps.
         return g / jnp.where(total > 0, root, 1).astype(g.dtype), total
 

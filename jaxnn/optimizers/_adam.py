@@ -8,26 +8,11 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxnn._core.arrays import PyTree
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import Mask
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._amsgrad import scale_by_amsgrad
-from jaxnn.optimizers._base import (
-    Optimizer,
-    ScalarOrSchedule,
-    abs_square,
-    chain,
-    moving_average,
-    next_count,
-    zero_count,
-    zero_moments,
-    zero_squares,
-)
-from jaxnn.optimizers._leafwise import (
-    check_decays,
-    check_nonnegative,
-    corrected,
-    corrected_mean,
-    leafwise,
-    over_root,
-)
+from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, chain
+from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 from jaxnn.optimizers._weight_decay import add_decayed_weights
 
@@ -75,22 +60,28 @@ def scale_by_adam(
         >>> optimizer.update(jnp.array([8.0, -0.1]), optimizer.init(jnp.zeros(2)))[0]
         Array([ 1., -1.], dtype=float32)
     """
-    check_decays("adam", b1=b1, b2=b2)
-    check_nonnegative("adam", eps=eps, eps_root=eps_root)
+    check.decay_rates("adam", b1=b1, b2=b2)
+    check.nonnegative("adam", eps=eps, eps_root=eps_root)
 
     def init(params: PyTree) -> PyTree:
-        return ScaleByAdamState(zero_count(), zero_moments(params, mu_dtype), zero_squares(params))
+        return ScaleByAdamState(
+            moments.zero_count(), moments.zeros(params, mu_dtype), moments.zero_squares(params)
+        )
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
-        count = next_count(state.count)
+        count = moments.next_count(state.count)
 
         def rule(g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
-            mu = moving_average(mu, g, b1)
-            nu = moving_average(nu, abs_square(g), b2)
-            mean = corrected_mean(mu, g, b1, count, nesterov=nesterov)
-            return over_root(mean, corrected(nu, b2, count), eps, eps_root), mu, nu
+            mu = moments.moving_average(mu, g, b1)
+            nu = moments.moving_average(nu, moments.abs_square(g), b2)
+            mean = moments.bias_corrected_mean(mu, g, b1, count, nesterov=nesterov)
+            return (
+                moments.over_root(mean, moments.bias_corrected(nu, b2, count), eps, eps_root),
+                mu,
+                nu,
+            )
 
         updates, mu, nu = leafwise("adam", rule, updates, state.mu, state.nu)
         return updates, ScaleByAdamState(count, mu, nu)

@@ -9,18 +9,11 @@ from jax.typing import ArrayLike
 from jaxnn._core.arrays import PyTree, absolute, hyperparameter
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import Mask
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._adam import ScaleByAdamState
-from jaxnn.optimizers._base import (
-    Optimizer,
-    ScalarOrSchedule,
-    chain,
-    moving_average,
-    next_count,
-    zero_count,
-    zero_moments,
-    zero_squares,
-)
-from jaxnn.optimizers._leafwise import check_decays, check_nonnegative, corrected, leafwise
+from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, chain
+from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 from jaxnn.optimizers._weight_decay import add_decayed_weights
 
@@ -46,22 +39,24 @@ def scale_by_adamax(b1: ArrayLike = 0.9, b2: ArrayLike = 0.999, eps: ArrayLike =
         >>> optimizer.update(jnp.array([8.0, -0.5]), optimizer.init(jnp.zeros(2)))[0]
         Array([ 1., -1.], dtype=float32)
     """
-    check_decays("scale_by_adamax", b1=b1, b2=b2)
-    check_nonnegative("scale_by_adamax", eps=eps)
+    check.decay_rates("scale_by_adamax", b1=b1, b2=b2)
+    check.nonnegative("scale_by_adamax", eps=eps)
 
     def init(params: PyTree) -> PyTree:
-        return ScaleByAdamState(zero_count(), zero_moments(params), zero_squares(params))
+        return ScaleByAdamState(
+            moments.zero_count(), moments.zeros(params), moments.zero_squares(params)
+        )
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
-        count = next_count(state.count)
+        count = moments.next_count(state.count)
 
         def rule(g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
-            mu = moving_average(mu, g, b1)
+            mu = moments.moving_average(mu, g, b1)
             size = absolute(g) + hyperparameter(eps, nu.dtype)
             nu = jnp.maximum(size, hyperparameter(b2, nu.dtype) * nu)
-            return corrected(mu, b1, count) / nu.astype(mu.dtype), mu, nu
+            return moments.bias_corrected(mu, b1, count) / nu.astype(mu.dtype), mu, nu
 
         updates, mu, nu = leafwise("scale_by_adamax", rule, updates, state.mu, state.nu)
         return updates, ScaleByAdamState(count, mu, nu)

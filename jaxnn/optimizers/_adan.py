@@ -9,24 +9,10 @@ from jax.typing import ArrayLike
 from jaxnn._core.arrays import PyTree, hyperparameter
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import Mask
-from jaxnn.optimizers._base import (
-    Optimizer,
-    ScalarOrSchedule,
-    abs_square,
-    chain,
-    moving_average,
-    next_count,
-    zero_count,
-    zero_moments,
-    zero_squares,
-)
-from jaxnn.optimizers._leafwise import (
-    check_decays,
-    check_nonnegative,
-    corrected,
-    leafwise,
-    over_root,
-)
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, chain
+from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 from jaxnn.optimizers._weight_decay import add_decayed_weights
 
@@ -70,33 +56,39 @@ def scale_by_adan(
         >>> optimizer.update(jnp.array([8.0, -0.5]), optimizer.init(jnp.zeros(2)))[0]
         Array([ 1., -1.], dtype=float32)
     """
-    check_decays("scale_by_adan", b1=b1, b2=b2, b3=b3)
-    check_nonnegative("scale_by_adan", eps=eps, eps_root=eps_root)
+    check.decay_rates("scale_by_adan", b1=b1, b2=b2, b3=b3)
+    check.nonnegative("scale_by_adan", eps=eps, eps_root=eps_root)
 
     def init(params: PyTree) -> PyTree:
         return ScaleByAdanState(
-            zero_moments(params),
-            zero_moments(params),
-            zero_squares(params),
-            zero_moments(params),
-            zero_count(),
+            moments.zeros(params),
+            moments.zeros(params),
+            moments.zero_squares(params),
+            moments.zeros(params),
+            moments.zero_count(),
         )
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
-        t = next_count(state.t)
+        t = moments.next_count(state.t)
 
         def rule(
             g: jax.Array, m: jax.Array, v: jax.Array, n: jax.Array, last: jax.Array
         ) -> tuple[jax.Array, ...]:
             change = jnp.where(state.t == 0, 0, g - last)
             weight = hyperparameter(b2, g.dtype)
-            m = moving_average(m, g, b1)
-            v = moving_average(v, change, b2)
-            n = moving_average(n, abs_square(g + weight * change), b3)
-            ahead = corrected(m, b1, t) + weight * corrected(v, b2, t)
-            return over_root(ahead, corrected(n, b3, t), eps, eps_root), m, v, n, g
+            m = moments.moving_average(m, g, b1)
+            v = moments.moving_average(v, change, b2)
+            n = moments.moving_average(n, moments.abs_square(g + weight * change), b3)
+            ahead = moments.bias_corrected(m, b1, t) + weight * moments.bias_corrected(v, b2, t)
+            return (
+                moments.over_root(ahead, moments.bias_corrected(n, b3, t), eps, eps_root),
+                m,
+                v,
+                n,
+                g,
+            )
 
         updates, m, v, n, g = leafwise(
             "scale_by_adan", rule, updates, state.m, state.v, state.n, state.g

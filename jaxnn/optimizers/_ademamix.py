@@ -8,25 +8,10 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxnn._core.arrays import PyTree, hyperparameter
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import Mask
-from jaxnn.optimizers._base import (
-    Optimizer,
-    ScalarOrSchedule,
-    abs_square,
-    chain,
-    moving_average,
-    next_count,
-    zero_count,
-    zero_moments,
-    zero_squares,
-)
-from jaxnn.optimizers._leafwise import (
-    check_decays,
-    check_nonnegative,
-    corrected,
-    leafwise,
-    over_root,
-    value_at,
-)
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, chain, value_at
+from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 from jaxnn.optimizers._weight_decay import add_decayed_weights
 
@@ -76,37 +61,44 @@ def scale_by_ademamix(
         >>> optimizer.update(jnp.array([8.0]), optimizer.init(jnp.zeros(1)))[0]
         Array([2.5], dtype=float32)
     """
-    check_decays("scale_by_ademamix", b1=b1, b2=b2, b3=b3)
-    check_nonnegative("scale_by_ademamix", alpha=alpha, eps=eps, eps_root=eps_root)
+    check.decay_rates("scale_by_ademamix", b1=b1, b2=b2, b3=b3)
+    check.nonnegative("scale_by_ademamix", alpha=alpha, eps=eps, eps_root=eps_root)
 
     def init(params: PyTree) -> PyTree:
         return ScaleByAdemamixState(
-            zero_count(),
-            zero_count(),
-            zero_moments(params, mu_dtype),
-            zero_moments(params, mu_dtype),
-            zero_squares(params),
+            moments.zero_count(),
+            moments.zero_count(),
+            moments.zeros(params, mu_dtype),
+            moments.zeros(params, mu_dtype),
+            moments.zero_squares(params),
         )
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
-        count = next_count(state.count)
+        count = moments.next_count(state.count)
         b3_now, alpha_now = (value_at(value, state.count_m2) for value in (b3, alpha))
 
         def rule(
             g: jax.Array, m1: jax.Array, m2: jax.Array, nu: jax.Array
         ) -> tuple[jax.Array, ...]:
-            m1 = moving_average(m1, g, b1)
-            m2 = moving_average(m2, g, b3_now)
-            nu = moving_average(nu, abs_square(g), b2)
-            mixed = corrected(m1, b1, count) + hyperparameter(alpha_now, m2.dtype) * m2
-            return over_root(mixed, corrected(nu, b2, count), eps, eps_root), m1, m2, nu
+            m1 = moments.moving_average(m1, g, b1)
+            m2 = moments.moving_average(m2, g, b3_now)
+            nu = moments.moving_average(nu, moments.abs_square(g), b2)
+            mixed = moments.bias_corrected(m1, b1, count) + hyperparameter(alpha_now, m2.dtype) * m2
+            return (
+                moments.over_root(mixed, moments.bias_corrected(nu, b2, count), eps, eps_root),
+                m1,
+                m2,
+                nu,
+            )
 
-        updates, *moments = leafwise(
+        updates, *accumulators = leafwise(
             "scale_by_ademamix", rule, updates, state.m1, state.m2, state.nu
         )
-        return updates, ScaleByAdemamixState(count, next_count(state.count_m2), *moments)
+        return updates, ScaleByAdemamixState(
+            count, moments.next_count(state.count_m2), *accumulators
+        )
 
     return Optimizer(init, update)
 

@@ -9,20 +9,11 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.arrays import PyTree, hyperparameter
 from jaxnn._core.construction import constructor
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._adam import ScaleByAdamState
-from jaxnn.optimizers._base import (
-    Optimizer,
-    ScalarOrSchedule,
-    abs_square,
-    chain,
-    moving_average,
-    next_count,
-    safe_sqrt,
-    zero_count,
-    zero_moments,
-    zero_squares,
-)
-from jaxnn.optimizers._leafwise import check_decays, check_nonnegative, leafwise
+from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, chain
+from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 
 
@@ -69,11 +60,13 @@ def scale_by_adopt(
         >>> updates                                  # half of 4 / 8
         Array([0.25], dtype=float32)
     """
-    check_decays("scale_by_adopt", b1=b1, b2=b2)
-    check_nonnegative("scale_by_adopt", eps=eps)
+    check.decay_rates("scale_by_adopt", b1=b1, b2=b2)
+    check.nonnegative("scale_by_adopt", eps=eps)
 
     def init(params: PyTree) -> PyTree:
-        return ScaleByAdamState(zero_count(), zero_moments(params, mu_dtype), zero_squares(params))
+        return ScaleByAdamState(
+            moments.zero_count(), moments.zeros(params, mu_dtype), moments.zero_squares(params)
+        )
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
@@ -82,21 +75,21 @@ def scale_by_adopt(
 
         def rule(g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
             smallest = hyperparameter(eps, nu.dtype)
-            normalised = g / jnp.maximum(safe_sqrt(nu), smallest).astype(g.dtype)
+            normalised = g / jnp.maximum(moments.safe_sqrt(nu), smallest).astype(g.dtype)
             if use_clipping:
                 limit = hyperparameter(clip_value_fn(state.count.astype(g.dtype)), g.dtype)
                 normalised = jnp.clip(normalised, -limit, limit)
 
             def averaged(mean: jax.Array) -> jax.Array:
-                return jnp.where(is_first, mean, moving_average(mean, normalised, b1))
+                return jnp.where(is_first, mean, moments.moving_average(mean, normalised, b1))
 
             mu = averaged(mu)
-            square = abs_square(g)
-            nu = jnp.where(is_first, square, moving_average(nu, square, b2))
+            square = moments.abs_square(g)
+            nu = jnp.where(is_first, square, moments.moving_average(nu, square, b2))
             return averaged(mu) if nesterov else mu, mu, nu
 
         updates, mu, nu = leafwise("scale_by_adopt", rule, updates, state.mu, state.nu)
-        return updates, ScaleByAdamState(next_count(state.count), mu, nu)
+        return updates, ScaleByAdamState(moments.next_count(state.count), mu, nu)
 
     return Optimizer(init, update)
 

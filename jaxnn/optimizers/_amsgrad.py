@@ -8,24 +8,10 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.arrays import PyTree
 from jaxnn._core.construction import constructor
-from jaxnn.optimizers._base import (
-    Optimizer,
-    ScalarOrSchedule,
-    abs_square,
-    chain,
-    moving_average,
-    next_count,
-    zero_count,
-    zero_moments,
-    zero_squares,
-)
-from jaxnn.optimizers._leafwise import (
-    check_decays,
-    check_nonnegative,
-    corrected,
-    leafwise,
-    over_root,
-)
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, chain
+from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 
 
@@ -76,36 +62,38 @@ def scale_by_amsgrad(
         >>> optimizer.update(jnp.array([2.0]), state)[0]
         Array([0.25], dtype=float32)
     """
-    check_decays("scale_by_amsgrad", b1=b1, b2=b2)
-    check_nonnegative("scale_by_amsgrad", eps=eps, eps_root=eps_root)
+    check.decay_rates("scale_by_amsgrad", b1=b1, b2=b2)
+    check.nonnegative("scale_by_amsgrad", eps=eps, eps_root=eps_root)
 
     def init(params: PyTree) -> PyTree:
-        mu = zero_moments(params, mu_dtype)
-        return ScaleByAmsgradState(zero_count(), mu, zero_squares(params), zero_squares(params))
+        mu = moments.zeros(params, mu_dtype)
+        return ScaleByAmsgradState(
+            moments.zero_count(), mu, moments.zero_squares(params), moments.zero_squares(params)
+        )
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
-        count = next_count(state.count)
+        count = moments.next_count(state.count)
 
         def rule(
             g: jax.Array, mu: jax.Array, nu: jax.Array, nu_max: jax.Array
         ) -> tuple[jax.Array, ...]:
-            mu = moving_average(mu, g, b1)
-            nu = moving_average(nu, abs_square(g), b2)
-            mean = corrected(mu, b1, count) if bias_correction_mu else mu
+            mu = moments.moving_average(mu, g, b1)
+            nu = moments.moving_average(nu, moments.abs_square(g), b2)
+            mean = moments.bias_corrected(mu, b1, count) if bias_correction_mu else mu
             if maximum_first:
                 nu_max = jnp.maximum(nu_max, nu)
-                square = corrected(nu_max, b2, count) if bias_correction_nu else nu_max
+                square = moments.bias_corrected(nu_max, b2, count) if bias_correction_nu else nu_max
             else:
-                square = corrected(nu, b2, count) if bias_correction_nu else nu
+                square = moments.bias_corrected(nu, b2, count) if bias_correction_nu else nu
                 nu_max = square = jnp.maximum(nu_max, square)
-            return over_root(mean, square, eps, eps_root), mu, nu, nu_max
+            return moments.over_root(mean, square, eps, eps_root), mu, nu, nu_max
 
-        updates, *moments = leafwise(
+        updates, *accumulators = leafwise(
             "scale_by_amsgrad", rule, updates, state.mu, state.nu, state.nu_max
         )
-        return updates, ScaleByAmsgradState(count, *moments)
+        return updates, ScaleByAmsgradState(count, *accumulators)
 
     return Optimizer(init, update)
 

@@ -9,20 +9,19 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import OptimizerLike
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
     apply_updates,
     check_optimizer,
     extra_tolerant,
-    moving_average,
-    next_count,
-    zero_count,
-    zero_moments,
+    value_at,
 )
 from jaxnn.optimizers._by_path import where_kept
-from jaxnn.optimizers._leafwise import check_params, corrected, leafwise, value_at
-from jaxnn.optimizers._rates import told_by
+from jaxnn.optimizers._leafwise import leafwise
+from jaxnn.optimizers._rates import with_rates_of
 
 
 class EmaState(NamedTuple):
@@ -59,16 +58,16 @@ def ema(
     check_range("ema", "decay", decay, 0, 1)
 
     def init(params: PyTree) -> PyTree:
-        return EmaState(zero_count(), zero_moments(params, accumulator_dtype))
+        return EmaState(moments.zero_count(), moments.zeros(params, accumulator_dtype))
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
-        count = next_count(state.count)
+        count = moments.next_count(state.count)
 
         def rule(g: jax.Array, m: jax.Array) -> tuple[jax.Array, ...]:
-            m = moving_average(m, g, decay)
-            return corrected(m, decay, count) if debias else m, m
+            m = moments.moving_average(m, g, decay)
+            return moments.bias_corrected(m, decay, count) if debias else m, m
 
         updates, average = leafwise("ema", rule, updates, state.ema)
         return updates, EmaState(count, average)
@@ -137,12 +136,14 @@ def params_ema(optimizer: OptimizerLike, decay: ScalarOrSchedule = 0.999) -> Opt
 
     def init(params: PyTree) -> PyTree:
         weight = jnp.zeros((), jnp.result_type(float))
-        return ParamsEmaState(optimizer.init(params), zero_count(), weight, zero_moments(params))
+        return ParamsEmaState(
+            optimizer.init(params), moments.zero_count(), weight, moments.zeros(params)
+        )
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
-        check_params("params_ema", params)
+        check.params("params_ema", params)
         updates, inner_state = inner_update(updates, state.inner_state, params, **extra)
         old = hyperparameter(value_at(decay, state.count), state.weight.dtype)
         weight = old * state.weight + (1 - old)
@@ -153,9 +154,11 @@ def params_ema(optimizer: OptimizerLike, decay: ScalarOrSchedule = 0.999) -> Opt
             return average + share.astype(average.dtype) * (w - average)
 
         average = jax.tree.map(towards, state.ema, apply_updates(params, updates))
-        return updates, ParamsEmaState(inner_state, next_count(state.count), weight, average)
+        return updates, ParamsEmaState(
+            inner_state, moments.next_count(state.count), weight, average
+        )
 
-    return Optimizer(init, told_by(update, optimizer, "inner_state"))
+    return Optimizer(init, with_rates_of(update, optimizer, "inner_state"))
 
 
 def evaluation_params(opt_state: PyTree, params: PyTree) -> PyTree:

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import PyTree, accumulator_dtype, hyperparameter, promoted
+from jaxnn._core.arrays import PyTree, promoted
 from jaxnn._core.construction import call_repr, constructor, refuse_constructor
 from jaxnn._core.paths import same_structure
 from jaxnn._core.types import OptimizerLike
 from jaxnn._core.types import ScalarOrSchedule as ScalarOrSchedule
 from jaxnn.optimizers._functions import OptimizerFunctions, OptimizerInit, UpdateLike
-from jaxnn.optimizers._rates import Rates, learning_rates, product, told
+from jaxnn.optimizers._rates import Rates, learning_rates, product, with_rates
 
 
 class Optimizer(OptimizerFunctions):
@@ -128,7 +128,7 @@ def chain(*transformations: OptimizerLike) -> Optimizer:
     def rates(before: PyTree, after: PyTree) -> Rates:
         return product(map(learning_rates, transformations, before, after))
 
-    return Optimizer(init, told(update, rates))
+    return Optimizer(init, with_rates(update, rates))
 
 
 def check_optimizer(value: Any, where: str) -> None:
@@ -183,60 +183,6 @@ def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
     return jax.tree.map(add, params, updates)
 
 
-# What transformations share
-
-
-def zero_moments(params: PyTree, dtype: Any = None) -> PyTree:
-    """A fresh accumulator for each parameter, float32 or wider unless `dtype` says otherwise."""
-    return jax.tree.map(
-        lambda p: jnp.zeros_like(p, dtype=dtype or accumulator_dtype(p.dtype)), params
-    )
-
-
-def zero_squares(params: PyTree, fill: ArrayLike = 0) -> PyTree:
-    """As `zero_moments`, for the real squares of possibly complex gradients."""
-    return jax.tree.map(lambda p: jnp.full_like(p, fill, dtype=real_dtype(p.dtype)), params)
-
-
-def real_dtype(dtype: Any) -> jnp.dtype:
-    """The dtype of the square of a gradient: real, float32 or wider."""
-    return jnp.finfo(accumulator_dtype(dtype)).dtype
-
-
-def abs_square(g: jax.Array) -> jax.Array:
-    """`|g|²`, real for complex `g` too."""
-    return jnp.square(g.real) + jnp.square(g.imag) if jnp.iscomplexobj(g) else jnp.square(g)
-
-
-def moving_average(old: jax.Array, new: jax.Array, decay: Any) -> jax.Array:
-    """`decay * old + (1 - decay) * new`, in float32 or wider."""
-    wide = promoted(accumulator_dtype(old.dtype), accumulator_dtype(new.dtype))
-    weight = hyperparameter(decay, wide)
-    return weight * old.astype(wide) + (1 - weight) * new.astype(wide)
-
-
-def bias_factor(decay: Any, count: jax.Array, moment: jax.Array) -> jax.Array:
-    """`1 - decay^t`, by which a moving average that began at zero is too small after t steps."""
-    base = hyperparameter(decay, real_dtype(moment.dtype))
-    return (1 - base ** count.astype(base.dtype)).astype(moment.dtype)
-
-
-def cast_like(value: jax.Array, like: ArrayLike) -> jax.Array:
-    """`value` in the dtype of `like`."""
-    return value.astype(jnp.asarray(like).dtype)
-
-
-def safe_sqrt(x: jax.Array) -> jax.Array:
-    """The square root, with derivative 0 at 0 (and value 0 below)."""
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
-
-
-def next_count(count: jax.Array) -> jax.Array:
-    """The count of steps plus one, staying at the largest integer instead of overflowing."""
-    return jnp.where(count < jnp.iinfo(jnp.int32).max, count + 1, count)
-
-
-def zero_count() -> jax.Array:
-    """The count of steps at the beginning."""
-    return jnp.zeros((), jnp.int32)
+def value_at(value: Any, count: jax.Array) -> Any:
+    """The value of a hyperparameter that may be a schedule."""
+    return value(count) if callable(value) else value

@@ -8,12 +8,18 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn.optimizers._base import EmptyState, Optimizer, abs_square, safe_sqrt
-from jaxnn.optimizers._leafwise import check_params, leafwise
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers._base import EmptyState, Optimizer
+from jaxnn.optimizers._leafwise import leafwise
 
 
 def _rms(x: jax.Array) -> jax.Array:
-    return safe_sqrt(jnp.mean(abs_square(x))) if x.size else jnp.zeros((), x.real.dtype)
+    return (
+        moments.safe_sqrt(jnp.mean(moments.abs_square(x)))
+        if x.size
+        else jnp.zeros((), x.real.dtype)
+    )
 
 
 @constructor
@@ -89,7 +95,7 @@ def scale_by_param_block_rms(min_scale: ArrayLike = 1e-3) -> Optimizer:
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
-        check_params("scale_by_param_block_rms", params)
+        check.params("scale_by_param_block_rms", params)
         (updates,) = leafwise("scale_by_param_block_rms", rule, updates, given=(params,))
         return updates, state
 

@@ -17,7 +17,7 @@ from jaxnn.optimizers._base import (
     extra_tolerant,
     stateless_transformation,
 )
-from jaxnn.optimizers._rates import Rates, learning_rates, told, told_by
+from jaxnn.optimizers._rates import Rates, learning_rates, with_rates, with_rates_of
 
 
 class MaskedNode(NamedTuple):
@@ -85,7 +85,7 @@ def masked(
         )
         return _put_back(chosen, inner_updates, updates), MaskedState(inner_state)
 
-    return Optimizer(init, told_by(update, inner, "inner_state"))
+    return Optimizer(init, with_rates_of(update, inner, "inner_state"))
 
 
 def _kept(chosen: PyTree, tree: PyTree) -> PyTree:
@@ -116,8 +116,8 @@ def _masked_extra(chosen: PyTree, params: PyTree, name: str, value: Any) -> Any:
 def where_kept(function: Callable[..., Any], kept: PyTree, *others: PyTree) -> PyTree:
     """Map over the leaves of `kept`; the leaves that it lacks are those of the first other tree."""
 
-    def one(leaf: Any, *rest: Any) -> Any:
-        return rest[0] if _is_masked(leaf) else function(leaf, *rest)
+    def one(leaf: Any, *leaves: Any) -> Any:
+        return leaves[0] if _is_masked(leaf) else function(leaf, *leaves)
 
     return jax.tree.map(one, kept, *others, is_leaf=_is_masked)
 
@@ -202,16 +202,16 @@ def partition(
             )
             for label, transform in transforms.items()
         }
-        telling = {label: rates for label, rates in found.items() if rates}
-        if len(telling) == 1:
-            return next(iter(telling.values()))
+        known = {label: rates for label, rates in found.items() if rates}
+        if len(known) == 1:
+            return next(iter(known.values()))
         return {
             f"{label}/{group}" if group else str(label): value
-            for label, rates in telling.items()
+            for label, rates in known.items()
             for group, value in rates.items()
         }
 
-    return Optimizer(init, told(update, rates))
+    return Optimizer(init, with_rates(update, rates))
 
 
 def _first_matches(params: PyTree, patterns: list[str]) -> PyTree:

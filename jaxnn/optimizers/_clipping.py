@@ -16,13 +16,10 @@ from jaxnn._core.arrays import (
     widen,
 )
 from jaxnn._core.construction import constructor
-from jaxnn.optimizers._base import (
-    Optimizer,
-    abs_square,
-    safe_sqrt,
-    stateless_transformation,
-)
-from jaxnn.optimizers._leafwise import check_params, leafwise
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers._base import Optimizer, stateless_transformation
+from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scaled
 
 
@@ -40,7 +37,9 @@ def global_norm(tree: PyTree) -> jax.Array:
         >>> nn.optimizers.global_norm({"a": jnp.array([3.0]), "b": jnp.array([4.0])})
         Array(5., dtype=float32)
     """
-    return safe_sqrt(total(jnp.sum(abs_square(widen(leaf))) for leaf in jax.tree.leaves(tree)))
+    return moments.safe_sqrt(
+        total(jnp.sum(moments.abs_square(widen(leaf))) for leaf in jax.tree.leaves(tree))
+    )
 
 
 @constructor
@@ -127,7 +126,7 @@ def unitwise_norm(x: ArrayLike, axis: int | Sequence[int] | None = None) -> jax.
         Array([[5., 2.],
                [5., 2.]], dtype=float32)
     """
-    squares = abs_square(widen(x))
+    squares = moments.abs_square(widen(x))
     if axis is not None:
         axes = canonical_axes(axis, squares.ndim, "unitwise_norm")
     elif jnp.squeeze(squares).ndim < 2:
@@ -138,7 +137,7 @@ def unitwise_norm(x: ArrayLike, axis: int | Sequence[int] | None = None) -> jax.
         )
     else:
         axes = (0,) if squares.ndim < 4 else tuple(range(squares.ndim - 1))
-    return jnp.broadcast_to(safe_sqrt(jnp.sum(squares, axes, keepdims=True)), squares.shape)
+    return jnp.broadcast_to(moments.safe_sqrt(jnp.sum(squares, axes, keepdims=True)), squares.shape)
 
 
 @constructor
@@ -182,7 +181,7 @@ def adaptive_grad_clip(
         return (g * _at_most(norm, largest).astype(g.dtype),)
 
     def function(updates: PyTree, params: PyTree) -> PyTree:
-        check_params("adaptive_grad_clip", params)
+        check.params("adaptive_grad_clip", params)
         return leafwise("adaptive_grad_clip", rule, updates, given=(params,))[0]
 
     return stateless_transformation(function)

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 
 from jaxnn._core.arrays import PyTree
 from jaxnn._core.construction import constructor
+from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers._base import Optimizer, stateless_transformation
-from jaxnn.optimizers._leafwise import check_params, leafwise
+from jaxnn.optimizers._leafwise import leafwise
 
 
 @constructor
@@ -30,7 +31,7 @@ def keep_params_nonnegative() -> Optimizer:
         return (jnp.where(w + g < 0, -w, g),)
 
     def function(updates: PyTree, params: PyTree) -> PyTree:
-        check_params("keep_params_nonnegative", params)
+        check.params("keep_params_nonnegative", params)
         return leafwise("keep_params_nonnegative", rule, updates, given=(params,))[0]
 
     return stateless_transformation(function)

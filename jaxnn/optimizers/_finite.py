@@ -10,15 +10,10 @@ from jax.typing import ArrayLike
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import OptimizerLike
-from jaxnn.optimizers._base import (
-    Optimizer,
-    cast_like,
-    check_optimizer,
-    extra_tolerant,
-    next_count,
-    zero_count,
-)
-from jaxnn.optimizers._rates import told_by
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers import _precision as precision
+from jaxnn.optimizers._base import Optimizer, check_optimizer, extra_tolerant
+from jaxnn.optimizers._rates import with_rates_of
 
 
 class ApplyIfFiniteState(NamedTuple):
@@ -64,7 +59,9 @@ def apply_if_finite(inner: OptimizerLike, max_consecutive_errors: ArrayLike) -> 
 
     def init(params: PyTree) -> PyTree:
         good = jnp.ones((), bool)
-        return ApplyIfFiniteState(zero_count(), good, zero_count(), inner.init(params))
+        return ApplyIfFiniteState(
+            moments.zero_count(), good, moments.zero_count(), inner.init(params)
+        )
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
@@ -72,18 +69,20 @@ def apply_if_finite(inner: OptimizerLike, max_consecutive_errors: ArrayLike) -> 
         finite = jnp.ones((), bool)
         for leaf in jax.tree.leaves(updates):
             finite &= jnp.all(jnp.isfinite(leaf))
-        bad = jnp.where(finite, 0, next_count(state.notfinite_count))
+        bad = jnp.where(finite, 0, moments.next_count(state.notfinite_count))
         limit = hyperparameter(max_consecutive_errors, bad.dtype)
 
         def use() -> tuple[PyTree, PyTree]:
             moves, inner_state = inner_update(updates, state.inner_state, params, **extra)
-            return jax.tree.map(cast_like, moves, updates), inner_state
+            return jax.tree.map(precision.cast_like, moves, updates), inner_state
 
         def ignore() -> tuple[PyTree, PyTree]:
             return jax.tree.map(jnp.zeros_like, updates), state.inner_state
 
         moves, inner_state = lax.cond(finite | (bad > limit), use, ignore)
-        all_bad = jnp.where(finite, state.total_notfinite, next_count(state.total_notfinite))
+        all_bad = jnp.where(
+            finite, state.total_notfinite, moments.next_count(state.total_notfinite)
+        )
         return moves, ApplyIfFiniteState(bad, finite, all_bad, inner_state)
 
-    return Optimizer(init, told_by(update, inner, "inner_state"))
+    return Optimizer(init, with_rates_of(update, inner, "inner_state"))

@@ -13,8 +13,9 @@ from jax.typing import DTypeLike
 from jaxnn._core.arrays import PyTree, hyperparameter
 from jaxnn._core.construction import constructor, value_text
 from jaxnn._core.types import OptimizerLike
-from jaxnn.optimizers._base import Optimizer, extra_tolerant, next_count, zero_count
-from jaxnn.optimizers._leafwise import widest_real_dtype
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers import _precision as precision
+from jaxnn.optimizers._base import Optimizer, extra_tolerant
 
 
 class WrappedScheduleState(NamedTuple):
@@ -87,18 +88,18 @@ def inject_hyperparams(
         fixed = {name: v for name, v in bound.arguments.items() if name not in dynamic}
 
         def converted(values: dict[str, Any], tree: PyTree) -> dict[str, jax.Array]:
-            dtype = hyperparam_dtype or widest_real_dtype(tree)
+            dtype = hyperparam_dtype or precision.widest_real_dtype(tree)
             return {name: _in_dtype(value, dtype) for name, value in values.items()}
 
         def at(states: dict[str, WrappedScheduleState]) -> dict[str, Any]:
             return {name: schedule(states[name].count) for name, schedule in schedules.items()}
 
         def init(params: PyTree) -> PyTree:
-            states = {name: WrappedScheduleState(zero_count()) for name in schedules}
+            states = {name: WrappedScheduleState(moments.zero_count()) for name in schedules}
             hyperparams = converted(numbers | at(states), params)
             inner = inner_factory(**fixed, **hyperparams)
             return InjectStatefulHyperparamsState(
-                zero_count(), hyperparams, states, inner.init(params)
+                moments.zero_count(), hyperparams, states, inner.init(params)
             )
 
         def update(
@@ -111,10 +112,10 @@ def inject_hyperparams(
                 updates, state.inner_state, params, **extra
             )
             states = {
-                name: WrappedScheduleState(next_count(s.count))
+                name: WrappedScheduleState(moments.next_count(s.count))
                 for name, s in state.hyperparams_states.items()
             }
-            count = next_count(state.count)
+            count = moments.next_count(state.count)
             return updates, InjectStatefulHyperparamsState(count, hyperparams, states, inner_state)
 
         return Optimizer(init, update)

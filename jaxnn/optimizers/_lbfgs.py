@@ -10,18 +10,11 @@ from jaxnn._core.arrays import PyTree, check_count, hyperparameter, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure
 from jaxnn._core.types import OptimizerLike
-from jaxnn.optimizers._base import (
-    Optimizer,
-    ScalarOrSchedule,
-    cast_like,
-    chain,
-    identity,
-    next_count,
-    zero_count,
-    zero_moments,
-)
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers import _precision as precision
+from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, chain, identity
 from jaxnn.optimizers._clipping import global_norm
-from jaxnn.optimizers._leafwise import check_params, widest_real_dtype
 from jaxnn.optimizers._line_search import real_vdot, scale_by_zoom_linesearch
 from jaxnn.optimizers._scaling import scale, scale_by_learning_rate
 
@@ -85,18 +78,23 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> Op
         def memory() -> PyTree:
             return jax.tree.map(
                 lambda m: jnp.zeros((memory_size, *m.shape), m.dtype),
-                jax.eval_shape(zero_moments, params),
+                jax.eval_shape(moments.zeros, params),
             )
 
-        weights = jnp.zeros(memory_size, widest_real_dtype(params))
+        weights = jnp.zeros(memory_size, precision.widest_real_dtype(params))
         return ScaleByLBFGSState(
-            zero_count(), zero_moments(params), zero_moments(params), memory(), memory(), weights
+            moments.zero_count(),
+            moments.zeros(params),
+            moments.zeros(params),
+            memory(),
+            memory(),
+            weights,
         )
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
-        check_params("scale_by_lbfgs", params)
+        check.params("scale_by_lbfgs", params)
         same_structure("scale_by_lbfgs", state=state.updates, updates=updates)
         same_structure("scale_by_lbfgs", params=params, updates=updates)
 
@@ -127,8 +125,10 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> Op
 
         newest_last = (state.count + jnp.arange(memory_size, dtype=jnp.int32)) % memory_size
         direction = _times_inverse_hessian(g, s_memory, y_memory, weights, gamma, newest_last)
-        following = ScaleByLBFGSState(next_count(state.count), w, g, s_memory, y_memory, weights)
-        return jax.tree.map(cast_like, direction, updates), following
+        following = ScaleByLBFGSState(
+            moments.next_count(state.count), w, g, s_memory, y_memory, weights
+        )
+        return jax.tree.map(precision.cast_like, direction, updates), following
 
     return Optimizer(init, update)
 

@@ -11,8 +11,9 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter, total, widen
 from jaxnn._core.construction import constructor
-from jaxnn.optimizers._base import Optimizer, apply_updates, cast_like
-from jaxnn.optimizers._leafwise import check_nonnegative, check_params, widest_real_dtype
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _precision as precision
+from jaxnn.optimizers._base import Optimizer, apply_updates
 from jaxnn.optimizers._scaling import scaled
 
 
@@ -138,7 +139,7 @@ def scale_by_zoom_linesearch(
     name = "scale_by_zoom_linesearch"
     check_range(name, "max_linesearch_steps", max_linesearch_steps, 1)
     check_range(name, "increase_factor", increase_factor, 1)
-    check_nonnegative(
+    check.nonnegative(
         name,
         tol=tol,
         slope_rtol=slope_rtol,
@@ -154,7 +155,7 @@ def scale_by_zoom_linesearch(
         )
 
     def init(params: PyTree) -> PyTree:
-        dtype = widest_real_dtype(params)
+        dtype = precision.widest_real_dtype(params)
 
         def unknown() -> jax.Array:
             return jnp.full((), jnp.inf, dtype)
@@ -176,7 +177,7 @@ def scale_by_zoom_linesearch(
         value_fn: Callable[..., Any] | None = None,
         **extra: Any,
     ) -> tuple[PyTree, PyTree]:
-        check_params(name, params)
+        check.params(name, params)
         if value is None or grad is None or value_fn is None:
             raise ValueError(
                 f"{name}: update lacks a keyword, expected update(..., params, value=loss, "
@@ -250,7 +251,7 @@ def scale_by_zoom_linesearch(
                 other=_where(s.bracketed, replaced, low),
                 decreased=decreased,
                 taken=_where(take, new, s.taken),
-                grad=_where(take, jax.tree.map(cast_like, new_grad, s.grad), s.grad),
+                grad=_where(take, jax.tree.map(precision.cast_like, new_grad, s.grad), s.grad),
                 decrease_error=errors[0],
                 curvature_error=errors[1],
             )
@@ -264,7 +265,7 @@ def scale_by_zoom_linesearch(
             other=start,
             decreased=jnp.zeros((), bool),
             taken=start,
-            grad=jax.tree.map(cast_like, grad, state.grad),
+            grad=jax.tree.map(precision.cast_like, grad, state.grad),
             decrease_error=real(jnp.inf),
             curvature_error=real(jnp.inf),
         )
@@ -377,7 +378,9 @@ def value_and_grad_from_state(
 
         def computed() -> tuple[jax.Array, PyTree]:
             value, grad = jax.value_and_grad(value_fn)(params, *args, **kwargs)
-            return cast_like(value, last.value), jax.tree.map(cast_like, grad, last.grad)
+            return precision.cast_like(value, last.value), jax.tree.map(
+                precision.cast_like, grad, last.grad
+            )
 
         return lax.cond(jnp.isfinite(last.value), lambda: (last.value, last.grad), computed)  # type: ignore[no-any-return]
 

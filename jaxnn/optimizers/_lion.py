@@ -10,17 +10,10 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxnn._core.arrays import PyTree, hyperparameter
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import Mask
-from jaxnn.optimizers._base import (
-    Optimizer,
-    ScalarOrSchedule,
-    chain,
-    moving_average,
-    next_count,
-    stateless_transformation,
-    zero_count,
-    zero_moments,
-)
-from jaxnn.optimizers._leafwise import check_decays, leafwise
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, chain, stateless_transformation
+from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 from jaxnn.optimizers._weight_decay import add_decayed_weights
 
@@ -104,7 +97,7 @@ def scale_by_lion(
         >>> optimizer.update(jnp.array([8.0, -0.5]), optimizer.init(jnp.zeros(2)))[0]
         Array([ 1.  , -0.25], dtype=float32)
     """
-    check_decays("scale_by_lion", b1=b1, b2=b2)
+    check.decay_rates("scale_by_lion", b1=b1, b2=b2)
     shapes: dict[str, Callable[[jax.Array], jax.Array]] = {
         "hard": jnp.sign,
         "smooth": lambda c: jnp.tanh(hyperparameter(smooth_beta, c.dtype) * c),
@@ -114,16 +107,16 @@ def scale_by_lion(
         raise ValueError(f"scale_by_lion: mode is {mode!r}, expected one of {list(shapes)}")
 
     def init(params: PyTree) -> PyTree:
-        return ScaleByLionState(zero_count(), zero_moments(params, mu_dtype))
+        return ScaleByLionState(moments.zero_count(), moments.zeros(params, mu_dtype))
 
     def rule(g: jax.Array, mu: jax.Array) -> tuple[jax.Array, ...]:
-        return shapes[mode](moving_average(mu, g, b1)), moving_average(mu, g, b2)
+        return shapes[mode](moments.moving_average(mu, g, b1)), moments.moving_average(mu, g, b2)
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
         updates, mu = leafwise("scale_by_lion", rule, updates, state.mu)
-        return updates, ScaleByLionState(next_count(state.count), mu)
+        return updates, ScaleByLionState(moments.next_count(state.count), mu)
 
     return Optimizer(init, update)
 

@@ -10,16 +10,12 @@ from jax.typing import ArrayLike
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import OptimizerLike
-from jaxnn.optimizers._base import (
-    Optimizer,
-    check_optimizer,
-    extra_tolerant,
-    zero_count,
-    zero_moments,
-)
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers._base import Optimizer, check_optimizer, extra_tolerant
 from jaxnn.optimizers._by_path import where_kept
-from jaxnn.optimizers._leafwise import check_params, leafwise
-from jaxnn.optimizers._rates import told_by
+from jaxnn.optimizers._leafwise import leafwise
+from jaxnn.optimizers._rates import with_rates_of
 
 
 class LookaheadState(NamedTuple):
@@ -92,12 +88,14 @@ def lookahead(
     fast_update = extra_tolerant(fast_optimizer)
 
     def init(params: PyTree) -> PyTree:
-        return LookaheadState(fast_optimizer.init(params), zero_count(), zero_moments(params))
+        return LookaheadState(
+            fast_optimizer.init(params), moments.zero_count(), moments.zeros(params)
+        )
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
-        check_params("lookahead", params)
+        check.params("lookahead", params)
         updates, fast_state = fast_update(updates, state.fast_state, params, **extra)
         meets_before = state.steps_since_sync == 0
         steps = state.steps_since_sync + 1
@@ -113,4 +111,4 @@ def lookahead(
             fast_state = lax.cond(meets, lambda: fast_optimizer.init(params), lambda: fast_state)
         return updates, LookaheadState(fast_state, jnp.where(meets, 0, steps), slow)
 
-    return Optimizer(init, told_by(update, fast_optimizer, "fast_state"))
+    return Optimizer(init, with_rates_of(update, fast_optimizer, "fast_state"))

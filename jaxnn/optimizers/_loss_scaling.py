@@ -10,15 +10,10 @@ from jax.typing import ArrayLike
 from jaxnn._core.arrays import PyTree, check_count, check_range, concrete, hyperparameter, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import OptimizerLike
-from jaxnn.optimizers._base import (
-    Optimizer,
-    cast_like,
-    check_optimizer,
-    extra_tolerant,
-    next_count,
-    zero_count,
-)
-from jaxnn.optimizers._rates import told_by
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers import _precision as precision
+from jaxnn.optimizers._base import Optimizer, check_optimizer, extra_tolerant
+from jaxnn.optimizers._rates import with_rates_of
 
 
 class LossScaleState(NamedTuple):
@@ -94,7 +89,9 @@ def dynamic_loss_scale(
     def init(params: PyTree) -> PyTree:
         scale = hyperparameter(initial, jnp.float32)
         at_minimum = scale <= hyperparameter(minimum, scale.dtype)
-        return LossScaleState(scale, at_minimum, zero_count(), zero_count(), inner.init(params))
+        return LossScaleState(
+            scale, at_minimum, moments.zero_count(), moments.zero_count(), inner.init(params)
+        )
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
@@ -112,22 +109,22 @@ def dynamic_loss_scale(
         def use() -> tuple[PyTree, PyTree]:
             true = {name: grads if name == "grad" else value for name, value in extra.items()}
             moves, inner_state = inner_update(grads, state.inner_state, params, **true)
-            return jax.tree.map(cast_like, moves, updates), inner_state
+            return jax.tree.map(precision.cast_like, moves, updates), inner_state
 
         def ignore() -> tuple[PyTree, PyTree]:
             return jax.tree.map(jnp.zeros_like, updates), state.inner_state
 
         moves, inner_state = lax.cond(finite, use, ignore)
-        good = jnp.where(finite, next_count(state.good_steps), 0)
+        good = jnp.where(finite, moments.next_count(state.good_steps), 0)
         grows = good >= period
         times, lowest = (hyperparameter(h, scale.dtype) for h in (factor, minimum))
         higher = jnp.where(grows, scale * times, scale)
         scale = jnp.where(finite, higher, jnp.maximum(scale / times, lowest))
-        skipped = jnp.where(finite, state.total_skipped, next_count(state.total_skipped))
+        skipped = jnp.where(finite, state.total_skipped, moments.next_count(state.total_skipped))
         good = jnp.where(grows, 0, good)
         return moves, LossScaleState(scale, scale <= lowest, good, skipped, inner_state)
 
-    return Optimizer(init, told_by(update, inner, "inner_state"))
+    return Optimizer(init, with_rates_of(update, inner, "inner_state"))
 
 
 def loss_scale(opt_state: PyTree) -> jax.Array | None:

@@ -11,27 +11,13 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxnn._core.arrays import PyTree, check_count, hyperparameter
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import Mask
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers import _precision as precision
 from jaxnn.optimizers._adam import adamw
-from jaxnn.optimizers._base import (
-    EmptyState,
-    Optimizer,
-    ScalarOrSchedule,
-    abs_square,
-    chain,
-    moving_average,
-    next_count,
-    safe_sqrt,
-    zero_count,
-    zero_moments,
-)
+from jaxnn.optimizers._base import EmptyState, Optimizer, ScalarOrSchedule, chain
 from jaxnn.optimizers._by_path import partition
-from jaxnn.optimizers._leafwise import (
-    check_decays,
-    check_nonnegative,
-    corrected_mean,
-    leafwise,
-    widest_real_dtype,
-)
+from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 from jaxnn.optimizers._weight_decay import add_decayed_weights
 
@@ -129,7 +115,7 @@ def _numbers_of(tree: PyTree, given: Any) -> list[MuonDimensionNumbers | None]:
 
 def _norm(x: jax.Array) -> jax.Array:
     """The Frobenius norm of each matrix, as an array of shape (batch, 1, 1)."""
-    return safe_sqrt(jnp.sum(abs_square(x), (-2, -1), keepdims=True))
+    return moments.safe_sqrt(jnp.sum(moments.abs_square(x), (-2, -1), keepdims=True))
 
 
 def _gram(x: jax.Array) -> jax.Array:
@@ -224,8 +210,8 @@ def scale_by_muon(
         Array([[0.7, 0. ],
                [0. , 0.7]], dtype=float32)
     """
-    check_decays("scale_by_muon", beta=beta)
-    check_nonnegative("scale_by_muon", eps=eps)
+    check.decay_rates("scale_by_muon", beta=beta)
+    check.nonnegative("scale_by_muon", eps=eps)
     check_count("scale_by_muon", "ns_steps", ns_steps)
     for name, value, choices in (
         ("ns_coeffs", ns_coeffs, tuple(PRESETS)),
@@ -236,19 +222,19 @@ def scale_by_muon(
     given = weight_dimension_numbers or MuonDimensionNumbers()
 
     def init(params: PyTree) -> PyTree:
-        coefficients = _coefficients(ns_coeffs, ns_steps, widest_real_dtype(params))
-        return MuonState(zero_count(), zero_moments(params, mu_dtype), coefficients)
+        coefficients = _coefficients(ns_coeffs, ns_steps, precision.widest_real_dtype(params))
+        return MuonState(moments.zero_count(), moments.zeros(params, mu_dtype), coefficients)
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
-        count = next_count(state.count)
+        count = moments.next_count(state.count)
 
         def rule(
             g: jax.Array, mu: jax.Array, numbers: MuonDimensionNumbers
         ) -> tuple[jax.Array, ...]:
-            mu = moving_average(mu, g, beta)
-            mean = corrected_mean(mu, g, beta, count, nesterov=nesterov)
+            mu = moments.moving_average(mu, g, beta)
+            mean = moments.bias_corrected_mean(mu, g, beta, count, nesterov=nesterov)
             u = _as_matrices(
                 mean,
                 numbers,

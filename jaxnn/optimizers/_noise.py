@@ -8,7 +8,9 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, check_key, check_range, hyperparameter, widen
 from jaxnn._core.construction import constructor
-from jaxnn.optimizers._base import Optimizer, next_count, real_dtype, zero_count
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers import _precision as precision
+from jaxnn.optimizers._base import Optimizer
 
 
 class AddNoiseState(NamedTuple):
@@ -50,18 +52,18 @@ def add_noise(eta: ArrayLike, gamma: ArrayLike, key: jax.Array) -> Optimizer:
     check_key("add_noise", key)
 
     def init(params: PyTree) -> PyTree:
-        return AddNoiseState(zero_count(), jax.random.clone(key))
+        return AddNoiseState(moments.zero_count(), jax.random.clone(key))
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
-        count = next_count(state.count)
+        count = moments.next_count(state.count)
         leaves, structure = jax.tree.flatten(updates)
         keys = jax.random.split(jax.random.fold_in(state.rng_key, state.count), len(leaves))
 
         def noisy(leaf_key: jax.Array, g: jax.Array) -> jax.Array:
             wide = widen(g)
-            real = real_dtype(wide.dtype)
+            real = precision.real_dtype(wide.dtype)
             variance = hyperparameter(eta, real) / count.astype(real) ** hyperparameter(gamma, real)
             noise = jax.random.normal(leaf_key, wide.shape, wide.dtype)
             return (wide + jnp.sqrt(variance).astype(wide.dtype) * noise).astype(

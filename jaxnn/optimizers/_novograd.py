@@ -9,25 +9,11 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import Mask
-from jaxnn.optimizers._base import (
-    Optimizer,
-    ScalarOrSchedule,
-    abs_square,
-    chain,
-    moving_average,
-    next_count,
-    real_dtype,
-    zero_count,
-    zero_moments,
-)
-from jaxnn.optimizers._leafwise import (
-    check_decays,
-    check_nonnegative,
-    check_params,
-    leafwise,
-    over_root,
-    value_at,
-)
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers import _precision as precision
+from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, chain, value_at
+from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 from jaxnn.optimizers._weight_decay import decaying_weights
 
@@ -79,24 +65,24 @@ def scale_by_novograd(
         >>> optimizer.update(jnp.array([3.0, 4.0]), optimizer.init(w), w)[0]
         Array([0.6, 0.8], dtype=float32)
     """
-    check_decays("scale_by_novograd", b1=b1, b2=b2)
-    check_nonnegative("scale_by_novograd", eps=eps, eps_root=eps_root)
+    check.decay_rates("scale_by_novograd", b1=b1, b2=b2)
+    check.nonnegative("scale_by_novograd", eps=eps, eps_root=eps_root)
     check_range("scale_by_novograd", "weight_decay", weight_decay, 0)
 
     def init(params: PyTree) -> PyTree:
-        nu = jax.tree.map(lambda p: jnp.zeros((), real_dtype(p.dtype)), params)
-        return ScaleByNovogradState(zero_count(), zero_moments(params, mu_dtype), nu)
+        nu = jax.tree.map(lambda p: jnp.zeros((), precision.real_dtype(p.dtype)), params)
+        return ScaleByNovogradState(moments.zero_count(), moments.zeros(params, mu_dtype), nu)
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
-        check_params("scale_by_novograd", params)
+        check.params("scale_by_novograd", params)
         decay = value_at(weight_decay, state.count)
 
         def rule(g: jax.Array, mu: jax.Array, nu: jax.Array, w: jax.Array) -> tuple[jax.Array, ...]:
-            square = jnp.sum(abs_square(g))
-            nu = jnp.where(state.count == 0, square, moving_average(nu, square, b2))
-            normalised = over_root(g, nu, eps, eps_root)
+            square = jnp.sum(moments.abs_square(g))
+            nu = jnp.where(state.count == 0, square, moments.moving_average(nu, square, b2))
+            normalised = moments.over_root(g, nu, eps, eps_root)
             decayed = normalised + hyperparameter(decay, w.dtype) * w
             mu = hyperparameter(b1, mu.dtype) * mu + decayed
             return mu, mu, nu
@@ -105,7 +91,7 @@ def scale_by_novograd(
         updates, mu, nu = leafwise(
             "scale_by_novograd", rule, updates, state.mu, state.nu, given=given
         )
-        return updates, ScaleByNovogradState(next_count(state.count), mu, nu)
+        return updates, ScaleByNovogradState(moments.next_count(state.count), mu, nu)
 
     return Optimizer(init, update)
 

@@ -8,9 +8,11 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, check_range, concrete, hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn.optimizers._base import Optimizer, next_count, zero_count
-from jaxnn.optimizers._leafwise import check_nonnegative, widest_real_dtype
-from jaxnn.optimizers._rates import rate, told
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers import _precision as precision
+from jaxnn.optimizers._base import Optimizer
+from jaxnn.optimizers._rates import rate, with_rates
 from jaxnn.optimizers._scaling import scaled
 
 
@@ -83,18 +85,18 @@ def reduce_on_plateau(
     if (known := concrete(factor)) is not None and not 0 < known < 1:
         raise ValueError(f"{name}: factor is {factor}, expected a number between 0 and 1")
     check_range(name, "rtol", rtol, 0, 1)
-    check_nonnegative(name, atol=atol, cooldown=cooldown, min_scale=min_scale)
+    check.nonnegative(name, atol=atol, cooldown=cooldown, min_scale=min_scale)
     check_range(name, "patience", patience, 1)
     check_range(name, "accumulation_size", accumulation_size, 1)
 
     def init(params: PyTree) -> PyTree:
-        dtype = widest_real_dtype(params)
+        dtype = precision.widest_real_dtype(params)
         return ReduceLROnPlateauState(
             scale=jnp.ones((), dtype),
             best_value=jnp.full((), jnp.inf, dtype),
-            plateau_count=zero_count(),
-            cooldown_count=zero_count(),
-            count=zero_count(),
+            plateau_count=moments.zero_count(),
+            cooldown_count=moments.zero_count(),
+            count=moments.zero_count(),
             avg_value=jnp.zeros((), dtype),
         )
 
@@ -104,7 +106,7 @@ def reduce_on_plateau(
         if value is None:
             raise ValueError(f"{name}: value is None, expected update(..., value=loss)")
         dtype = state.scale.dtype
-        count = next_count(state.count)
+        count = moments.next_count(state.count)
         gain = (hyperparameter(value, dtype) - state.avg_value) / count.astype(dtype)
         state = state._replace(count=count, avg_value=state.avg_value + gain)
         is_full = count >= hyperparameter(accumulation_size, count.dtype)
@@ -112,7 +114,7 @@ def reduce_on_plateau(
         state = jax.tree.map(lambda new, old: jnp.where(is_full, new, old), compared, state)
         return scaled(updates, state.scale), state
 
-    return Optimizer(init, told(update, lambda _, after: {"": rate(after.scale)}))
+    return Optimizer(init, with_rates(update, lambda _, after: {"": rate(after.scale)}))
 
 
 def _compared(
@@ -134,7 +136,7 @@ def _compared(
 
     is_better = state.avg_value < (1 - real(rtol)) * state.best_value - real(atol)
     is_cooling = state.cooldown_count > 0
-    waited = jnp.where(is_better | is_cooling, 0, next_count(state.plateau_count))
+    waited = jnp.where(is_better | is_cooling, 0, moments.next_count(state.plateau_count))
     reduces = waited >= integer(patience)
     cooling = jnp.where(reduces, integer(cooldown), jnp.maximum(state.cooldown_count - 1, 0))
     reduced = jnp.where(reduces, state.scale * real(factor), state.scale)

@@ -10,28 +10,12 @@ from jaxnn._core.arrays import PyTree, accumulator_dtype, check_range, hyperpara
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure
 from jaxnn._core.types import Mask
-from jaxnn.optimizers._base import (
-    Optimizer,
-    ScalarOrSchedule,
-    abs_square,
-    bias_factor,
-    moving_average,
-    next_count,
-    zero_count,
-    zero_moments,
-    zero_squares,
-)
-from jaxnn.optimizers._leafwise import (
-    check_decays,
-    check_nonnegative,
-    check_params,
-    in_one_precision,
-    leafwise,
-    over_root,
-    value_at,
-    widest_real_dtype,
-)
-from jaxnn.optimizers._rates import rate, told
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers import _precision as precision
+from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, value_at
+from jaxnn.optimizers._leafwise import leafwise
+from jaxnn.optimizers._rates import rate, with_rates
 from jaxnn.optimizers._weight_decay import decaying_weights
 
 
@@ -111,8 +95,8 @@ def prodigy(
         True
     """
     b1, b2 = betas
-    check_decays("prodigy", **{"betas[0]": b1, "betas[1]": b2})
-    check_nonnegative(
+    check.decay_rates("prodigy", **{"betas[0]": b1, "betas[1]": b2})
+    check.nonnegative(
         "prodigy",
         learning_rate=learning_rate,
         eps=eps,
@@ -129,15 +113,15 @@ def prodigy(
                 "prodigy: init got shapes, expected arrays, whose values it remembers; for the "
                 "shapes of the state, use jax.eval_shape(optimizer.init, params)"
             )
-        dtype = widest_real_dtype(params)
+        dtype = precision.widest_real_dtype(params)
         return ProdigyState(
-            zero_moments(params),
-            zero_squares(params),
-            zero_moments(params),
+            moments.zeros(params),
+            moments.zero_squares(params),
+            moments.zeros(params),
             jax.tree.map(lambda p: jnp.array(p, accumulator_dtype(p.dtype), copy=True), params),
             hyperparameter(estim_lr0, dtype),
             jnp.zeros((), dtype),
-            zero_count(),
+            moments.zero_count(),
         )
 
     def scheduled(state: ProdigyState) -> jax.Array:
@@ -147,18 +131,20 @@ def prodigy(
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
-        check_params("prodigy", params)
+        check.params("prodigy", params)
         same_structure("prodigy", state=state.exp_avg, updates=updates, params=params)
-        count = next_count(state.count)
+        count = moments.next_count(state.count)
         d = state.estim_lr
         dtype = d.dtype
-        correction = jnp.sqrt(bias_factor(b2, count, d)) / bias_factor(b1, count, d)
+        correction = jnp.sqrt(moments.bias_correction(b2, count, d)) / moments.bias_correction(
+            b1, count, d
+        )
         gamma = scheduled(state) * d * correction
         b3 = jnp.sqrt(hyperparameter(b2, dtype)) if beta3 is None else hyperparameter(beta3, dtype)
         growth = d / hyperparameter(estim_lr0, dtype)
 
         def inner_product(g: ArrayLike, w0: ArrayLike, w: ArrayLike) -> jax.Array:
-            g, w0, w = in_one_precision(g, w0, w)
+            g, w0, w = precision.in_one_precision(g, w0, w)
             return jnp.vdot(g, w0 - w).real
 
         products = jax.tree.leaves(jax.tree.map(inner_product, updates, state.params0, params))
@@ -171,8 +157,8 @@ def prodigy(
             share = growth * (d if safeguard_warmup else gamma)
             return (
                 g,
-                moving_average(m, scaled, b1),
-                moving_average(v, abs_square(scaled), b2),
+                moments.moving_average(m, scaled, b1),
+                moments.moving_average(v, moments.abs_square(scaled), b2),
                 b3.astype(s.dtype) * s + share.astype(s.dtype) * g,
             )
 
@@ -185,7 +171,7 @@ def prodigy(
         decay = hyperparameter(value_at(weight_decay, state.count), dtype)
 
         def step(g: jax.Array, m: jax.Array, v: jax.Array, w: jax.Array) -> tuple[jax.Array, ...]:
-            direction = over_root(m, v, d * hyperparameter(eps, dtype))
+            direction = moments.over_root(m, v, d * hyperparameter(eps, dtype))
             return (-gamma.astype(g.dtype) * (direction + decay.astype(w.dtype) * w),)
 
         (updates,) = leafwise(
@@ -196,4 +182,4 @@ def prodigy(
     def rates(before: PyTree, after: PyTree) -> dict[str, jax.Array]:
         return {"": rate(scheduled(before) * before.estim_lr)}
 
-    return Optimizer(init, told(update, rates))
+    return Optimizer(init, with_rates(update, rates))

@@ -8,27 +8,11 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, hyperparameter
 from jaxnn._core.construction import constructor
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._adam import ScaleByAdamState
-from jaxnn.optimizers._base import (
-    Optimizer,
-    ScalarOrSchedule,
-    abs_square,
-    chain,
-    moving_average,
-    next_count,
-    safe_sqrt,
-    zero_count,
-    zero_moments,
-    zero_squares,
-)
-from jaxnn.optimizers._leafwise import (
-    check_decays,
-    check_nonnegative,
-    corrected,
-    corrected_mean,
-    leafwise,
-    over_root,
-)
+from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, chain
+from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 
 
@@ -66,23 +50,25 @@ def scale_by_radam(
         >>> optimizer.update(jnp.array([8.0, -0.5]), optimizer.init(jnp.zeros(2)))[0]
         Array([ 8. , -0.5], dtype=float32)
     """
-    check_decays("scale_by_radam", b1=b1, b2=b2)
-    check_nonnegative("scale_by_radam", eps=eps, eps_root=eps_root)
+    check.decay_rates("scale_by_radam", b1=b1, b2=b2)
+    check.nonnegative("scale_by_radam", eps=eps, eps_root=eps_root)
 
     def init(params: PyTree) -> PyTree:
-        return ScaleByAdamState(zero_count(), zero_moments(params), zero_squares(params))
+        return ScaleByAdamState(
+            moments.zero_count(), moments.zeros(params), moments.zero_squares(params)
+        )
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
-        count = next_count(state.count)
+        count = moments.next_count(state.count)
 
         def rule(g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
-            mu = moving_average(mu, g, b1)
-            nu = moving_average(nu, abs_square(g), b2)
-            mean = corrected_mean(mu, g, b1, count, nesterov=nesterov)
+            mu = moments.moving_average(mu, g, b1)
+            nu = moments.moving_average(nu, moments.abs_square(g), b2)
+            mean = moments.bias_corrected_mean(mu, g, b1, count, nesterov=nesterov)
             r, is_known = _rectification(hyperparameter(b2, nu.dtype), count, threshold)
-            adaptive = over_root(mean, corrected(nu, b2, count), eps, eps_root)
+            adaptive = moments.over_root(mean, moments.bias_corrected(nu, b2, count), eps, eps_root)
             return jnp.where(is_known, r.astype(mean.dtype) * adaptive, mean), mu, nu
 
         updates, mu, nu = leafwise("scale_by_radam", rule, updates, state.mu, state.nu)
@@ -104,7 +90,9 @@ def _rectification(
     rho = last + 2 * count.astype(b2.dtype) * jnp.exp(log_power) / jnp.expm1(log_power)
     is_known = rho >= hyperparameter(threshold, rho.dtype)
     square = jnp.where(is_known, (rho - 4) * (rho - 2) * last, 1)
-    return safe_sqrt(square / jnp.where(is_known, (last - 4) * (last - 2) * rho, 1)), is_known
+    return moments.safe_sqrt(
+        square / jnp.where(is_known, (last - 4) * (last - 2) * rho, 1)
+    ), is_known
 
 
 @constructor

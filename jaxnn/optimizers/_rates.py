@@ -1,4 +1,4 @@
-"""The learning rate of a step, as an optimizer tells it from its states before and after."""
+"""The learning rate of a step, read from an optimizer's states before and after."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,18 +12,21 @@ from jaxnn._core.paths import path_text
 Rates = dict[str, jax.Array]  # by group of the parameters, "" if there is but one
 
 
-def told(update: Callable[..., Any], rates: Callable[[Any, Any], Rates]) -> Callable[..., Any]:
+def with_rates(
+    update: Callable[..., Any], rates: Callable[[Any, Any], Rates]
+) -> Callable[..., Any]:
     """`update`, with `rates(state before, state after)` attached.
 
     Attached to the function, since an optimizer is a pair as in optax and its states are optax's.
+    It is there to be recorded: no number in training depends on it.
     """
     update.learning_rates = rates  # type: ignore[attr-defined]
     return update
 
 
-def told_by(update: Callable[..., Any], inner: Any, field: str) -> Callable[..., Any]:
+def with_rates_of(update: Callable[..., Any], inner: Any, field: str) -> Callable[..., Any]:
     """`update` of a wrapper with the rates of `inner`, whose state is `field` of the wrapper's."""
-    return told(
+    return with_rates(
         update,
         lambda before, after: learning_rates(inner, getattr(before, field), getattr(after, field)),
     )
@@ -32,7 +35,7 @@ def told_by(update: Callable[..., Any], inner: Any, field: str) -> Callable[...,
 def learning_rates(transformation: Any, before: PyTree, after: PyTree) -> Rates:
     """The learning rates of the step from one state to the other, `{}` if none is known.
 
-    A transformation that does not tell its rate may keep it in its state by that name, as
+    A transformation without `rates` attached may keep it in its state by that name, as
     `inject_hyperparams` and line searches do, optax's too.
     """
     rates = getattr(transformation.update, "learning_rates", None)

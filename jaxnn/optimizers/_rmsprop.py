@@ -10,21 +10,9 @@ from jax.typing import ArrayLike
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure
-from jaxnn.optimizers._base import (
-    Optimizer,
-    ScalarOrSchedule,
-    abs_square,
-    bias_factor,
-    cast_like,
-    chain,
-    identity,
-    moving_average,
-    next_count,
-    safe_sqrt,
-    zero_count,
-    zero_moments,
-    zero_squares,
-)
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers import _precision as precision
+from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, chain, identity
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 from jaxnn.optimizers._sgd import check_momentum, trace
 
@@ -146,39 +134,37 @@ def _scale_by_root(
         return ScaleByRmsWithCountState(count, nu) if bias_correction else ScaleByRmsState(nu)
 
     def init(params: PyTree) -> PyTree:
-        mu = zero_moments(params) if centered else None
-        return packed(zero_count(), mu, zero_squares(params, initial_scale))
+        mu = moments.zeros(params) if centered else None
+        return packed(moments.zero_count(), mu, moments.zero_squares(params, initial_scale))
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
         same_structure(function, state=state.nu, updates=updates)
         wide = jax.tree.map(widen, updates)
-        count = next_count(state.count) if bias_correction else None
+        count = moments.next_count(state.count) if bias_correction else None
 
         def average(old: jax.Array, new: jax.Array) -> jax.Array:
-            return cast_like(moving_average(old, new, decay), old)
+            return precision.cast_like(moments.moving_average(old, new, decay), old)
 
-        nu = jax.tree.map(lambda n, g: average(n, abs_square(g)), state.nu, wide)
+        nu = jax.tree.map(lambda n, g: average(n, moments.abs_square(g)), state.nu, wide)
         mu = jax.tree.map(average, state.mu, wide) if centered else None
 
-        def corrected(moment: jax.Array) -> jax.Array:
-            if count is None:
-                return moment
-            return moment / bias_factor(decay, count, moment)
+        def debiased(moment: jax.Array) -> jax.Array:
+            return moment if count is None else moments.bias_corrected(moment, decay, count)
 
         def scaled(g: jax.Array, n: jax.Array, m: jax.Array | None = None) -> jax.Array:
-            variance = corrected(n)
+            variance = debiased(n)
             if m is not None:
                 # Not below zero, where rounding takes it for constant gradients.
-                variance = jnp.maximum(variance - abs_square(corrected(m)), 0)
+                variance = jnp.maximum(variance - moments.abs_square(debiased(m)), 0)
             epsilon = hyperparameter(eps, variance.dtype)
             if eps_in_sqrt:
                 return g * lax.rsqrt(variance + epsilon).astype(g.dtype)
-            return g / (safe_sqrt(variance) + epsilon).astype(g.dtype)
+            return g / (moments.safe_sqrt(variance) + epsilon).astype(g.dtype)
 
         scaled_updates = jax.tree.map(scaled, wide, nu, *([mu] if centered else []))
-        cast = jax.tree.map(cast_like, scaled_updates, updates)
+        cast = jax.tree.map(precision.cast_like, scaled_updates, updates)
         return cast, packed(count, mu, nu)
 
     return Optimizer(init, update)

@@ -8,8 +8,10 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, accumulator_dtype, hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn.optimizers._base import Optimizer, chain, zero_moments
-from jaxnn.optimizers._leafwise import check_nonnegative, leafwise
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers._base import Optimizer, chain
+from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale
 
 
@@ -55,7 +57,7 @@ def scale_by_rprop(
         [0.5] [0.5]
         [0.] [0.25]
     """
-    check_nonnegative(
+    check.nonnegative(
         "scale_by_rprop",
         learning_rate=learning_rate,
         eta_minus=eta_minus,
@@ -70,7 +72,7 @@ def scale_by_rprop(
         step_sizes = jax.tree.map(
             lambda p: jnp.full_like(p, learning_rate, accumulator_dtype(p.dtype)), params
         )
-        return ScaleByRpropState(step_sizes, zero_moments(params))
+        return ScaleByRpropState(step_sizes, moments.zeros(params))
 
     def rule(g: jax.Array, size: jax.Array, last: jax.Array) -> tuple[jax.Array, ...]:
         if jnp.iscomplexobj(g):

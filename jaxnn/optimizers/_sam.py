@@ -11,19 +11,12 @@ from jax.typing import ArrayLike
 from jaxnn._core.arrays import PyTree, check_count, check_range
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import OptimizerLike
-from jaxnn.optimizers._base import (
-    Optimizer,
-    apply_updates,
-    cast_like,
-    chain,
-    check_optimizer,
-    extra_tolerant,
-    zero_count,
-    zero_moments,
-)
-from jaxnn.optimizers._leafwise import check_params, in_one_precision
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers import _precision as precision
+from jaxnn.optimizers._base import Optimizer, apply_updates, chain, check_optimizer, extra_tolerant
 from jaxnn.optimizers._normalizing import normalize
-from jaxnn.optimizers._rates import told_by
+from jaxnn.optimizers._rates import with_rates_of
 from jaxnn.optimizers._sgd import sgd
 
 
@@ -98,12 +91,12 @@ def sam(
     descend, ascend = extra_tolerant(optimizer), extra_tolerant(adversary)
 
     def init(params: PyTree) -> PyTree:
-        cache = None if opaque_mode else zero_moments(params)
-        return SAMState(zero_count(), optimizer.init(params), adversary.init(params), cache)
+        cache = None if opaque_mode else moments.zeros(params)
+        return SAMState(moments.zero_count(), optimizer.init(params), adversary.init(params), cache)
 
     def up(grads: PyTree, adv_state: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
         steps, adv_state = ascend(grads, adv_state, params)
-        return jax.tree.map(lambda u, g: -cast_like(u, g), steps, grads), adv_state
+        return jax.tree.map(lambda u, g: -precision.cast_like(u, g), steps, grads), adv_state
 
     def in_one_call(
         grads: PyTree, state: SAMState, params: PyTree, extra: dict[str, Any]
@@ -113,7 +106,7 @@ def sam(
         for i in range(sync_period - 1):
             steps, adv_state = up(adv_grads, adv_state, adv_params)
             adv_params = apply_updates(adv_params, steps)
-            adv_grads = jax.tree.map(cast_like, gradient(adv_params, i), grads)
+            adv_grads = jax.tree.map(precision.cast_like, gradient(adv_params, i), grads)
             if batch_axis_name is not None:
                 adv_grads = lax.pmean(adv_grads, batch_axis_name)
         if reset_state:
@@ -130,17 +123,17 @@ def sam(
         )
 
         def go_down() -> tuple[PyTree, PyTree]:
-            origin = jax.tree.map(cast_like, cache, params)
+            origin = jax.tree.map(precision.cast_like, cache, params)
             moves, opt_state = descend(grads, state.opt_state, origin, **extra)
 
             def back_and_down(u: jax.Array, p: jax.Array, o: jax.Array) -> jax.Array:
-                wide_u, wide_p, wide_o = in_one_precision(u, p, o)
-                return cast_like(wide_o - wide_p + wide_u, u)
+                wide_u, wide_p, wide_o = precision.in_one_precision(u, p, o)
+                return precision.cast_like(wide_o - wide_p + wide_u, u)
 
             updates = jax.tree.map(back_and_down, moves, params, origin)
             adv_state = adversary.init(params) if reset_state else state.adv_state
-            down = SAMState(zero_count(), opt_state, adv_state, cache)
-            return jax.tree.map(cast_like, updates, grads), down
+            down = SAMState(moments.zero_count(), opt_state, adv_state, cache)
+            return jax.tree.map(precision.cast_like, updates, grads), down
 
         def go_up() -> tuple[PyTree, PyTree]:
             updates, adv_state = up(grads, state.adv_state, params)
@@ -151,7 +144,7 @@ def sam(
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
-        check_params("sam", params)
+        check.params("sam", params)
         can_be_opaque = "value_fn" in extra or "grad_fn" in extra
         if opaque_mode and not can_be_opaque:
             raise ValueError(
@@ -161,7 +154,7 @@ def sam(
         is_opaque = can_be_opaque if opaque_mode is None else opaque_mode
         return (in_one_call if is_opaque else in_several_calls)(updates, state, params, extra)
 
-    return Optimizer(init, told_by(update, optimizer, "opt_state"))
+    return Optimizer(init, with_rates_of(update, optimizer, "opt_state"))
 
 
 def _gradient_function(extra: dict[str, Any]) -> Callable[[PyTree, int], PyTree]:

@@ -9,14 +9,9 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, accumulator_dtype, check_range, hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn.optimizers._base import (
-    Optimizer,
-    ScalarOrSchedule,
-    next_count,
-    stateless_transformation,
-    zero_count,
-)
-from jaxnn.optimizers._rates import rate, told
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, stateless_transformation
+from jaxnn.optimizers._rates import rate, with_rates
 
 
 class ScaleByScheduleState(NamedTuple):
@@ -82,13 +77,13 @@ def scale_by_schedule(step_size_fn: Callable[[Any], Any]) -> Optimizer:
         )
 
     def init(params: PyTree) -> PyTree:
-        return ScaleByScheduleState(zero_count())
+        return ScaleByScheduleState(moments.zero_count())
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
         factor = step_size_fn(state.count)
-        return scaled(updates, factor), ScaleByScheduleState(next_count(state.count))
+        return scaled(updates, factor), ScaleByScheduleState(moments.next_count(state.count))
 
     return Optimizer(init, update)
 
@@ -116,7 +111,11 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule, *, flip_sign: bool =
     sign = -1 if flip_sign else 1
     if callable(learning_rate):
         scheduled = scale_by_schedule(lambda count: sign * learning_rate(count))
-        by_count = told(scheduled.update, lambda before, _: {"": rate(learning_rate(before.count))})
+        by_count = with_rates(
+            scheduled.update, lambda before, _: {"": rate(learning_rate(before.count))}
+        )
         return Optimizer(scheduled.init, by_count)
     constant = scale(sign * learning_rate)
-    return Optimizer(constant.init, told(constant.update, lambda *_: {"": rate(learning_rate)}))
+    return Optimizer(
+        constant.init, with_rates(constant.update, lambda *_: {"": rate(learning_rate)})
+    )

@@ -9,20 +9,20 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxnn._core.arrays import PyTree, check_count, check_range, hyperparameter
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import Mask, OptimizerLike
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers import _precision as precision
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
-    cast_like,
     chain,
     check_optimizer,
     extra_tolerant,
-    next_count,
-    zero_count,
-    zero_moments,
+    value_at,
 )
 from jaxnn.optimizers._by_path import where_kept
-from jaxnn.optimizers._leafwise import check_params, in_one_precision, leafwise, value_at
-from jaxnn.optimizers._rates import told_by
+from jaxnn.optimizers._leafwise import leafwise
+from jaxnn.optimizers._rates import with_rates_of
 from jaxnn.optimizers._rmsprop import scale_by_rms
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 from jaxnn.optimizers._sgd import sgd
@@ -46,9 +46,9 @@ class ScheduleFreeState(NamedTuple):
         """The average x, of which the params are `y = b1 x + (1 - b1) z`."""
 
         def one(z: jax.Array, y: jax.Array) -> jax.Array:
-            wide_y, wide_z = in_one_precision(y, z)
+            wide_y, wide_z = precision.in_one_precision(y, z)
             x = _average(wide_y, wide_z, self.b1)
-            return jnp.where(self.step_count > 1, cast_like(x, y), y)
+            return jnp.where(self.step_count > 1, precision.cast_like(x, y), y)
 
         return where_kept(one, self.z, params)
 
@@ -113,15 +113,20 @@ def schedule_free(
         def scalar(value: ArrayLike) -> jax.Array:
             return hyperparameter(value, jnp.result_type(float))
 
-        z, base_state = zero_moments(params, state_dtype), base_optimizer.init(params)
+        z, base_state = moments.zeros(params, state_dtype), base_optimizer.init(params)
         return ScheduleFreeState(
-            scalar(b1), scalar(0.0), next_count(zero_count()), scalar(0.0), base_state, z
+            scalar(b1),
+            scalar(0.0),
+            moments.next_count(moments.zero_count()),
+            scalar(0.0),
+            base_state,
+            z,
         )
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
-        check_params("schedule_free", params)
+        check.params("schedule_free", params)
         count, is_first = state.step_count, state.step_count == 1
         rate = hyperparameter(value_at(learning_rate, count), state.max_lr.dtype)
         max_lr = jnp.maximum(state.max_lr, rate)
@@ -139,10 +144,10 @@ def schedule_free(
 
         moves, z = leafwise("schedule_free", rule, moves, state.z, given=(params,))
         return moves, ScheduleFreeState(
-            state.b1, weight_sum, next_count(count), max_lr, base_state, z
+            state.b1, weight_sum, moments.next_count(count), max_lr, base_state, z
         )
 
-    return Optimizer(init, told_by(update, base_optimizer, "base_optimizer_state"))
+    return Optimizer(init, with_rates_of(update, base_optimizer, "base_optimizer_state"))
 
 
 def check_b1(function: str, b1: ArrayLike) -> None:

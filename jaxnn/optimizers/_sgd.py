@@ -8,14 +8,9 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxnn._core.arrays import PyTree, check_range, hyperparameter, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure
-from jaxnn.optimizers._base import (
-    Optimizer,
-    ScalarOrSchedule,
-    cast_like,
-    chain,
-    identity,
-    zero_moments,
-)
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers import _precision as precision
+from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, chain, identity
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 
 
@@ -62,7 +57,7 @@ def trace(
     check_range("trace", "decay", decay, 0, 1)
 
     def init(params: PyTree) -> PyTree:
-        return TraceState(zero_moments(params, accumulator_dtype))
+        return TraceState(moments.zeros(params, accumulator_dtype))
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
@@ -76,8 +71,8 @@ def trace(
 
         velocity = jax.tree.map(push, updates, state.trace)
         ahead = jax.tree.map(push, updates, velocity) if nesterov else velocity
-        new_trace = jax.tree.map(cast_like, velocity, state.trace)
-        return jax.tree.map(cast_like, ahead, updates), TraceState(new_trace)
+        new_trace = jax.tree.map(precision.cast_like, velocity, state.trace)
+        return jax.tree.map(precision.cast_like, ahead, updates), TraceState(new_trace)
 
     return Optimizer(init, update)
 

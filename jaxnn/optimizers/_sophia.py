@@ -9,25 +9,16 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxnn._core.arrays import PyTree, check_key, check_range, hyperparameter, total, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import Mask, OptimizerLike
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._base import (
     Optimizer,
     ScalarOrSchedule,
     chain,
     check_optimizer,
     extra_tolerant,
-    moving_average,
-    next_count,
-    zero_count,
-    zero_moments,
-    zero_squares,
 )
-from jaxnn.optimizers._leafwise import (
-    check_decays,
-    check_nonnegative,
-    check_params,
-    corrected,
-    leafwise,
-)
+from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 from jaxnn.optimizers._weight_decay import add_decayed_weights
 
@@ -83,7 +74,7 @@ def hutchinson_estimator_diag_hessian(random_seed: jax.Array | None = None) -> O
         value_fn: Any = None,
         **extra: Any,
     ) -> tuple[PyTree, PyTree]:
-        check_params("hutchinson_estimator_diag_hessian", params)
+        check.params("hutchinson_estimator_diag_hessian", params)
         objective = value_fn if obj_fn is None else obj_fn
         if objective is None:
             raise ValueError(
@@ -165,8 +156,8 @@ def scale_by_sophia(
         [ 1. -1.]
         [ 1.   -0.25]
     """
-    check_decays("scale_by_sophia", b1=b1, b2=b2)
-    check_nonnegative("scale_by_sophia", eps=eps, gamma=gamma)
+    check.decay_rates("scale_by_sophia", b1=b1, b2=b2)
+    check.nonnegative("scale_by_sophia", eps=eps, gamma=gamma)
     check_range("scale_by_sophia", "update_interval", update_interval, 1)
     if clip_threshold is not None:
         check_range("scale_by_sophia", "clip_threshold", clip_threshold, 0)
@@ -175,19 +166,23 @@ def scale_by_sophia(
     estimate = extra_tolerant(estimator)
 
     def init(params: PyTree) -> PyTree:
-        mu = zero_moments(params, mu_dtype)
-        return SophiaState(zero_count(), mu, zero_squares(params), estimator.init(params))
+        mu = moments.zeros(params, mu_dtype)
+        return SophiaState(
+            moments.zero_count(), mu, moments.zero_squares(params), estimator.init(params)
+        )
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
-        check_params("scale_by_sophia", params)
-        count = next_count(state.count)
+        check.params("scale_by_sophia", params)
+        count = moments.next_count(state.count)
 
         def rule(g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
-            mu = moving_average(mu, g, b1)
+            mu = moments.moving_average(mu, g, b1)
             curvature = hyperparameter(gamma, nu.dtype) * nu
-            u = corrected(mu, b1, count) / jnp.maximum(curvature, hyperparameter(eps, nu.dtype))
+            u = moments.bias_corrected(mu, b1, count) / jnp.maximum(
+                curvature, hyperparameter(eps, nu.dtype)
+            )
             if clip_threshold is not None:
                 limit = hyperparameter(clip_threshold, u.dtype)
                 u = jnp.clip(u, -limit, limit)
@@ -201,7 +196,7 @@ def scale_by_sophia(
             diagonal, inner = estimate(updates, inner, params, **extra)
 
             def average(h: jax.Array, n: jax.Array) -> tuple[jax.Array, ...]:
-                return h, moving_average(n, h, b2)
+                return h, moments.moving_average(n, h, b2)
 
             return inner, leafwise("scale_by_sophia", average, diagonal, nu)[1]
 

@@ -9,17 +9,12 @@ from jax.typing import ArrayLike
 from jaxnn._core.arrays import PyTree, hyperparameter
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import Mask
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._adam import scale_by_adam
-from jaxnn.optimizers._base import (
-    EmptyState,
-    Optimizer,
-    ScalarOrSchedule,
-    abs_square,
-    chain,
-    safe_sqrt,
-)
+from jaxnn.optimizers._base import EmptyState, Optimizer, ScalarOrSchedule, chain
 from jaxnn.optimizers._by_path import masked
-from jaxnn.optimizers._leafwise import check_nonnegative, check_params, leafwise
+from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 from jaxnn.optimizers._sgd import trace
 from jaxnn.optimizers._weight_decay import add_decayed_weights
@@ -51,7 +46,7 @@ def scale_by_trust_ratio(
         >>> nn.optimizers.scale_by_trust_ratio().update(g, (), w)[0]
         Array([6., 8.], dtype=float32)
     """
-    check_nonnegative(
+    check.nonnegative(
         "scale_by_trust_ratio", min_norm=min_norm, trust_coefficient=trust_coefficient, eps=eps
     )
 
@@ -59,7 +54,7 @@ def scale_by_trust_ratio(
         return EmptyState()
 
     def rule(g: jax.Array, w: jax.Array) -> tuple[jax.Array, ...]:
-        sizes = [safe_sqrt(jnp.sum(abs_square(x))) for x in (w, g)]
+        sizes = [moments.safe_sqrt(jnp.sum(moments.abs_square(x))) for x in (w, g)]
         dtype = sizes[0].dtype
         of_w, of_g = (jnp.maximum(size, hyperparameter(min_norm, dtype)) for size in sizes)
         is_known = (of_w > 0) & (of_g > 0)
@@ -70,7 +65,7 @@ def scale_by_trust_ratio(
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
-        check_params("scale_by_trust_ratio", params)
+        check.params("scale_by_trust_ratio", params)
         (updates,) = leafwise("scale_by_trust_ratio", rule, updates, given=(params,))
         return updates, state
 

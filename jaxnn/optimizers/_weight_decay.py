@@ -9,14 +9,9 @@ from jaxnn._core.arrays import PyTree, check_range, hyperparameter, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure, select_mask
 from jaxnn._core.types import Mask
-from jaxnn.optimizers._base import (
-    EmptyState,
-    Optimizer,
-    ScalarOrSchedule,
-    next_count,
-    zero_count,
-)
-from jaxnn.optimizers._leafwise import check_params
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers._base import EmptyState, Optimizer, ScalarOrSchedule
 
 
 class WeightDecaySchedule(NamedTuple):
@@ -60,15 +55,18 @@ def add_decayed_weights(
     check_range("add_decayed_weights", "weight_decay", weight_decay, 0)
 
     def init(params: PyTree) -> PyTree:
-        return WeightDecaySchedule(zero_count()) if callable(weight_decay) else EmptyState()
+        return WeightDecaySchedule(moments.zero_count()) if callable(weight_decay) else EmptyState()
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
-        check_params("add_decayed_weights", params)
+        check.params("add_decayed_weights", params)
         same_structure("add_decayed_weights", params=params, updates=updates)
         if callable(weight_decay):
-            factor, state = weight_decay(state.count), WeightDecaySchedule(next_count(state.count))
+            factor, state = (
+                weight_decay(state.count),
+                WeightDecaySchedule(moments.next_count(state.count)),
+            )
         else:
             factor = weight_decay
 

@@ -8,24 +8,11 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import PyTree, accumulator_dtype, hyperparameter
 from jaxnn._core.construction import constructor
+from jaxnn.optimizers import _checks as check
+from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._adam import ScaleByAdamState
-from jaxnn.optimizers._base import (
-    Optimizer,
-    ScalarOrSchedule,
-    abs_square,
-    chain,
-    moving_average,
-    next_count,
-    zero_count,
-    zero_squares,
-)
-from jaxnn.optimizers._leafwise import (
-    check_decays,
-    check_nonnegative,
-    corrected,
-    leafwise,
-    over_root,
-)
+from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, chain
+from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 
 
@@ -58,8 +45,8 @@ def scale_by_yogi(
         >>> optimizer.update(jnp.array([3.0]), optimizer.init(jnp.zeros(1)))[0]
         Array([0.75], dtype=float32)
     """
-    check_decays("scale_by_yogi", b1=b1, b2=b2)
-    check_nonnegative(
+    check.decay_rates("scale_by_yogi", b1=b1, b2=b2)
+    check.nonnegative(
         "scale_by_yogi",
         eps=eps,
         eps_root=eps_root,
@@ -71,19 +58,25 @@ def scale_by_yogi(
             lambda p: jnp.full_like(p, initial_accumulator_value, accumulator_dtype(p.dtype)),
             params,
         )
-        return ScaleByAdamState(zero_count(), mu, zero_squares(params, initial_accumulator_value))
+        return ScaleByAdamState(
+            moments.zero_count(), mu, moments.zero_squares(params, initial_accumulator_value)
+        )
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
-        count = next_count(state.count)
+        count = moments.next_count(state.count)
 
         def rule(g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
-            mu = moving_average(mu, g, b1)
-            square = abs_square(g)
+            mu = moments.moving_average(mu, g, b1)
+            square = moments.abs_square(g)
             nu = nu - (1 - hyperparameter(b2, nu.dtype)) * jnp.sign(nu - square) * square
-            mean = corrected(mu, b1, count)
-            return over_root(mean, corrected(nu, b2, count), eps, eps_root), mu, nu
+            mean = moments.bias_corrected(mu, b1, count)
+            return (
+                moments.over_root(mean, moments.bias_corrected(nu, b2, count), eps, eps_root),
+                mu,
+                nu,
+            )
 
         updates, mu, nu = leafwise("scale_by_yogi", rule, updates, state.mu, state.nu)
         return updates, ScaleByAdamState(count, mu, nu)

@@ -1,0 +1,80 @@
+"""Moments of gradients: exponential moving averages, and their bias correction."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxnn._core.arrays import PyTree, accumulator_dtype, hyperparameter, promoted
+from jaxnn.optimizers import _precision as precision
+
+
+def zero_count() -> jax.Array:
+    """The count of steps at the beginning."""
+    return jnp.zeros((), jnp.int32)
+
+
+def next_count(count: jax.Array) -> jax.Array:
+    """The count of steps plus one, staying at the largest integer instead of overflowing."""
+    return jnp.where(count < jnp.iinfo(jnp.int32).max, count + 1, count)
+
+
+def zeros(params: PyTree, dtype: Any = None) -> PyTree:
+    """A fresh accumulator for each parameter, float32 or wider unless `dtype` says otherwise."""
+    return jax.tree.map(
+        lambda p: jnp.zeros_like(p, dtype=dtype or accumulator_dtype(p.dtype)), params
+    )
+
+
+def zero_squares(params: PyTree, fill: ArrayLike = 0) -> PyTree:
+    """As `zeros`, for the real squares of possibly complex gradients."""
+    return jax.tree.map(
+        lambda p: jnp.full_like(p, fill, dtype=precision.real_dtype(p.dtype)), params
+    )
+
+
+def moving_average(old: jax.Array, new: jax.Array, decay: Any) -> jax.Array:
+    """`decay * old + (1 - decay) * new`, in float32 or wider."""
+    wide = promoted(accumulator_dtype(old.dtype), accumulator_dtype(new.dtype))
+    weight = hyperparameter(decay, wide)
+    return weight * old.astype(wide) + (1 - weight) * new.astype(wide)
+
+
+def bias_correction(decay: Any, count: jax.Array, moment: jax.Array) -> jax.Array:
+    """`1 - decay^t`, by which a moving average that began at zero is too small after t steps."""
+    base = hyperparameter(decay, precision.real_dtype(moment.dtype))
+    return (1 - base ** count.astype(base.dtype)).astype(moment.dtype)
+
+
+def bias_corrected(moment: jax.Array, decay: Any, count: jax.Array) -> jax.Array:
+    """A moving average that began at zero, freed from that beginning: `m / (1 - decay^t)`."""
+    return moment / bias_correction(decay, count, moment)
+
+
+def bias_corrected_mean(
+    mu: jax.Array, g: jax.Array, b1: Any, count: jax.Array, *, nesterov: bool
+) -> jax.Array:
+    """The mean gradient `μ / (1 - b1^t)`; with `nesterov` as it will be a step ahead."""
+    if not nesterov:
+        return bias_corrected(mu, b1, count)
+    weight = hyperparameter(b1, mu.dtype)
+    ahead = bias_corrected(mu, b1, next_count(count))
+    return weight * ahead + (1 - weight) * bias_corrected(g, b1, count)
+
+
+def abs_square(g: jax.Array) -> jax.Array:
+    """`|g|²`, real for complex `g` too."""
+    return jnp.square(g.real) + jnp.square(g.imag) if jnp.iscomplexobj(g) else jnp.square(g)
+
+
+def safe_sqrt(x: jax.Array) -> jax.Array:
+    """The square root, with derivative 0 at 0 (and value 0 below)."""
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
+
+
+def over_root(mean: jax.Array, square: jax.Array, eps: Any, eps_root: Any = 0.0) -> jax.Array:
+    """`mean / (√(square + eps_root) + eps)`."""
+    root = safe_sqrt(square + hyperparameter(eps_root, square.dtype))
+    return mean / (root + hyperparameter(eps, square.dtype)).astype(mean.dtype)
