@@ -122,13 +122,13 @@ def constructor(make: Callable[P, R]) -> Callable[P, R]:
     `TypeError: dense(10)() got an unexpected keyword argument 'mask'`. A function that belongs to
     one of the arguments, a layer that is wrapped, keeps its name.
     """
-    signature_of = functools.cache(inspect.signature)  # at the first call: importing stays quick
+    signature = inspect.signature(make)
     made: dict[Hashable, tuple[Callable[..., Any], list[Callable[[], Any]]]] = {}
 
     @functools.wraps(make)
     def construct(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            bound = signature_of(make).bind(*args, **kwargs)
+            bound = signature.bind(*args, **kwargs)
         except TypeError:
             return make(*args, **kwargs)  # which raises it in Python's own words
         bound.apply_defaults()

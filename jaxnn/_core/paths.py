@@ -8,7 +8,8 @@ from typing import Any, TypeGuard
 
 import jax
 
-from jaxnn._core.types import Mask, PyTree, Selection
+from jaxnn._core.types import Mask, PyTree
+from jaxnn._core.types import Selection as Selection
 
 KERNELS = ("kernel", "*/kernel")  # what penalties and reparametrisations are for
 

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from jaxnn._core.arrays import check_count
-from jaxnn._core.types import Padding, PerAxis
+from jaxnn._core.types import Padding as Padding
+from jaxnn._core.types import PerAxis as PerAxis
 
 
 def spatial_rank(function: str, name: str, value: Any, shape: tuple[int, ...]) -> int:

@@ -2,6 +2,10 @@
 
 An optax transformation can be given wherever an `Optimizer` is expected, and ours inside
 `optax.chain`. Moments are kept in float32 or wider; updates come back in the gradient's dtype.
+
+In update rules, w are the parameters, g the gradients and u the updates. A hyperparameter that is
+a traced array cannot be checked; all others are, when the optimizer is made. The states are named
+tuples with the names and fields of optax's.
 """
 
 from jaxnn.optimizers._accumulation import accumulate, skip_not_finite

@@ -27,7 +27,7 @@ SkipFunction = Callable[[PyTree, jax.Array, PyTree], tuple[jax.Array, PyTree]]
 
 
 class MultiStepsState(NamedTuple):
-    """The gradients gathered in `mini_step` calls, and the state after `gradient_step` updates."""
+    """The accumulated gradients of `mini_step` mini-batches, after `gradient_step` updates."""
 
     mini_step: jax.Array
     gradient_step: jax.Array
@@ -45,20 +45,22 @@ def accumulate(
     should_skip_update_fn: SkipFunction | None = None,
     accumulator_dtype: DTypeLike | None = None,
 ) -> Optimizer:
-    """Update once in `every` calls, by the mean of their gradients: `optax.MultiSteps`.
+    """Gradient accumulation: one update for every `every` mini-batches, as `optax.MultiSteps`.
 
-    The other calls give updates of zero, leave the state of the optimizer alone and do not run
-    it. The gradients count alike, whatever the size of their batches.
+    The update is computed from the mean of their gradients. All other calls return updates of zero,
+    and neither run the optimizer nor change its state. Each mini-batch has the same weight,
+    whatever its size.
 
     Args:
         optimizer: the `Optimizer` or optax transformation that makes the updates. Schedules in it
             count updates, not calls; extra keywords reach it from the last call alone.
-        every: the calls for an update, at least 1; or a function of the number of updates so far.
-        use_grad_mean: whether the gradients are averaged; else they are summed.
+        every: the number of mini-batches per update, at least 1; or a function of the number of
+            updates so far.
+        use_grad_mean: whether to average the gradients; otherwise they are summed.
         should_skip_update_fn: None, or `f(updates, gradient_step, params) -> (skip, info)`, as
-            `skip_not_finite`: a call for which `skip` is true counts for nothing. `info` is kept
-            in the state.
-        accumulator_dtype: the dtype of the mean; None for float32 or wider.
+            `skip_not_finite`: a mini-batch for which `skip` is true is left out. `info` is kept in
+            the state.
+        accumulator_dtype: dtype of the accumulated gradients; None for float32 or wider.
 
     Returns:
         An `Optimizer` with state `MultiStepsState(mini_step, gradient_step, inner_opt_state,
@@ -66,7 +68,7 @@ def accumulate(
 
     Raises:
         TypeError: `optimizer` is not one.
-        ValueError: `every` is known and less than 1; the structures differ.
+        ValueError: `every` is less than 1; the structures differ.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

@@ -15,7 +15,7 @@ from jaxnn.optimizers._scaling import scale_by_learning_rate
 
 
 class ScaleByBeliefState(NamedTuple):
-    """The number of updates so far, the mean, and the mean square of the distance from it."""
+    """The step count, the first moment, and the variance of the gradients around it."""
 
     count: jax.Array  # type: ignore[assignment]
     mu: PyTree
@@ -31,20 +31,12 @@ def scale_by_belief(
     *,
     nesterov: bool = False,
 ) -> Optimizer:
-    """Scale by AdaBelief's moments: `u = μ̂ / (√ν̂ + eps)`, see `adabelief`.
+    """Rescale updates by AdaBelief's bias-corrected moments: `u = m̂ / (√v̂ + eps)`.
 
-    Args:
-        b1: the weight of the old mean, in [0, 1]; may be traced.
-        b2: the weight of the old mean square, in [0, 1]; may be traced.
-        eps: added to the root.
-        eps_root: added to ν at each step.
-        nesterov: whether the mean looks a step ahead.
+    See `adabelief` for the update rule and the arguments.
 
     Returns:
         An `Optimizer` with state `ScaleByBeliefState(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter is known and out of range; the structures differ.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -71,7 +63,8 @@ def scale_by_belief(
                 eps_root, nu.dtype
             )
             mean = moments.bias_corrected_mean(mu, g, b1, count, nesterov=nesterov)
-            return moments.over_root(mean, moments.bias_corrected(nu, b2, count), eps), mu, nu
+            square = moments.bias_corrected(nu, b2, count)
+            return moments.over_root(mean, square, eps), mu, nu
 
         updates, mu, nu = leafwise("scale_by_belief", rule, updates, state.mu, state.nu)
         return updates, ScaleByBeliefState(count, mu, nu)
@@ -89,26 +82,27 @@ def adabelief(
     *,
     nesterov: bool = False,
 ) -> Optimizer:
-    """AdaBelief: Adam with `ν = b2 ν + (1 - b2) (g - μ)² + eps_root`.
+    """AdaBelief: Adam with the variance of the gradients as second moment.
 
-    `w = w - learning_rate μ̂ / (√ν̂ + eps)` with μ, μ̂ and ν̂ as in Adam: the step is long where
-    the gradients are as expected, however large they are.
+    `w = w - learning_rate m̂ / (√v̂ + eps)` as in `adam`, but with
+    `v = b2 v + (1 - b2) (g - m)² + eps_root`: the step is large where the gradients are close to
+    their moving average ("as believed"), however large they are.
 
     Paper: Zhuang et al., AdaBelief Optimizer, https://arxiv.org/abs/2010.07468
 
     Args:
         learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
-        b1: the weight of the old mean, in [0, 1]; may be traced.
-        b2: the weight of the old mean square, in [0, 1]; may be traced.
-        eps: added to the root.
-        eps_root: added to ν at each step, so that it gathers.
-        nesterov: whether the mean looks a step ahead.
+        b1: decay rate of the first moment, in [0, 1]; may be traced.
+        b2: decay rate of the second moment, in [0, 1]; may be traced.
+        eps: a small constant added to the denominator, outside the square root.
+        eps_root: a small constant added to the second moment at each step, so that it accumulates.
+        nesterov: whether to use Nesterov momentum.
 
     Returns:
         An `Optimizer` with state `(ScaleByBeliefState(count, mu, nu), ...)`.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range.
+        ValueError: a hyperparameter is out of range.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

@@ -17,7 +17,7 @@ from jaxnn.optimizers._weight_decay import add_decayed_weights
 
 
 class ScaleByAdaDeltaState(NamedTuple):
-    """The mean squares of the gradients and of the updates."""
+    """Moving averages of the squared gradients and of the squared updates."""
 
     e_g: PyTree
     e_x: PyTree
@@ -25,19 +25,12 @@ class ScaleByAdaDeltaState(NamedTuple):
 
 @constructor
 def scale_by_adadelta(rho: ArrayLike = 0.9, eps: ArrayLike = 1e-6) -> Optimizer:
-    """Give updates the size of those before: `u = g √(e_x + eps) / √(e_g + eps)`.
+    """Rescale updates by Adadelta's ratio: `u = g √(e_x + eps) / √(e_g + eps)`.
 
-    `e_g = rho e_g + (1 - rho) g²` before, and `e_x = rho e_x + (1 - rho) u²` after.
-
-    Args:
-        rho: the weight of the old mean squares, in [0, 1]; may be traced.
-        eps: added inside the roots; it sets the size of the first updates.
+    See `adadelta` for the update rule and the arguments.
 
     Returns:
         An `Optimizer` with state `ScaleByAdaDeltaState(e_g, e_x)`.
-
-    Raises:
-        ValueError: a hyperparameter is known and out of range; the structures differ.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -76,28 +69,29 @@ def adadelta(
     weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask | None = None,
 ) -> Optimizer:
-    """Adadelta: `w = w - learning_rate g √(e_x + eps) / √(e_g + eps)`.
+    """Adadelta: `w = w - learning_rate u`, `u = g √(e_x + eps) / √(e_g + eps)`.
 
-    e_g and e_x are the running mean squares of the gradients and of the updates before the
-    learning rate. The decayed weights are added to the gradient. torch's Adadelta is the same,
-    but for the weights that decay; without a learning rate, optax's ascends and this one descends.
+    Exponential moving averages of the squared gradients, `e_g = rho e_g + (1 - rho) g²`, and of the
+    squared updates, `e_x = rho e_x + (1 - rho) u²` (taken after the update), give the updates the
+    units of the parameters. Weight decay is added to the gradient. torch's Adadelta is the same,
+    except which leaves decay; without a learning rate, optax's ascends and this one descends.
 
     Paper: Zeiler, ADADELTA, https://arxiv.org/abs/1212.5701
 
     Args:
         learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`; None
             for 1, as in the paper.
-        rho: the weight of the old mean squares, in [0, 1]; may be traced.
-        eps: added inside the roots; it sets the size of the first updates.
-        weight_decay: the factor, at least 0 (may be traced), or a schedule.
-        weight_decay_mask: which leaves decay, see `add_decayed_weights`; None for those with two
-            axes or more.
+        rho: decay rate of both moving averages, in [0, 1]; may be traced.
+        eps: a small constant added inside the square roots; it sets the size of the first updates.
+        weight_decay: the strength of the weight decay, at least 0 (may be traced), or a schedule.
+        weight_decay_mask: the leaves with weight decay, see `add_decayed_weights`; None for those
+            of ndim >= 2.
 
     Returns:
-        An `Optimizer` whose `update` needs the params.
+        An `Optimizer` whose `update` requires the params.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range; `update` is called without params.
+        ValueError: a hyperparameter is out of range; `update` is called without params.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

@@ -22,7 +22,7 @@ from jaxnn.optimizers._weight_decay import add_decayed_weights
 
 
 class FactoredState(NamedTuple):
-    """The number of updates so far and the mean squares, of rows and columns or of all elements.
+    """The step count, and the second moments: of rows and columns, or of all elements.
 
     What a leaf does not need has shape (1,).
     """
@@ -34,7 +34,7 @@ class FactoredState(NamedTuple):
 
 
 def increasing_decay(count: ArrayLike, exponent: ArrayLike) -> jax.Array:
-    """The weight of the old mean squares after `count` updates: `1 - (count + 1)^-exponent`."""
+    """The decay rate of the second moments after `count` updates: `1 - (count + 1)^-exponent`."""
     dtype = jnp.result_type(float)
     return 1 - (hyperparameter(count, dtype) + 1) ** -hyperparameter(exponent, dtype)
 
@@ -56,25 +56,25 @@ def scale_by_factored_rms(
     epsilon: ArrayLike = 1e-30,
     decay_rate_fn: Callable[[Any, Any], Any] = increasing_decay,
 ) -> Optimizer:
-    """Divide by the root of a mean square that is kept as a product of rows and columns.
+    """Divide by the root of a second moment that is factored into rows and columns: `u = g / √v`.
 
-    `v = b v + (1 - b) (g² + epsilon)`, `u = g / √v`, with `b = 1 - t^-decay_rate` at step t. Of a
-    matrix, only the means r of its rows and c of its columns are kept, and `v = r c / mean(r)`.
+    `v = b v + (1 - b) (g² + epsilon)` with the decay rate `b = 1 - t^-decay_rate` at step t. Of a
+    matrix, only the means r of the rows of v and c of its columns are kept: `v ≈ r c / mean(r)`.
 
     Args:
-        factored: whether matrices are factored.
-        decay_rate: the exponent, at least 0; may be traced.
-        step_offset: the number of steps that do not count, of a training before this one.
-        min_dim_size_to_factor: the size that the second largest axis of a leaf has at least if
-            the leaf is factored, over its two largest axes.
-        epsilon: added to the squares of the gradients.
-        decay_rate_fn: b, a function of the number of updates so far (a float) and `decay_rate`.
+        factored: whether the second moments of matrices are factored.
+        decay_rate: the exponent in the decay rate b, at least 0; may be traced.
+        step_offset: the number of steps to leave out of t, of a training run before this one.
+        min_dim_size_to_factor: the smallest size of the second largest axis of a leaf for which the
+            leaf is factored, over its two largest axes.
+        epsilon: a small constant added to the squared gradients.
+        decay_rate_fn: b, a function of the step count (a float) and `decay_rate`.
 
     Returns:
         An `Optimizer` with state `FactoredState(count, v_row, v_col, v)`.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range; the structures differ.
+        ValueError: a hyperparameter is out of range; the structures differ.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -158,16 +158,16 @@ def adafactor(
     factored: bool = True,
     weight_decay_mask: Mask | None = None,
 ) -> Optimizer:
-    """Adafactor: Adam without a mean, its mean squares in the memory of rows and columns.
+    """Adafactor: adaptive steps without a first moment, and with a factored second moment.
 
     `w = w - learning_rate max(rms(w), 1e-3) û - weight_decay_rate w`, where û is `u = g / √v`
-    shrunk to a root mean square of at most `clipping_threshold`, leaf by leaf. v and its factors
-    are those of `scale_by_factored_rms`: a matrix of n by m needs n + m numbers.
+    clipped to a root mean square of at most `clipping_threshold`, leaf by leaf. See
+    `scale_by_factored_rms` for v: for a matrix of n by m, n + m numbers are kept.
 
-    optax computes b and keeps the momentum in float32 always, here b is in JAX's default float
-    dtype and the momentum in float32 or wider. The decay leaves out biases and scales. torch's
-    Adafactor factors every matrix, over its last two axes, divides the rate by √t once that is
-    less, and decays by `learning_rate weight_decay w`.
+    optax computes the decay rate and keeps the momentum in float32 always; here the decay rate is
+    in JAX's default float dtype and the momentum in float32 or wider. The weight decay leaves out
+    biases and scales. torch's Adafactor factors every matrix, over its last two axes, divides the
+    learning rate by √t once that is less, and decays by `learning_rate weight_decay w`.
 
     Paper: Shazeer and Stern, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost,
     https://arxiv.org/abs/1804.04235
@@ -175,27 +175,29 @@ def adafactor(
     Args:
         learning_rate: a number at least 0 (may be traced), a schedule `count -> number`, or None
             for 1.
-        min_dim_size_to_factor: the size that the second largest axis of a leaf has at least if
-            the leaf is factored, over its two largest axes.
-        decay_rate: the exponent in `b = 1 - t^-decay_rate`, at least 0; may be traced.
-        decay_offset: the number of steps that do not count in t, of a training before this one.
-        multiply_by_parameter_scale: whether steps are in proportion to the size of the weights.
+        min_dim_size_to_factor: the smallest size of the second largest axis of a leaf for which the
+            leaf is factored, over its two largest axes.
+        decay_rate: the exponent in the decay rate of the second moment, `1 - t^-decay_rate`, at
+            least 0; may be traced.
+        decay_offset: the number of steps to leave out of t, of a training run before this one.
+        multiply_by_parameter_scale: whether to scale updates by the root mean square of the
+            parameters.
         clipping_threshold: the largest root mean square of u, or None.
-        momentum: the weight of the old mean of the steps, in [0, 1], or None; may be traced.
-        dtype_momentum: the dtype of that mean; None for float32 or wider.
-        weight_decay_rate: the factor of the weights (may be traced), a schedule, or None. It is
-            not multiplied by the learning rate.
-        eps: added to the squares of the gradients.
-        factored: whether matrices are factored.
-        weight_decay_mask: which leaves decay, see `add_decayed_weights`; None for those with two
-            axes or more.
+        momentum: decay rate of a moving average of the updates, in [0, 1], or None; may be traced.
+        dtype_momentum: dtype of that moving average; None for float32 or wider.
+        weight_decay_rate: the strength of the weight decay (may be traced), a schedule, or None. It
+            is not multiplied by the learning rate.
+        eps: a small constant added to the squared gradients.
+        factored: whether the second moments of matrices are factored.
+        weight_decay_mask: the leaves with weight decay, see `add_decayed_weights`; None for those
+            of ndim >= 2.
 
     Returns:
         An `Optimizer` with state `(FactoredState(count, v_row, v_col, v), ...)` whose `update`
         needs the params.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range; `update` is called without params.
+        ValueError: a hyperparameter is out of range; `update` is called without params.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn

@@ -16,7 +16,7 @@ from jaxnn.optimizers._scaling import scale_by_learning_rate
 
 
 class ScaleByRssState(NamedTuple):
-    """The sum of the squares of the gradients."""
+    """The sum of the squared gradients."""
 
     sum_of_squares: PyTree
 
@@ -28,18 +28,12 @@ def scale_by_rss(
     *,
     eps_in_sqrt: bool = True,
 ) -> Optimizer:
-    """Divide by the root of the sum of squares: `s = s + g²`, `u = g / √(s + eps)`.
+    """Divide by the root of the sum of all squared gradients: `s = s + g²`, `u = g / √(s + eps)`.
 
-    Args:
-        initial_accumulator_value: the first value of s, at least 0; may be traced.
-        eps: added to the sum, or to its root if not `eps_in_sqrt`.
-        eps_in_sqrt: whether `eps` is inside the root (torch: outside).
+    See `adagrad` for the arguments.
 
     Returns:
         An `Optimizer` with state `ScaleByRssState(sum_of_squares)`.
-
-    Raises:
-        ValueError: a hyperparameter is known and negative; the structures differ.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -82,6 +76,7 @@ def adagrad(
 ) -> Optimizer:
     """Adagrad: `s = s + g²`, `w = w - learning_rate g / √(s + eps)`.
 
+    The effective learning rate of each parameter falls with its accumulated squared gradients.
     torch's Adagrad is `adagrad(learning_rate, 0.0, 1e-10, eps_in_sqrt=False)`.
 
     Paper: Duchi, Hazan and Singer, Adaptive Subgradient Methods,
@@ -89,15 +84,15 @@ def adagrad(
 
     Args:
         learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
-        initial_accumulator_value: the first value of s, at least 0; may be traced.
-        eps: added to the sum, or to its root if not `eps_in_sqrt`.
-        eps_in_sqrt: whether `eps` is inside the root.
+        initial_accumulator_value: the initial value of s, at least 0; may be traced.
+        eps: a small constant added to the sum, or to its square root if not `eps_in_sqrt`.
+        eps_in_sqrt: whether `eps` is inside the square root (torch: outside).
 
     Returns:
         An `Optimizer` with state `(ScaleByRssState(sum_of_squares), ...)`.
 
     Raises:
-        ValueError: a hyperparameter is known and negative.
+        ValueError: a hyperparameter is negative.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

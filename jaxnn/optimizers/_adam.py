@@ -18,7 +18,7 @@ from jaxnn.optimizers._weight_decay import add_decayed_weights
 
 
 class ScaleByAdamState(NamedTuple):
-    """The number of updates so far, the mean and the mean square of the gradients."""
+    """The state of Adam and its variants: the step count, the first and the second moments."""
 
     count: jax.Array  # type: ignore[assignment]
     mu: PyTree
@@ -35,24 +35,12 @@ def scale_by_adam(
     *,
     nesterov: bool = False,
 ) -> Optimizer:
-    """Scale by Adam's moments: `u = μ̂ / (√(ν̂ + eps_root) + eps)`.
+    """Rescale updates by Adam's bias-corrected moments: `u = m̂ / (√(v̂ + eps_root) + eps)`.
 
-    `μ = b1 μ + (1 - b1) g`, `ν = b2 ν + (1 - b2) g²`, `μ̂ = μ / (1 - b1^t)`,
-    `ν̂ = ν / (1 - b2^t)`; see `adam`.
-
-    Args:
-        b1: the weight of the old mean, in [0, 1]; may be traced.
-        b2: the weight of the old mean square, in [0, 1]; may be traced.
-        eps: added to the root.
-        eps_root: added inside the root.
-        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
-        nesterov: whether the mean looks a step ahead.
+    See `adam` for the update rule and the arguments.
 
     Returns:
         An `Optimizer` with state `ScaleByAdamState(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter is known and out of range; the structures differ.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -77,11 +65,8 @@ def scale_by_adam(
             mu = moments.moving_average(mu, g, b1)
             nu = moments.moving_average(nu, moments.abs_square(g), b2)
             mean = moments.bias_corrected_mean(mu, g, b1, count, nesterov=nesterov)
-            return (
-                moments.over_root(mean, moments.bias_corrected(nu, b2, count), eps, eps_root),
-                mu,
-                nu,
-            )
+            square = moments.bias_corrected(nu, b2, count)
+            return moments.over_root(mean, square, eps, eps_root), mu, nu
 
         updates, mu, nu = leafwise("adam", rule, updates, state.mu, state.nu)
         return updates, ScaleByAdamState(count, mu, nu)
@@ -118,25 +103,30 @@ def adam(
     nesterov: bool = False,
     amsgrad: bool = False,
 ) -> Optimizer:
-    """Adam: `w = w - learning_rate μ̂ / (√(ν̂ + eps_root) + eps)`.
+    """The Adam optimizer: `w = w - learning_rate m̂ / (√(v̂ + eps_root) + eps)`.
 
-    At step t = 1, 2, ...: `μ = b1 μ + (1 - b1) g`, `ν = b2 ν + (1 - b2) g²`, both beginning at 0
-    and corrected for that: `μ̂ = μ / (1 - b1^t)`, `ν̂ = ν / (1 - b2^t)`. With `nesterov`,
-    `μ̂ = b1 μ / (1 - b1^(t+1)) + (1 - b1) g / (1 - b1^t)`. With `amsgrad`, ν̂ is made of the
-    largest ν so far, as in torch (optax's `amsgrad` is a function of its own here too, and
-    differs).
+    Exponential moving averages of the gradients (first moment) and of their squares (second
+    moment) start at zero, and bias correction makes up for it. At step t = 1, 2, ...:
 
-    Paper: Kingma and Ba, Adam, https://arxiv.org/abs/1412.6980; nesterov: Dozat, Incorporating
+    - `m = b1 m + (1 - b1) g`, `m̂ = m / (1 - b1^t)`;
+    - `v = b2 v + (1 - b2) g²`, `v̂ = v / (1 - b2^t)`.
+
+    With `nesterov`, `m̂ = b1 m / (1 - b1^(t+1)) + (1 - b1) g / (1 - b1^t)`. With `amsgrad`, the
+    second moment is its maximum so far, bias-corrected afterwards as in torch (optax has the
+    `amsgrad` of the paper only, which is `nn.optimizers.amsgrad` here). The state has the moments
+    as `mu` and `nu`.
+
+    Papers: Kingma and Ba, Adam, https://arxiv.org/abs/1412.6980; nesterov: Dozat, Incorporating
     Nesterov Momentum into Adam, 2016; amsgrad: Reddi et al., https://arxiv.org/abs/1904.09237
 
     Args:
         learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
-        b1: the weight of the old mean, in [0, 1]; may be traced.
-        b2: the weight of the old mean square, in [0, 1]; may be traced.
-        eps: added to the root, in float32 or wider.
-        eps_root: added inside the root.
-        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
-        nesterov: whether the mean looks a step ahead.
+        b1: decay rate of the first moment, in [0, 1]; may be traced.
+        b2: decay rate of the second moment, in [0, 1]; may be traced.
+        eps: a small constant added to the denominator, outside the square root.
+        eps_root: a small constant added inside the square root.
+        mu_dtype: dtype of the first moment; None for float32 or wider.
+        nesterov: whether to use Nesterov momentum.
         amsgrad: whether to divide by the largest mean square so far.
 
     Returns:
@@ -144,7 +134,7 @@ def adam(
         with `amsgrad`.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range, or both `nesterov` and `amsgrad`
+        ValueError: a hyperparameter is out of range, or both `nesterov` and `amsgrad`
             are asked for.
 
     Example:
@@ -178,31 +168,32 @@ def adamw(
     nesterov: bool = False,
     amsgrad: bool = False,
 ) -> Optimizer:
-    """Adam with decoupled weight decay: `w = w - learning_rate (u + weight_decay * w)`.
+    """Adam with decoupled weight decay: `w = w - learning_rate (u + weight_decay w)`.
 
-    `u` is the scaled gradient of `adam`. The decay has no default, since optax's (1e-4) and torch's
-    (1e-2) differ by a hundred; unlike theirs, it leaves out biases and scales (see `mask`).
+    `u` is the rescaled gradient of `adam`. The weight decay has no default, since optax's (1e-4)
+    and torch's (1e-2) differ by a hundred; unlike theirs, it leaves out biases and scales (see
+    `mask`).
 
     Paper: Loshchilov and Hutter, Decoupled Weight Decay Regularization,
     https://arxiv.org/abs/1711.05101
 
     Args:
         learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
-        b1: the weight of the old mean, in [0, 1]; may be traced.
-        b2: the weight of the old mean square, in [0, 1]; may be traced.
-        eps: added to the root, in float32 or wider.
-        eps_root: added inside the root.
-        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
-        weight_decay: the factor, at least 0 (may be traced), or a schedule.
-        mask: which leaves decay, see `add_decayed_weights`; None for those with two axes or more.
-        nesterov: whether the mean looks a step ahead.
-        amsgrad: whether to divide by the largest mean square so far.
+        b1: decay rate of the first moment, in [0, 1]; may be traced.
+        b2: decay rate of the second moment, in [0, 1]; may be traced.
+        eps: a small constant added to the denominator, outside the square root.
+        eps_root: a small constant added inside the square root.
+        mu_dtype: dtype of the first moment; None for float32 or wider.
+        weight_decay: the strength of the weight decay, at least 0 (may be traced), or a schedule.
+        mask: the leaves with weight decay, see `add_decayed_weights`; None for those of ndim >= 2.
+        nesterov: whether to use Nesterov momentum.
+        amsgrad: whether to divide by the largest second moment so far, see `adam`.
 
     Returns:
-        An `Optimizer` whose `update` needs the params.
+        An `Optimizer` whose `update` requires the params.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range, or both `nesterov` and `amsgrad`
+        ValueError: a hyperparameter is out of range, or both `nesterov` and `amsgrad`
             are asked for; `update` is called without params.
 
     Example:
@@ -230,27 +221,16 @@ def nadam(
     eps_root: ArrayLike = 0.0,
     mu_dtype: DTypeLike | None = None,
 ) -> Optimizer:
-    """Adam with Nesterov's look ahead: `adam(..., nesterov=True)`.
+    """Adam with Nesterov momentum: `adam(..., nesterov=True)`.
 
-    `μ̂ = b1 μ / (1 - b1^(t+1)) + (1 - b1) g / (1 - b1^t)`. torch's NAdam begins with half the b1
-    and warms it up over hundreds of steps (`momentum_decay`); optax's and this one do not.
+    See `adam` for the update rule and the arguments. torch's NAdam starts with half the b1 and
+    warms it up over hundreds of steps (`momentum_decay`); optax's and this one do not.
 
     Paper: Dozat, Incorporating Nesterov Momentum into Adam,
     https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ
 
-    Args:
-        learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
-        b1: the weight of the old mean, in [0, 1]; may be traced.
-        b2: the weight of the old mean square, in [0, 1]; may be traced.
-        eps: added to the root, in float32 or wider.
-        eps_root: added inside the root.
-        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
-
     Returns:
         An `Optimizer` with state `(ScaleByAdamState(count, mu, nu), ...)`.
-
-    Raises:
-        ValueError: a hyperparameter is known and out of range.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -279,27 +259,14 @@ def nadamw(
 ) -> Optimizer:
     """NAdam with decoupled weight decay: `adamw(..., nesterov=True)`.
 
-    As with `adamw`, the decay has no default and leaves out biases and scales.
+    See `adamw` for the update rule and the arguments.
 
-    Paper: Dozat, Incorporating Nesterov Momentum into Adam,
+    Papers: Dozat, Incorporating Nesterov Momentum into Adam,
     https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ; Loshchilov and Hutter, Decoupled Weight
     Decay Regularization, https://arxiv.org/abs/1711.05101
 
-    Args:
-        learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
-        b1: the weight of the old mean, in [0, 1]; may be traced.
-        b2: the weight of the old mean square, in [0, 1]; may be traced.
-        eps: added to the root, in float32 or wider.
-        eps_root: added inside the root.
-        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
-        weight_decay: the factor, at least 0 (may be traced), or a schedule.
-        mask: which leaves decay, see `add_decayed_weights`; None for those with two axes or more.
-
     Returns:
-        An `Optimizer` whose `update` needs the params.
-
-    Raises:
-        ValueError: a hyperparameter is known and out of range; `update` is called without params.
+        An `Optimizer` whose `update` requires the params.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

@@ -20,18 +20,12 @@ from jaxnn.optimizers._weight_decay import add_decayed_weights
 
 @constructor
 def scale_by_adamax(b1: ArrayLike = 0.9, b2: ArrayLike = 0.999, eps: ArrayLike = 1e-8) -> Optimizer:
-    """Divide the mean by the largest recent gradient: `u = μ̂ / ν`, see `adamax`.
+    """Divide the first moment by the exponentially weighted infinity norm: `u = m̂ / v`.
 
-    Args:
-        b1: the weight of the old mean, in [0, 1]; may be traced.
-        b2: what the old largest value shrinks by, in [0, 1]; may be traced.
-        eps: added to the absolute value of the gradient.
+    See `adamax` for the update rule and the arguments.
 
     Returns:
         An `Optimizer` with state `ScaleByAdamState(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter is known and out of range; the structures differ.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -71,23 +65,24 @@ def adamax(
     b2: ArrayLike = 0.999,
     eps: ArrayLike = 1e-8,
 ) -> Optimizer:
-    """Adamax: `w = w - learning_rate μ̂ / ν`, with `ν = max(b2 ν, |g| + eps)` in place of Adam's.
+    """Adamax: Adam with the infinity norm, `w = w - learning_rate m̂ / v`.
 
-    `μ̂` is Adam's mean gradient. torch's Adamax is the same.
+    `v = max(b2 v, |g| + eps)` takes the place of Adam's second moment; m̂ is the bias-corrected
+    first moment of `adam`. torch's Adamax is the same.
 
     Paper: Kingma and Ba, Adam, section 7.1, https://arxiv.org/abs/1412.6980
 
     Args:
         learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
-        b1: the weight of the old mean, in [0, 1]; may be traced.
-        b2: what the old largest value shrinks by, in [0, 1]; may be traced.
-        eps: added to the absolute value of the gradient.
+        b1: decay rate of the first moment, in [0, 1]; may be traced.
+        b2: decay rate of the infinity norm, in [0, 1]; may be traced.
+        eps: a small constant added to the absolute value of the gradient.
 
     Returns:
         An `Optimizer` with state `(ScaleByAdamState(count, mu, nu), ...)`.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range.
+        ValueError: a hyperparameter is out of range.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -110,26 +105,27 @@ def adamaxw(
     weight_decay: ScalarOrSchedule = 1e-4,
     mask: Mask | None = None,
 ) -> Optimizer:
-    """Adamax with decoupled weight decay: `w = w - learning_rate (u + weight_decay * w)`.
+    """Adamax with decoupled weight decay: `w = w - learning_rate (u + weight_decay w)`.
 
-    `u` is Adamax' scaled gradient. Unlike optax's, the decay leaves out biases and scales.
+    `u` is the rescaled gradient of `adamax`. Unlike optax's, the weight decay leaves out biases and
+    scales.
 
-    Paper: Kingma and Ba, Adam, section 7.1, https://arxiv.org/abs/1412.6980; Loshchilov and
+    Papers: Kingma and Ba, Adam, section 7.1, https://arxiv.org/abs/1412.6980; Loshchilov and
     Hutter, Decoupled Weight Decay Regularization, https://arxiv.org/abs/1711.05101
 
     Args:
         learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
-        b1: the weight of the old mean, in [0, 1]; may be traced.
-        b2: what the old largest value shrinks by, in [0, 1]; may be traced.
-        eps: added to the absolute value of the gradient.
-        weight_decay: the factor, at least 0 (may be traced), or a schedule.
-        mask: which leaves decay, see `add_decayed_weights`; None for those with two axes or more.
+        b1: decay rate of the first moment, in [0, 1]; may be traced.
+        b2: decay rate of the infinity norm, in [0, 1]; may be traced.
+        eps: a small constant added to the absolute value of the gradient.
+        weight_decay: the strength of the weight decay, at least 0 (may be traced), or a schedule.
+        mask: the leaves with weight decay, see `add_decayed_weights`; None for those of ndim >= 2.
 
     Returns:
-        An `Optimizer` whose `update` needs the params.
+        An `Optimizer` whose `update` requires the params.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range; `update` is called without params.
+        ValueError: a hyperparameter is out of range; `update` is called without params.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

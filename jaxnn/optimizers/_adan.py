@@ -18,7 +18,7 @@ from jaxnn.optimizers._weight_decay import add_decayed_weights
 
 
 class ScaleByAdanState(NamedTuple):
-    """The means m, v and n, the last gradient g, and the number of updates so far t."""
+    """The moments m, v and n, the last gradient g, and the step count t; see `adan`."""
 
     m: PyTree
     v: PyTree
@@ -35,20 +35,12 @@ def scale_by_adan(
     eps: ArrayLike = 1e-8,
     eps_root: ArrayLike = 0.0,
 ) -> Optimizer:
-    """Scale by Adan's moments: `u = (m̂ + b2 v̂) / (√(n̂ + eps_root) + eps)`, see `adan`.
+    """Rescale updates by Adan's bias-corrected moments: `u = (m̂ + b2 v̂) / (√(n̂ + eps_root) + eps)`.
 
-    Args:
-        b1: the weight of the old mean gradient, in [0, 1]; may be traced.
-        b2: the weight of the old mean difference, in [0, 1]; may be traced.
-        b3: the weight of the old mean square, in [0, 1]; may be traced.
-        eps: added to the root.
-        eps_root: added inside the root.
+    See `adan` for the update rule and the arguments.
 
     Returns:
         An `Optimizer` with state `ScaleByAdanState(m, v, n, g, t)`.
-
-    Raises:
-        ValueError: a hyperparameter is known and out of range; the structures differ.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -82,13 +74,8 @@ def scale_by_adan(
             v = moments.moving_average(v, change, b2)
             n = moments.moving_average(n, moments.abs_square(g + weight * change), b3)
             ahead = moments.bias_corrected(m, b1, t) + weight * moments.bias_corrected(v, b2, t)
-            return (
-                moments.over_root(ahead, moments.bias_corrected(n, b3, t), eps, eps_root),
-                m,
-                v,
-                n,
-                g,
-            )
+            square = moments.bias_corrected(n, b3, t)
+            return moments.over_root(ahead, square, eps, eps_root), m, v, n, g
 
         updates, m, v, n, g = leafwise(
             "scale_by_adan", rule, updates, state.m, state.v, state.n, state.g
@@ -109,34 +96,35 @@ def adan(
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask | None = None,
 ) -> Optimizer:
-    """Adan: `w = w - learning_rate ((m̂ + b2 v̂) / (√(n̂ + eps_root) + eps) + weight_decay w)`.
+    """Adan: Nesterov momentum from the differences of successive gradients.
 
-    With the change `d = g - g_before` (0 at first): `m = b1 m + (1 - b1) g`,
-    `v = b2 v + (1 - b2) d`, `n = b3 n + (1 - b3) (g + b2 d)²`, each corrected for its beginning
-    at 0 as in Adam.
+    `w = w - learning_rate ((m̂ + b2 v̂) / (√(n̂ + eps_root) + eps) + weight_decay w)`. With the
+    difference `d = g - g_before` (0 at first), the exponential moving averages
+    `m = b1 m + (1 - b1) g`, `v = b2 v + (1 - b2) d` and `n = b3 n + (1 - b3) (g + b2 d)²` are
+    bias-corrected as in `adam`.
 
-    The paper's β are `1 - b`, and its decay is proximal:
+    The paper's β are `1 - b`, and its weight decay is proximal:
     `w = (w - learning_rate u) / (1 + learning_rate weight_decay)`. optax (up to 0.2.8) has 1 - b2
-    in the place of b2 in `m̂ + b2 v̂` and `g + b2 d`, which its documentation, the paper and the
-    authors' code have not: the same for b2 = 0.5 only.
+    in the place of b2 in `m̂ + b2 v̂` and `g + b2 d`, unlike its documentation, the paper and the
+    authors' code: the same for b2 = 0.5 only.
 
     Paper: Xie et al., Adan: Adaptive Nesterov Momentum Algorithm, https://arxiv.org/abs/2208.06677
 
     Args:
         learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
-        b1: the weight of the old mean gradient, in [0, 1]; may be traced.
-        b2: the weight of the old mean difference, in [0, 1]; may be traced.
-        b3: the weight of the old mean square, in [0, 1]; may be traced.
-        eps: added to the root.
-        eps_root: added inside the root.
-        weight_decay: the factor, at least 0 (may be traced), or a schedule.
-        mask: which leaves decay, see `add_decayed_weights`; None for those with two axes or more.
+        b1: decay rate of the first moment m, in [0, 1]; may be traced.
+        b2: decay rate of the gradient differences v, in [0, 1]; may be traced.
+        b3: decay rate of the second moment n, in [0, 1]; may be traced.
+        eps: a small constant added to the denominator, outside the square root.
+        eps_root: a small constant added inside the square root.
+        weight_decay: the strength of the weight decay, at least 0 (may be traced), or a schedule.
+        mask: the leaves with weight decay, see `add_decayed_weights`; None for those of ndim >= 2.
 
     Returns:
-        An `Optimizer` whose `update` needs the params.
+        An `Optimizer` whose `update` requires the params.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range; `update` is called without params.
+        ValueError: a hyperparameter is out of range; `update` is called without params.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

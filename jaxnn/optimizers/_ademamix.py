@@ -17,7 +17,7 @@ from jaxnn.optimizers._weight_decay import add_decayed_weights
 
 
 class ScaleByAdemamixState(NamedTuple):
-    """The number of updates so far, twice, the fast mean, the slow mean and the mean square."""
+    """The step count, twice, the fast and the slow first moment, and the second moment."""
 
     count: jax.Array  # type: ignore[assignment]
     count_m2: jax.Array
@@ -36,24 +36,12 @@ def scale_by_ademamix(
     eps_root: ArrayLike = 0.0,
     mu_dtype: DTypeLike | None = None,
 ) -> Optimizer:
-    """Scale by AdEMAMix' moments: `u = (m̂1 + alpha m2) / (√(ν̂ + eps_root) + eps)`.
+    """Rescale updates by AdEMAMix' moments: `u = (m̂1 + alpha m2) / (√(v̂ + eps_root) + eps)`.
 
-    See `ademamix`.
-
-    Args:
-        b1: the weight of the old fast mean, in [0, 1]; may be traced.
-        b2: the weight of the old mean square, in [0, 1]; may be traced.
-        b3: the weight of the old slow mean, in [0, 1] (may be traced), or a schedule.
-        alpha: the share of the slow mean (may be traced), or a schedule.
-        eps: added to the root.
-        eps_root: added inside the root.
-        mu_dtype: the dtype that the means are kept in; None for float32 or wider.
+    See `ademamix` for the update rule and the arguments.
 
     Returns:
         An `Optimizer` with state `ScaleByAdemamixState(count, count_m2, m1, m2, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter is known and out of range; the structures differ.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -86,12 +74,8 @@ def scale_by_ademamix(
             m2 = moments.moving_average(m2, g, b3_now)
             nu = moments.moving_average(nu, moments.abs_square(g), b2)
             mixed = moments.bias_corrected(m1, b1, count) + hyperparameter(alpha_now, m2.dtype) * m2
-            return (
-                moments.over_root(mixed, moments.bias_corrected(nu, b2, count), eps, eps_root),
-                m1,
-                m2,
-                nu,
-            )
+            square = moments.bias_corrected(nu, b2, count)
+            return moments.over_root(mixed, square, eps, eps_root), m1, m2, nu
 
         updates, *accumulators = leafwise(
             "scale_by_ademamix", rule, updates, state.m1, state.m2, state.nu
@@ -116,32 +100,33 @@ def ademamix(
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask | None = None,
 ) -> Optimizer:
-    """AdEMAMix: `w = w - learning_rate ((m̂1 + alpha m2) / (√(ν̂ + eps_root) + eps) + decay w)`.
+    """AdEMAMix: Adam with a second, slow exponential moving average of the gradients.
 
-    m̂1 and ν̂ are Adam's μ̂ and ν̂; `m2 = b3 m2 + (1 - b3) g` is a mean over ten thousand gradients,
-    which are of use for that long, and it is not corrected for its beginning at 0. The paper
-    warms up `alpha` and `b3` by schedules; give them as functions of the count.
+    `w = w - learning_rate ((m̂1 + alpha m2) / (√(v̂ + eps_root) + eps) + weight_decay w)`. m̂1 and v̂
+    are the bias-corrected moments of `adam`; the slow average, `m2 = b3 m2 + (1 - b3) g`, remembers
+    some ten thousand gradients and is not bias-corrected. The paper warms up `alpha` and `b3` by
+    schedules; give them as functions of the step count.
 
     Paper: Pagliardini, Ablin and Grangier, The AdEMAMix Optimizer: Better, Faster, Older,
     https://arxiv.org/abs/2409.03137
 
     Args:
         learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
-        b1: the weight of the old fast mean, in [0, 1]; may be traced.
-        b2: the weight of the old mean square, in [0, 1]; may be traced.
-        b3: the weight of the old slow mean, in [0, 1] (may be traced), or a schedule.
-        alpha: the share of the slow mean (may be traced), or a schedule.
-        eps: added to the root.
-        eps_root: added inside the root.
-        mu_dtype: the dtype that the means are kept in; None for float32 or wider.
-        weight_decay: the factor, at least 0 (may be traced), or a schedule.
-        mask: which leaves decay, see `add_decayed_weights`; None for those with two axes or more.
+        b1: decay rate of the fast first moment, in [0, 1]; may be traced.
+        b2: decay rate of the second moment, in [0, 1]; may be traced.
+        b3: decay rate of the slow first moment, in [0, 1] (may be traced), or a schedule.
+        alpha: the weight of the slow first moment (may be traced), or a schedule.
+        eps: a small constant added to the denominator, outside the square root.
+        eps_root: a small constant added inside the square root.
+        mu_dtype: dtype of the first moments; None for float32 or wider.
+        weight_decay: the strength of the weight decay, at least 0 (may be traced), or a schedule.
+        mask: the leaves with weight decay, see `add_decayed_weights`; None for those of ndim >= 2.
 
     Returns:
-        An `Optimizer` whose `update` needs the params.
+        An `Optimizer` whose `update` requires the params.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range; `update` is called without params.
+        ValueError: a hyperparameter is out of range; `update` is called without params.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

@@ -18,7 +18,7 @@ from jaxnn.optimizers._scaling import scale_by_learning_rate
 
 
 def fourth_root(count: Any) -> Any:
-    """The limit of the normalised gradient after `count` updates, as the paper chose it."""
+    """The clipping threshold of ADOPT after `count` updates, as the paper chose it."""
     return count**0.25
 
 
@@ -33,23 +33,12 @@ def scale_by_adopt(
     use_clipping: bool = True,
     clip_value_fn: Callable[[jax.Array], Any] = fourth_root,
 ) -> Optimizer:
-    """Scale by ADOPT's moments: `u = μ`, see `adopt`.
+    """Rescale updates by ADOPT's rule: `u = m`.
 
-    Args:
-        b1: the weight of the old mean, in [0, 1]; may be traced.
-        b2: the weight of the old mean square, in [0, 1]; may be traced.
-        eps: the least that a gradient is divided by.
-        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
-        nesterov: whether the mean looks a step ahead.
-        use_clipping: whether the normalised gradients, which must be real then, are clipped.
-        clip_value_fn: the largest absolute value, a function of the number of updates so far (a
-            float).
+    See `adopt` for the update rule and the arguments.
 
     Returns:
         An `Optimizer` with state `ScaleByAdamState(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter is known and out of range; the structures differ.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -106,31 +95,30 @@ def adopt(
     use_clipping: bool = True,
     clip_value_fn: Callable[[jax.Array], Any] = fourth_root,
 ) -> Optimizer:
-    """ADOPT: Adam that divides before it averages, by a mean square without this gradient.
+    """ADOPT: Adam that normalizes before the momentum, by the second moment of earlier gradients.
 
-    `μ = b1 μ + (1 - b1) clip(g / max(√ν, eps), ±c)`, `w = w - learning_rate μ`, and only then
-    `ν = b2 ν + (1 - b2) g²`; the first gradient makes `ν = g²` and no step. `c` is the fourth
-    root of the number of updates so far. It converges for any b2.
+    `m = b1 m + (1 - b1) clip(g / max(√v, eps), ±c)`, `w = w - learning_rate m`, and only then
+    `v = b2 v + (1 - b2) g²`; the first gradient sets `v = g²` and makes no step. The clipping
+    threshold c is the fourth root of the step count. It converges for any b2.
 
     Paper: Taniguchi et al., ADOPT: Modified Adam Can Converge with Any β2 with the Optimal Rate,
     https://arxiv.org/abs/2411.02853
 
     Args:
         learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
-        b1: the weight of the old mean, in [0, 1]; may be traced.
-        b2: the weight of the old mean square, in [0, 1]; may be traced.
-        eps: the least that a gradient is divided by.
-        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
-        nesterov: whether the mean looks a step ahead.
-        use_clipping: whether the normalised gradients, which must be real then, are clipped.
-        clip_value_fn: the largest absolute value, a function of the number of updates so far (a
-            float).
+        b1: decay rate of the first moment, in [0, 1]; may be traced.
+        b2: decay rate of the second moment, in [0, 1]; may be traced.
+        eps: the smallest denominator.
+        mu_dtype: dtype of the first moment; None for float32 or wider.
+        nesterov: whether to use Nesterov momentum.
+        use_clipping: whether to clip the normalized gradients, which must then be real.
+        clip_value_fn: the clipping threshold, a function of the step count (a float).
 
     Returns:
         An `Optimizer` with state `(ScaleByAdamState(count, mu, nu), ...)`.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range.
+        ValueError: a hyperparameter is out of range.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

@@ -16,7 +16,7 @@ from jaxnn.optimizers._scaling import scale_by_learning_rate
 
 
 class ScaleByAmsgradState(NamedTuple):
-    """The number of updates so far, the mean, the mean square, and its largest value so far."""
+    """The step count, the first and the second moment, and the largest second moment so far."""
 
     count: jax.Array  # type: ignore[assignment]
     mu: PyTree
@@ -36,24 +36,16 @@ def scale_by_amsgrad(
     *,
     maximum_first: bool = False,
 ) -> Optimizer:
-    """Scale by AMSGrad's moments: `u = μ̂ / (√(ν_max + eps_root) + eps)`, see `amsgrad`.
+    """Rescale updates by AMSGrad's moments: `u = m̂ / (√(v_max + eps_root) + eps)`.
+
+    See `amsgrad` for the update rule and the arguments.
 
     Args:
-        b1: the weight of the old mean, in [0, 1]; may be traced.
-        b2: the weight of the old mean square, in [0, 1]; may be traced.
-        eps: added to the root.
-        eps_root: added inside the root.
-        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
-        bias_correction_mu: whether μ is divided by `1 - b1^t`.
-        bias_correction_nu: whether ν is divided by `1 - b2^t`.
-        maximum_first: whether that division is of the maximum (as in torch) rather than of what
-            the maximum is taken of (as in optax).
+        maximum_first: whether to apply bias correction to the maximum (as in torch) rather than to
+            the second moments that it is taken of (as in optax).
 
     Returns:
         An `Optimizer` with state `ScaleByAmsgradState(count, mu, nu, nu_max)`.
-
-    Raises:
-        ValueError: a hyperparameter is known and out of range; the structures differ.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -109,33 +101,33 @@ def amsgrad(
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
 ) -> Optimizer:
-    """AMSGrad: Adam that divides by the largest mean square so far.
+    """AMSGrad: Adam that divides by the largest second moment so far.
 
-    `ν_max = max(ν_max, ν / (1 - b2^t))` and `w = w - learning_rate μ̂ / (√(ν_max + eps_root) + eps)`
-    with Adam's μ̂ and ν.
+    `w = w - learning_rate m̂ / (√(v_max + eps_root) + eps)` with `v_max = max(v_max, v̂)` and the
+    bias-corrected moments m̂ and v̂ of `adam`.
 
-    The paper corrects neither moment (`bias_correction_mu=False, bias_correction_nu=False`).
-    torch's `Adam(amsgrad=True)` takes the maximum of ν and corrects it afterwards, so that the
-    first, often largest, gradients do not rule for ever: that is `adam(amsgrad=True)` here.
+    The paper has no bias correction (`bias_correction_mu=False, bias_correction_nu=False`). torch's
+    `Adam(amsgrad=True)` takes the maximum of v and corrects it afterwards, so that the first, often
+    largest, gradients do not count for ever: that is `adam(amsgrad=True)` here.
 
     Paper: Reddi, Kale and Kumar, On the Convergence of Adam and Beyond,
     https://arxiv.org/abs/1904.09237
 
     Args:
         learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
-        b1: the weight of the old mean, in [0, 1]; may be traced.
-        b2: the weight of the old mean square, in [0, 1]; may be traced.
-        eps: added to the root, in float32 or wider.
-        eps_root: added inside the root.
-        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
-        bias_correction_mu: whether μ is divided by `1 - b1^t`.
-        bias_correction_nu: whether ν is divided by `1 - b2^t`.
+        b1: decay rate of the first moment, in [0, 1]; may be traced.
+        b2: decay rate of the second moment, in [0, 1]; may be traced.
+        eps: a small constant added to the denominator, outside the square root.
+        eps_root: a small constant added inside the square root.
+        mu_dtype: dtype of the first moment; None for float32 or wider.
+        bias_correction_mu: whether to apply bias correction to the first moment.
+        bias_correction_nu: whether to apply bias correction to the second moment.
 
     Returns:
         An `Optimizer` with state `(ScaleByAmsgradState(count, mu, nu, nu_max), ...)`.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range.
+        ValueError: a hyperparameter is out of range.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

@@ -25,7 +25,7 @@ from jaxnn.optimizers._rates import with_rates_of
 
 
 class EmaState(NamedTuple):
-    """The number of updates so far and the moving average of what came in."""
+    """The step count and the exponential moving average of the updates."""
 
     count: jax.Array  # type: ignore[assignment]
     ema: PyTree
@@ -35,18 +35,20 @@ class EmaState(NamedTuple):
 def ema(
     decay: ArrayLike, debias: bool = True, accumulator_dtype: DTypeLike | None = None
 ) -> Optimizer:
-    """The moving average of the updates: `m = decay m + (1 - decay) g`, `u = m / (1 - decay^t)`.
+    """Exponential moving average of the updates: `m = decay m + (1 - decay) g`, `u = m`.
+
+    With `debias`, the bias correction `u = m / (1 - decay^t)` at step t.
 
     Args:
-        decay: the weight of the old average, in [0, 1]; may be traced.
-        debias: whether to divide by `1 - decay^t`; else `u = m`.
-        accumulator_dtype: the dtype of the average; None for float32 or wider.
+        decay: decay rate of the moving average, in [0, 1]; may be traced.
+        debias: whether to apply bias correction.
+        accumulator_dtype: dtype of the moving average; None for float32 or wider.
 
     Returns:
         An `Optimizer` with state `EmaState(count, ema)`.
 
     Raises:
-        ValueError: `decay` is known and outside [0, 1]; the structures differ.
+        ValueError: `decay` is outside [0, 1]; the structures differ.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -76,9 +78,9 @@ def ema(
 
 
 class ParamsEmaState(NamedTuple):
-    """The state of the optimizer, the number of updates, the average and how full it is.
+    """The optimizer's state, the step count, and the average of the parameters.
 
-    `weight` is the sum of the weights of the parameters in the average: `1 - decay^count`.
+    `weight` is the sum of the weights in the average: `1 - decay^count`.
     """
 
     inner_state: PyTree
@@ -97,18 +99,18 @@ class ParamsEmaState(NamedTuple):
 
 @constructor
 def params_ema(optimizer: OptimizerLike, decay: ScalarOrSchedule = 0.999) -> Optimizer:
-    """An optimizer that also averages the parameters it makes: Polyak averaging.
+    """Exponential moving average of the parameters, kept beside any optimizer: Polyak averaging.
 
-    `m = decay m + (1 - decay) w` over the parameters w after each update, divided by the sum of
-    their weights, so that the start counts for nothing. The optimizer walks as it would alone;
-    `evaluation_params` gives the average, and so do `fit` and `training_run`.
+    `m = decay m + (1 - decay) w` over the parameters w after each update, with bias correction: the
+    initial parameters count for nothing. The optimizer moves as it would alone; `evaluation_params`
+    gives the average, and so do `fit` and `training_run`.
 
     Paper: Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging,
     https://doi.org/10.1137/0330046
 
     Args:
         optimizer: the `Optimizer` or optax transformation.
-        decay: the weight of the old average, in [0, 1]; may be traced; or a schedule
+        decay: decay rate of the average, in [0, 1]; may be traced; or a schedule
             `count -> number`: `lambda t: t / (t + 1)` gives the plain mean of all.
 
     Returns:
@@ -117,7 +119,7 @@ def params_ema(optimizer: OptimizerLike, decay: ScalarOrSchedule = 0.999) -> Opt
 
     Raises:
         TypeError: `optimizer` is not one.
-        ValueError: `decay` is known and outside [0, 1]; `update` is called without params.
+        ValueError: `decay` is outside [0, 1]; `update` is called without params.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -162,15 +164,15 @@ def params_ema(optimizer: OptimizerLike, decay: ScalarOrSchedule = 0.999) -> Opt
 
 
 def evaluation_params(opt_state: PyTree, params: PyTree) -> PyTree:
-    """The parameters to evaluate and to keep, where the optimizer knows better ones.
+    """The parameters to evaluate and to keep, where the optimizer has better ones than the last.
 
     These are the average of `params_ema`, the slow weights of `lookahead` and the average of
-    `schedule_free`, also within a `chain`, a `partition` or another wrapper; else the params as
-    they are. `fit` and `training_run` validate with them and return them.
+    `schedule_free`, also inside a `chain`, a `partition` or another wrapper; otherwise the params
+    unchanged. `fit` and `training_run` validate with them and return them.
 
     Args:
-        opt_state: the state of an optimizer; what in it has a method `evaluation_params(params)`
-            is asked.
+        opt_state: the state of an optimizer. Every part of it that has a method
+            `evaluation_params(params)` is used.
         params: the parameters being trained.
 
     Returns:

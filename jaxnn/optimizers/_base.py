@@ -50,7 +50,7 @@ class Optimizer(OptimizerFunctions):
 
 
 class EmptyState(NamedTuple):
-    """The state of a transformation that has none."""
+    """The state of a transformation without state."""
 
 
 def stateless_transformation(
@@ -71,7 +71,7 @@ def stateless_transformation(
 
 @constructor
 def identity() -> Optimizer:
-    """The transformation that returns the updates as they are.
+    """The transformation that returns the updates unchanged.
 
     Returns:
         An `Optimizer`.
@@ -86,7 +86,7 @@ def identity() -> Optimizer:
 
 @constructor
 def chain(*transformations: OptimizerLike) -> Optimizer:
-    """Transformations one after the other: the updates of each are the gradients of the next.
+    """Apply transformations one after the other: the updates of each are the gradients of the next.
 
     Args:
         *transformations: `Optimizer`s or optax transformations.

@@ -24,7 +24,7 @@ def _rms(x: jax.Array) -> jax.Array:
 
 @constructor
 def clip_by_block_rms(threshold: ArrayLike) -> Optimizer:
-    """Shrink each leaf whose root mean square is too large: `u = g / max(1, rms(g) / threshold)`.
+    """Clip the root mean square of each leaf: `u = g / max(1, rms(g) / threshold)`.
 
     Paper: Shazeer and Stern, Adafactor, section 6, https://arxiv.org/abs/1804.04235
 
@@ -35,7 +35,7 @@ def clip_by_block_rms(threshold: ArrayLike) -> Optimizer:
         An `Optimizer`. Zero gradients stay zero.
 
     Raises:
-        ValueError: `threshold` is known and negative.
+        ValueError: `threshold` is negative.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -63,18 +63,18 @@ def clip_by_block_rms(threshold: ArrayLike) -> Optimizer:
 
 @constructor
 def scale_by_param_block_rms(min_scale: ArrayLike = 1e-3) -> Optimizer:
-    """Scale each leaf to the size of its weights: `u = g max(rms(w), min_scale)`.
+    """Scale updates by the root mean square of the parameters: `u = g max(rms(w), min_scale)`.
 
     Paper: Shazeer and Stern, Adafactor, section 8, https://arxiv.org/abs/1804.04235
 
     Args:
-        min_scale: the least factor, so that weights that are 0 can grow; may be traced.
+        min_scale: the smallest factor, so that parameters that are 0 can grow; may be traced.
 
     Returns:
-        An `Optimizer` whose `update` needs the params.
+        An `Optimizer` whose `update` requires the params.
 
     Raises:
-        ValueError: `min_scale` is known and negative; `update` is called without params; the
+        ValueError: `min_scale` is negative; `update` is called without params; the
             structures differ.
 
     Example:

@@ -21,7 +21,7 @@ from jaxnn.optimizers._rates import Rates, learning_rates, with_rates, with_rate
 
 
 class MaskedNode(NamedTuple):
-    """Stands in for a leaf that a transformation does not see: a subtree without leaves."""
+    """The place of a leaf that a masked transformation does not see: a subtree without leaves."""
 
 
 class MaskedState(NamedTuple):
@@ -40,17 +40,17 @@ class PartitionState(NamedTuple):
 def masked(
     inner: OptimizerLike, mask: Mask, *, mask_compatible_extra_args: bool = True
 ) -> Optimizer:
-    """Transform some leaves and leave the others as they are.
+    """Apply a transformation to some leaves, and leave the others unchanged.
 
     Args:
-        inner: the `Optimizer` or optax transformation for the chosen leaves. It has no state for
+        inner: the `Optimizer` or optax transformation for the chosen leaves. It keeps no state for
             the others.
         mask: which leaves: a glob on the path or several of them, a predicate
-            `(path, leaf) -> bool`, a tree of booleans (of which one may stand for a subtree) or a
+            `(path, leaf) -> bool`, a tree of booleans (one of which may stand for a subtree) or a
             function from the params to one, or a boolean for all.
-        mask_compatible_extra_args: whether extra keywords are masked too: trees with the structure
-            of the params, and the functions of the params that line searches and `sam` call
-            (optax: False, and never the functions).
+        mask_compatible_extra_args: whether extra keywords of `update` are masked too: trees with
+            the structure of the params, and the functions of the params that line searches and
+            `sam` call (optax: False, and never the functions).
 
     Returns:
         An `Optimizer` with state `MaskedState(inner_state)`.
@@ -133,15 +133,17 @@ def partition(
     *,
     mask_compatible_extra_args: bool = True,
 ) -> Optimizer:
-    """A transformation for each part of the params, as `{"head/*": adam(1e-3), "*": freeze()}`.
+    """Use a different transformation for each part of the params, chosen by path.
+
+    `partition({"head/*": adam(1e-3), "*": freeze()})` trains the head and freezes all else.
 
     Args:
         transforms: `Optimizer`s or optax transformations by the glob on the path of their leaves,
-            of which the first that matches counts; or by label, if `param_labels` is given. None
-            has state for the leaves of another.
+            of which the first match counts; or by label, if `param_labels` is given. None keeps
+            state for the leaves of another.
         param_labels: as in optax, a tree with the label of each leaf or subtree, or a function
             from the params to one; None if the transformations are chosen by glob.
-        mask_compatible_extra_args: as for `masked`.
+        mask_compatible_extra_args: see `masked`.
 
     Returns:
         An `Optimizer` with state `PartitionState(inner_states)`.
@@ -250,7 +252,7 @@ def _labels(params: PyTree, param_labels: Any, transforms: Mapping[Any, Any]) ->
 
 @constructor
 def set_to_zero() -> Optimizer:
-    """Updates of zero: nothing moves.
+    """Set all updates to zero: the params do not change.
 
     Returns:
         An `Optimizer` without state.
@@ -265,13 +267,12 @@ def set_to_zero() -> Optimizer:
 
 @constructor
 def freeze(mask: Mask = True) -> Optimizer:
-    """Updates of zero for the chosen leaves, all by default; the others stay as they are.
+    """Freeze parameters: updates of zero for the chosen leaves, by default all.
 
-    In a `partition`, `freeze()` holds its part still. The compiler drops what computes the
-    gradients of frozen leaves.
+    Updates of other leaves are unchanged. The compiler leaves out the gradients of frozen leaves.
 
     Args:
-        mask: which leaves are frozen, as for `masked`.
+        mask: which leaves are frozen, see `masked`.
 
     Returns:
         An `Optimizer`.

@@ -44,7 +44,7 @@ def global_norm(tree: PyTree) -> jax.Array:
 
 @constructor
 def clip(max_delta: ArrayLike) -> Optimizer:
-    """Clip each element: `u = min(max(g, -max_delta), max_delta)`.
+    """Gradient clipping by value: `u = min(max(g, -max_delta), max_delta)`.
 
     Args:
         max_delta: the largest absolute value, at least 0; may be traced.
@@ -53,7 +53,7 @@ def clip(max_delta: ArrayLike) -> Optimizer:
         An `Optimizer`.
 
     Raises:
-        ValueError: `max_delta` is known and negative.
+        ValueError: `max_delta` is negative.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -71,7 +71,7 @@ def clip(max_delta: ArrayLike) -> Optimizer:
 
 @constructor
 def clip_by_global_norm(max_norm: ArrayLike) -> Optimizer:
-    """Shrink all gradients together: `u = g min(1, max_norm / ‖g‖)`, the norm over all leaves.
+    """Gradient clipping by the global norm: `u = g min(1, max_norm / ‖g‖)`, over all leaves.
 
     Paper: Pascanu et al., On the difficulty of training Recurrent Neural Networks,
     https://arxiv.org/abs/1211.5063
@@ -83,7 +83,7 @@ def clip_by_global_norm(max_norm: ArrayLike) -> Optimizer:
         An `Optimizer`. Zero gradients stay zero.
 
     Raises:
-        ValueError: `max_norm` is known and negative.
+        ValueError: `max_norm` is negative.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -144,23 +144,23 @@ def unitwise_norm(x: ArrayLike, axis: int | Sequence[int] | None = None) -> jax.
 def adaptive_grad_clip(
     clipping: ArrayLike, eps: ArrayLike = 1e-3, axis: int | Sequence[int] | None = None
 ) -> Optimizer:
-    """Shrink the gradient of each unit to at most `clipping` times the norm of its weights.
+    """Adaptive gradient clipping: by the norm of each unit, relative to that of its weights.
 
-    `u = g min(1, clipping max(‖w‖, eps) / ‖g‖)`, the norms unit by unit: see `unitwise_norm`.
+    `u = g min(1, clipping max(‖w‖, eps) / ‖g‖)`, with the norms of units: see `unitwise_norm`.
 
     Paper: Brock et al., High-Performance Large-Scale Image Recognition Without Normalization,
     https://arxiv.org/abs/2102.06171
 
     Args:
         clipping: the largest ratio of the norms, at least 0; may be traced.
-        eps: the least norm of weights, at least 0, so that zeros can grow; may be traced.
+        eps: the smallest norm of weights, at least 0, so that zeros can grow; may be traced.
         axis: the axes that make a unit, the same for all leaves; None for the usual ones.
 
     Returns:
-        An `Optimizer` whose `update` needs the params. Zero gradients stay zero.
+        An `Optimizer` whose `update` requires the params. Zero gradients stay zero.
 
     Raises:
-        ValueError: a hyperparameter is known and negative; `update` is called without params; the
+        ValueError: a hyperparameter is negative; `update` is called without params; the
             structures differ.
 
     Example:

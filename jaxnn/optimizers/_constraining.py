@@ -12,10 +12,10 @@ from jaxnn.optimizers._leafwise import leafwise
 
 @constructor
 def keep_params_nonnegative() -> Optimizer:
-    """Stop at zero: `u = -w` where `w + g` would be negative. The last of a chain.
+    """Keep the parameters nonnegative: `u = max(g, -w)`. The last of a chain.
 
     Returns:
-        An `Optimizer` without state, whose `update` needs the params.
+        An `Optimizer` without state, whose `update` requires the params.
 
     Raises:
         ValueError: `update` is called without params; the structures differ.

@@ -17,7 +17,10 @@ from jaxnn.optimizers._rates import with_rates_of
 
 
 class ApplyIfFiniteState(NamedTuple):
-    """Bad gradients in a row, whether the last were good, bad ones in all, the inner state."""
+    """The counts of non-finite gradients, in a row and in total, and the inner state.
+
+    `last_finite` says whether the last gradients were finite.
+    """
 
     notfinite_count: jax.Array
     last_finite: jax.Array
@@ -27,15 +30,15 @@ class ApplyIfFiniteState(NamedTuple):
 
 @constructor
 def apply_if_finite(inner: OptimizerLike, max_consecutive_errors: ArrayLike) -> Optimizer:
-    """Ignore gradients with an infinity or a NaN: updates of zero, the state as it was.
+    """Skip updates whose gradients contain an infinity or NaN: zeros, and the state is unchanged.
 
-    After `max_consecutive_errors` of them in a row the next is used, so that a run that is lost
+    After `max_consecutive_errors` of them in a row the next is applied, so that a diverged run
     shows it.
 
     Args:
         inner: the `Optimizer` or optax transformation.
-        max_consecutive_errors: how many bad gradients in a row are ignored, at least 0; may be
-            traced.
+        max_consecutive_errors: how many non-finite gradients in a row are skipped, at least 0; may
+            be traced.
 
     Returns:
         An `Optimizer` with state `ApplyIfFiniteState(notfinite_count, last_finite,
@@ -43,7 +46,7 @@ def apply_if_finite(inner: OptimizerLike, max_consecutive_errors: ArrayLike) -> 
 
     Raises:
         TypeError: `inner` is not an optimizer.
-        ValueError: `max_consecutive_errors` is known and negative.
+        ValueError: `max_consecutive_errors` is negative.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

@@ -19,13 +19,13 @@ from jaxnn.optimizers._base import Optimizer, extra_tolerant
 
 
 class WrappedScheduleState(NamedTuple):
-    """The number of updates so far."""
+    """The step count of a schedule."""
 
     count: jax.Array  # type: ignore[assignment]
 
 
 class InjectStatefulHyperparamsState(NamedTuple):
-    """The number of updates so far, the hyperparameters by name, and the inner state.
+    """The step count, the hyperparameters by name, the states of their schedules, the inner state.
 
     `hyperparams` has the values that the last update used; those that are not scheduled may be
     replaced by others.
@@ -43,13 +43,13 @@ def inject_hyperparams(
     static_args: str | Iterable[str] = (),
     hyperparam_dtype: DTypeLike | None = None,
 ) -> Callable[..., Optimizer]:
-    """An optimizer's constructor whose numbers are kept in the state, where they can be changed.
+    """Keep the hyperparameters of an optimizer in its state, where they can be changed.
 
     Args:
         inner_factory: the constructor, as `nn.optimizers.adam` or one of optax.
-        static_args: the names of those arguments that are no hyperparameters: functions that are
-            no schedules, and integers that have to be known. Booleans, strings and None are none.
-        hyperparam_dtype: the dtype of those that are floating; None for the widest of the params,
+        static_args: the names of the arguments that are not hyperparameters: functions that are not
+            schedules, and integers that must be static. Booleans, strings and None never are.
+        hyperparam_dtype: dtype of those that are floating; None for the widest of the params,
             float32 at least.
 
     Returns:

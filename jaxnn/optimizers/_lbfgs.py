@@ -20,7 +20,7 @@ from jaxnn.optimizers._scaling import scale, scale_by_learning_rate
 
 
 class ScaleByLBFGSState(NamedTuple):
-    """The number of updates, the last params and gradients, and the last differences of both.
+    """The step count, the last params and gradients, and the last differences of both.
 
     The memories have one more axis, the first, and `weights_memory` one number for each pair: 1
     over the product of its differences, 0 if there is none.
@@ -36,25 +36,25 @@ class ScaleByLBFGSState(NamedTuple):
 
 @constructor
 def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> Optimizer:
-    """Multiply the gradients by an approximation of the inverse Hessian: `u = H g`.
+    """Precondition gradients by the L-BFGS approximation of the inverse Hessian: `u = H g`.
 
-    With the differences of the params, s, and of the gradients, y, over each of the last
-    `memory_size` steps, and `ρ = 1 / (s · y)`:
-    `H = (I - ρ s yᵀ) H (I - ρ y sᵀ) + ρ s sᵀ` from the oldest to the newest, beginning with
-    `H = γ I`, where `γ = (s · y) / (y · y)` for the newest pair, and `min(1, 1 / ‖g‖)` before
-    there is one. Pairs with `s · y <= 0`, which would not lead downhill, are left out (optax keeps
-    them; after a line search there are none).
+    With the differences s of the params and y of the gradients over each of the last `memory_size`
+    steps, and `ρ = 1 / (s · y)`: `H = (I - ρ s yᵀ) H (I - ρ y sᵀ) + ρ s sᵀ` from the oldest to the
+    newest, starting with `H = γ I`, where `γ = (s · y) / (y · y)` for the newest pair, and
+    `min(1, 1 / ‖g‖)` before there is one. Pairs with `s · y <= 0`, which would not lead downhill,
+    are left out (optax keeps them; after a line search there are none).
 
     Paper: Liu and Nocedal, On the limited memory BFGS method for large scale optimization,
     https://doi.org/10.1007/BF01589116
 
     Args:
-        memory_size: how many pairs are kept, at least 1.
-        scale_init_precond: whether γ is as above; else it is 1.
+        memory_size: the number of past steps to keep, at least 1.
+        scale_init_precond: whether γ is as above; otherwise it is 1.
 
     Returns:
         An `Optimizer` with state `ScaleByLBFGSState(count, params, updates, diff_params_memory,
-        diff_updates_memory, weights_memory)`, in float32 or wider; its `update` needs the params.
+        diff_updates_memory, weights_memory)`, in float32 or wider; its `update` requires the
+        params.
 
     Raises:
         TypeError: `memory_size` is no integer.
@@ -180,33 +180,33 @@ def lbfgs(
     scale_init_precond: bool = True,
     linesearch: OptimizerLike | None = LINE_SEARCH,
 ) -> Optimizer:
-    """L-BFGS with a line search: `w = w - η H g`, for functions without noise.
+    """L-BFGS, a quasi-Newton method with a line search, for objectives without noise.
 
-    H is an approximation of the inverse Hessian, see `scale_by_lbfgs`, and η a step size that
-    meets the strong Wolfe conditions, see `scale_by_zoom_linesearch`.
+    `w = w - η H g`, where H is an approximation of the inverse Hessian, see `scale_by_lbfgs`, and η
+    a step size that meets the strong Wolfe conditions, see `scale_by_zoom_linesearch`.
 
-    In `fit` and `training_run` it is for full batches (`batch_size=None`): each batch is a
-    function of its own, and what is remembered of others misleads. They compute the gradient anew
-    at each step, which one's own loop need not: see `value_and_grad_from_state`.
+    In `fit` and `training_run` it is for full batches (`batch_size=None`): each mini-batch is
+    another objective, and curvature remembered from others misleads. They compute the gradient anew
+    at each step, which a loop of your own need not: see `value_and_grad_from_state`.
 
     Paper: Liu and Nocedal, On the limited memory BFGS method for large scale optimization,
     https://doi.org/10.1007/BF01589116
 
     Args:
-        learning_rate: what the direction is multiplied by before the line search, a number at
-            least 0 (may be traced) or a schedule; None for 1.
-        memory_size: of how many steps the gradients are remembered, at least 1.
-        scale_init_precond: whether H begins with the curvature along the last step.
+        learning_rate: the factor of the direction before the line search, a number at least 0 (may
+            be traced) or a schedule; None for 1.
+        memory_size: the number of past steps to keep, at least 1.
+        scale_init_precond: whether H starts with the curvature along the last step.
         linesearch: the `Optimizer` or optax transformation that finds η; None for η = 1. The
-            default tries 20 points at most, from η = 1 on.
+            default tries 20 points at most, starting with η = 1.
 
     Returns:
-        An `Optimizer` whose `update` needs the params, and what the line search needs: the
+        An `Optimizer` whose `update` requires the params, and what the line search needs: the
         keywords `value`, `grad` and `value_fn`.
 
     Raises:
         TypeError: `memory_size` is no integer, or `linesearch` no transformation.
-        ValueError: `learning_rate` or `memory_size` is known and out of range.
+        ValueError: `learning_rate` or `memory_size` is out of range.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn

@@ -18,7 +18,7 @@ from jaxnn.optimizers._scaling import scaled
 
 
 class ZoomLinesearchInfo(NamedTuple):
-    """How many points the search tried, and by how much its last violates each condition."""
+    """How many points the search tried, and by how much its last one violates each condition."""
 
     num_linesearch_steps: jax.Array
     decrease_error: jax.Array
@@ -26,7 +26,7 @@ class ZoomLinesearchInfo(NamedTuple):
 
 
 class ScaleByZoomLinesearchState(NamedTuple):
-    """The step size that was found, the value and the gradient there, and how it went."""
+    """The step size that was found, the value and the gradient there, and how the search went."""
 
     learning_rate: jax.Array
     value: jax.Array
@@ -121,7 +121,7 @@ def scale_by_zoom_linesearch(
         `optax.GradientTransformationExtraArgs(*it)`, which passes them on.)
 
     Raises:
-        ValueError: an argument is known and out of range; `update` lacks what it needs.
+        ValueError: an argument is out of range; `update` lacks what it needs.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn

@@ -20,7 +20,7 @@ from jaxnn.optimizers._weight_decay import add_decayed_weights
 
 @constructor
 def scale_by_sign() -> Optimizer:
-    """Keep nothing but the sign: `u = sign(g)` (of complex gradients `g / |g|`).
+    """The sign of the updates: `u = sign(g)` (of complex gradients `g / |g|`).
 
     Returns:
         An `Optimizer`.
@@ -35,9 +35,9 @@ def scale_by_sign() -> Optimizer:
 
 @constructor
 def sign_sgd(learning_rate: ScalarOrSchedule) -> Optimizer:
-    """Descent by the sign of the gradient: `w = w - learning_rate sign(g)`.
+    """Gradient descent by the sign of the gradient: `w = w - learning_rate sign(g)`.
 
-    Every parameter moves by the same. `chain(trace(0.9), sign_sgd(...))` is Signum.
+    Every parameter moves by the same amount. `chain(trace(0.9), sign_sgd(...))` is Signum.
 
     Paper: Bernstein et al., signSGD, https://arxiv.org/abs/1802.04434
 
@@ -48,7 +48,7 @@ def sign_sgd(learning_rate: ScalarOrSchedule) -> Optimizer:
         An `Optimizer`.
 
     Raises:
-        ValueError: `learning_rate` is known and negative.
+        ValueError: `learning_rate` is negative.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -60,7 +60,7 @@ def sign_sgd(learning_rate: ScalarOrSchedule) -> Optimizer:
 
 
 class ScaleByLionState(NamedTuple):
-    """The number of updates so far and the mean gradient."""
+    """The step count and the momentum."""
 
     count: jax.Array  # type: ignore[assignment]
     mu: PyTree
@@ -75,21 +75,17 @@ def scale_by_lion(
     mode: Literal["hard", "smooth", "refined"] = "hard",
     smooth_beta: ArrayLike = 1.0,
 ) -> Optimizer:
-    """The sign of a mean: `c = b1 μ + (1 - b1) g`, `u = sign(c)`, `μ = b2 μ + (1 - b2) g`.
+    """The sign of Lion's interpolated momentum: `u = sign(c)`, `c = b1 m + (1 - b1) g`.
+
+    See `lion` for the update rule and the arguments.
 
     Args:
-        b1: the weight of the mean in the update, in [0, 1]; may be traced.
-        b2: the weight of the old mean, in [0, 1]; may be traced.
-        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
         mode: "hard" for the sign, "smooth" for `tanh(smooth_beta c)`, "refined" for c itself
             where `|c| < 1` and its sign elsewhere.
         smooth_beta: see `mode`; may be traced.
 
     Returns:
         An `Optimizer` with state `ScaleByLionState(count, mu)`.
-
-    Raises:
-        ValueError: a hyperparameter is known and out of range; the structures differ.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -130,28 +126,29 @@ def lion(
     weight_decay: ScalarOrSchedule = 1e-3,
     mask: Mask | None = None,
 ) -> Optimizer:
-    """Lion: `w = w - learning_rate (sign(b1 μ + (1 - b1) g) + weight_decay w)`.
+    """Lion: sign descent with momentum, `w = w - learning_rate (sign(c) + weight_decay w)`.
 
-    Then `μ = b2 μ + (1 - b2) g`. Every parameter moves by the same; the state is half of Adam's.
-    The learning rate wants to be 3 to 10 times less than Adam's, the decay as many times more.
-    Unlike optax's, the decay leaves out biases and scales.
+    `c = b1 m + (1 - b1) g` interpolates between momentum and gradient; then the momentum is updated
+    with another decay rate, `m = b2 m + (1 - b2) g`. Every parameter moves by the same amount; the
+    state is half of Adam's. Use a learning rate 3 to 10 times smaller than Adam's, and a weight
+    decay as many times larger. Unlike optax's, the weight decay leaves out biases and scales.
 
     Paper: Chen et al., Symbolic Discovery of Optimization Algorithms,
     https://arxiv.org/abs/2302.06675
 
     Args:
         learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
-        b1: the weight of the mean in the update, in [0, 1]; may be traced.
-        b2: the weight of the old mean, in [0, 1]; may be traced.
-        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
-        weight_decay: the factor, at least 0 (may be traced), or a schedule.
-        mask: which leaves decay, see `add_decayed_weights`; None for those with two axes or more.
+        b1: the weight of the momentum in the update, in [0, 1]; may be traced.
+        b2: decay rate of the momentum, in [0, 1]; may be traced.
+        mu_dtype: dtype of the momentum; None for float32 or wider.
+        weight_decay: the strength of the weight decay, at least 0 (may be traced), or a schedule.
+        mask: the leaves with weight decay, see `add_decayed_weights`; None for those of ndim >= 2.
 
     Returns:
-        An `Optimizer` whose `update` needs the params.
+        An `Optimizer` whose `update` requires the params.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range; `update` is called without params.
+        ValueError: a hyperparameter is out of range; `update` is called without params.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

@@ -19,9 +19,9 @@ from jaxnn.optimizers._rates import with_rates_of
 
 
 class LookaheadState(NamedTuple):
-    """The state of the fast optimizer, its steps since the last meeting, the slow weights.
+    """The state of the fast optimizer, its steps since the last synchronization, the slow weights.
 
-    At a meeting (`steps_since_sync` is 0) the slow weights are the params.
+    Right after a synchronization (`steps_since_sync` is 0) the slow weights are the params.
     """
 
     fast_state: PyTree
@@ -44,7 +44,7 @@ def lookahead(
     slow_step_size: ArrayLike,
     reset_state: bool = False,
 ) -> Optimizer:
-    """Lookahead: slow weights φ follow those of a fast optimizer, θ: "k steps forward, 1 back".
+    """Lookahead: slow weights φ that follow the fast weights θ of another optimizer.
 
     After each `sync_period` steps of the fast optimizer, `φ = φ + slow_step_size (θ - φ)` and
     `θ = φ`. The params are θ; φ is in the state (optax keeps both in the params, as
@@ -55,9 +55,9 @@ def lookahead(
 
     Args:
         fast_optimizer: the `Optimizer` or optax transformation that moves θ.
-        sync_period: the fast steps for a slow one, at least 1; may be traced.
-        slow_step_size: how far φ goes towards θ, at least 0; may be traced.
-        reset_state: whether the fast optimizer begins anew after each slow step.
+        sync_period: the number of fast steps per slow one, at least 1; may be traced.
+        slow_step_size: how far φ moves towards θ, at least 0; may be traced.
+        reset_state: whether to reset the state of the fast optimizer after each slow step.
 
     Returns:
         An `Optimizer` with state `LookaheadState(fast_state, steps_since_sync, slow)`. Its updates
@@ -65,7 +65,7 @@ def lookahead(
 
     Raises:
         TypeError: `fast_optimizer` is not an optimizer.
-        ValueError: a hyperparameter is known and out of range; `update` is called without params;
+        ValueError: a hyperparameter is out of range; `update` is called without params;
             the structures differ.
 
     Example:

@@ -17,9 +17,9 @@ from jaxnn.optimizers._rates import with_rates_of
 
 
 class LossScaleState(NamedTuple):
-    """The scale, the good steps since it last changed, the steps left out, the inner state.
+    """The scale, the finite steps since it last changed, the skipped steps, the inner state.
 
-    `at_minimum` tells that the scale can fall no further: gradients that are bad now stay so.
+    `at_minimum` says that the scale can fall no further: gradients that are not finite now stay so.
     """
 
     loss_scale: jax.Array
@@ -38,20 +38,20 @@ def dynamic_loss_scale(
     factor: ArrayLike = 2.0,
     minimum: ArrayLike = 1.0,
 ) -> Optimizer:
-    """Train in float16 on a loss that is scaled up, so that small gradients do not become zero.
+    """Dynamic loss scaling for float16, so that small gradients do not underflow.
 
     `train_step`, `fit` and `training_run` find the scale in the state and differentiate
-    `scale * loss`; `update` divides the gradients by it, in float32. If any is infinite or NaN,
-    the update is zero, the state of `inner` stays as it was and the scale is divided by `factor`;
-    after `period` good steps in a row it is multiplied by it. In a loop of your own, multiply the
+    `scale * loss`; `update` divides the gradients by it, in float32. If any gradient is infinite or
+    NaN, the update is zero, the state of `inner` is unchanged and the scale is divided by `factor`;
+    after `period` finite steps in a row it is multiplied by it. In a loop of your own, multiply the
     loss by `loss_scale(opt_state)`.
 
     Paper: Micikevicius et al., Mixed Precision Training, https://arxiv.org/abs/1710.03740
 
     Args:
         inner: the `Optimizer` or optax transformation.
-        initial: the scale at the start, at least `minimum`; may be traced.
-        period: the good steps after which the scale grows, at least 1.
+        initial: the initial scale, at least `minimum`; may be traced.
+        period: the number of finite steps after which the scale grows, at least 1.
         factor: what the scale is multiplied or divided by, more than 1: a power of two changes
             no digit of a gradient; may be traced.
         minimum: the smallest scale, more than 0; may be traced.

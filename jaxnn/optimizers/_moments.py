@@ -35,27 +35,27 @@ def zero_squares(params: PyTree, fill: ArrayLike = 0) -> PyTree:
 
 
 def moving_average(old: jax.Array, new: jax.Array, decay: Any) -> jax.Array:
-    """`decay * old + (1 - decay) * new`, in float32 or wider."""
+    """The exponential moving average `decay * old + (1 - decay) * new`, in float32 or wider."""
     wide = promoted(accumulator_dtype(old.dtype), accumulator_dtype(new.dtype))
     weight = hyperparameter(decay, wide)
     return weight * old.astype(wide) + (1 - weight) * new.astype(wide)
 
 
 def bias_correction(decay: Any, count: jax.Array, moment: jax.Array) -> jax.Array:
-    """`1 - decay^t`, by which a moving average that began at zero is too small after t steps."""
+    """`1 - decay^t`: a moving average that began at zero is too small by it after t steps."""
     base = hyperparameter(decay, precision.real_dtype(moment.dtype))
     return (1 - base ** count.astype(base.dtype)).astype(moment.dtype)
 
 
 def bias_corrected(moment: jax.Array, decay: Any, count: jax.Array) -> jax.Array:
-    """A moving average that began at zero, freed from that beginning: `m / (1 - decay^t)`."""
+    """A moment with bias correction: `m / (1 - decay^t)`."""
     return moment / bias_correction(decay, count, moment)
 
 
 def bias_corrected_mean(
     mu: jax.Array, g: jax.Array, b1: Any, count: jax.Array, *, nesterov: bool
 ) -> jax.Array:
-    """The mean gradient `μ / (1 - b1^t)`; with `nesterov` as it will be a step ahead."""
+    """The first moment with bias correction; with `nesterov`, that of the next step."""
     if not nesterov:
         return bias_corrected(mu, b1, count)
     weight = hyperparameter(b1, mu.dtype)

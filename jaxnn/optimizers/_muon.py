@@ -40,7 +40,7 @@ class MuonDimensionNumbers(NamedTuple):
 
 
 class MuonState(NamedTuple):
-    """The number of updates so far, the mean gradient, and the coefficients of the iteration."""
+    """The step count, the momentum, and the coefficients of the iteration."""
 
     count: jax.Array  # type: ignore[assignment]
     mu: PyTree
@@ -178,17 +178,12 @@ def scale_by_muon(
     preconditioning: Preconditioning = "frobenius",
     weight_dimension_numbers: PyTree = None,
 ) -> Optimizer:
-    """Make the mean gradient orthogonal: of `μ̂ = U S Vᵀ`, `u = U S' Vᵀ` with S' near 1; see `muon`.
+    """Orthogonalize the momentum of matrices: of `m̂ = U S Vᵀ`, `u = U S' Vᵀ` with S' near 1.
+
+    See `muon` for the update rule and the arguments.
 
     Args:
-        ns_coeffs: the coefficients (a, b, c) of the iteration, or a row of them for each step, or
-            "standard" or "dion" for known ones.
-        ns_steps: the number of steps, if there is no row for each.
-        beta: the weight of the old mean, in [0, 1]; may be traced.
-        eps: added to the norm that the matrices are divided by first.
-        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
-        nesterov: whether the mean looks a step ahead.
-        adaptive: whether u is multiplied by `⟨μ̂, u⟩`, the nuclear norm of μ̂.
+        adaptive: whether u is multiplied by `⟨m̂, u⟩`, the nuclear norm of m̂.
         preconditioning: what the matrices are divided by first, so that the iteration converges:
             their "frobenius" norm, their "spectral" norm, the root of the norm of their Gram
             matrix ("schatten"), or each row by the root of the sum of its row there ("aol").
@@ -199,8 +194,7 @@ def scale_by_muon(
         An `Optimizer` with state `MuonState(count, mu, ns_coeffs)`.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range; a leaf is no matrix; the
-            structures differ.
+        ValueError: a hyperparameter is out of range; a leaf is no matrix.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -293,16 +287,16 @@ def muon(
     muon_weight_dimension_numbers: PyTree = None,
     consistent_rms: ArrayLike | None = None,
 ) -> Optimizer:
-    """Muon for matrices, AdamW for all else.
+    """Muon, momentum with orthogonalized updates, for matrices; AdamW for all other leaves.
 
-    `w = w - learning_rate (√max(1, columns / rows) O(μ̂) + weight_decay w)`. μ̂ is the mean gradient
+    `w = w - learning_rate (√max(1, columns / rows) O(m̂) + weight_decay w)`. m̂ is the first moment
     of `nadam` (of `adam` without `nesterov`); O makes its singular values about 1 (0.7 to 1.2) by
-    the Newton-Schulz iteration `x = a x + (b x xᵀ + c (x xᵀ)²) x` on `x = μ̂ / (‖μ̂‖ + eps)`.
+    the Newton-Schulz iteration `x = a x + (b x xᵀ + c (x xᵀ)²) x` on `x = m̂ / (‖m̂‖ + eps)`.
 
     It is meant for the hidden layers: give the first and the last layer, embeddings above all, to
     Adam by `muon_weight_dimension_numbers`, where None stands for Adam.
 
-    torch's Muon leaves μ uncorrected (which matters for `nesterov` only), iterates in bfloat16
+    torch's Muon has no bias correction (which matters for `nesterov` only), iterates in bfloat16
     (here float32 or wider), takes matrices as (columns, rows), decays by 0.1 and refuses all else.
 
     Source: Jordan et al., Muon, 2024, https://kellerjordan.github.io/posts/muon; consistent_rms:
@@ -312,31 +306,32 @@ def muon(
         learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
         ns_coeffs: the coefficients (a, b, c) of the iteration, or a row of them for each step, or
             "standard" or "dion" for known ones.
-        ns_steps: the number of steps, if there is no row for each.
-        beta: the weight of the old mean, in [0, 1]; may be traced.
-        eps: added to the norm that the matrices are divided by, and Adam's.
-        weight_decay: the factor of matrices, at least 0 (may be traced), or a schedule.
-        weight_decay_mask: which matrices decay, see `add_decayed_weights`.
-        mu_dtype: the dtype that the means are kept in; None for float32 or wider.
-        nesterov: whether the means look a step ahead, Adam's too.
-        adaptive: whether steps are multiplied by the nuclear norm of μ̂.
+        ns_steps: the number of iterations, if there is no row for each.
+        beta: decay rate of the momentum, in [0, 1]; may be traced.
+        eps: a small constant added to the norm that the matrices are divided by, and Adam's eps.
+        weight_decay: the strength of the weight decay of matrices, at least 0 (may be traced), or
+            a schedule.
+        weight_decay_mask: the matrices with weight decay, see `add_decayed_weights`.
+        mu_dtype: dtype of the momentum, and of Adam's first moment; None for float32 or wider.
+        nesterov: whether to use Nesterov momentum, in Adam too.
+        adaptive: whether updates are multiplied by the nuclear norm of m̂.
         preconditioning: "frobenius", "spectral", "aol" or "schatten", see `scale_by_muon`.
         adam_b1: b1 of Adam.
         adam_b2: b2 of Adam.
         adam_eps_root: eps_root of Adam.
-        adam_weight_decay: the factor of Adam's leaves that have two axes or more.
+        adam_weight_decay: the strength of the weight decay of Adam's leaves of ndim >= 2.
         adam_learning_rate: the learning rate of Adam; None for the same.
         muon_weight_dimension_numbers: a tree with `MuonDimensionNumbers` or None (Adam) for each
             leaf or subtree, or a function from the params to one; None for all matrices.
-        consistent_rms: the root mean square of steps of rate 1, 0.2 for that of Adam; it takes
-            the place of the factor for the shape.
+        consistent_rms: the root mean square of updates at learning rate 1, 0.2 for that of Adam; it
+            takes the place of the factor for the shape.
 
     Returns:
         An `Optimizer` with state `PartitionState({"muon": ..., "adam": ...})` whose `update` needs
         the params.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range; `update` is called without params.
+        ValueError: a hyperparameter is out of range; `update` is called without params.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

@@ -14,7 +14,7 @@ from jaxnn.optimizers._base import Optimizer
 
 
 class AddNoiseState(NamedTuple):
-    """The number of updates so far, and the key, which stays as it is."""
+    """The step count, and the key, which stays the same."""
 
     count: jax.Array  # type: ignore[assignment]
     rng_key: jax.Array
@@ -22,7 +22,7 @@ class AddNoiseState(NamedTuple):
 
 @constructor
 def add_noise(eta: ArrayLike, gamma: ArrayLike, key: jax.Array) -> Optimizer:
-    """Add normal noise of variance `eta / t^gamma` at step t = 1, 2, ...
+    """Add Gaussian noise of variance `eta / t^gamma` to the gradients at step t = 1, 2, ...
 
     Step t draws from `jax.random.fold_in(key, t - 1)` (optax splits the key at each).
 
@@ -31,7 +31,7 @@ def add_noise(eta: ArrayLike, gamma: ArrayLike, key: jax.Array) -> Optimizer:
 
     Args:
         eta: the variance at the first step, at least 0; may be traced.
-        gamma: how fast it falls; may be traced. The paper has 0.55.
+        gamma: the exponent of its decay; may be traced. The paper has 0.55.
         key: a typed PRNG key (optax takes an integer too).
 
     Returns:
@@ -39,7 +39,7 @@ def add_noise(eta: ArrayLike, gamma: ArrayLike, key: jax.Array) -> Optimizer:
 
     Raises:
         TypeError: `key` is not a typed key.
-        ValueError: `eta` is known and negative.
+        ValueError: `eta` is negative.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn

@@ -13,7 +13,7 @@ from jaxnn.optimizers._scaling import scaled
 
 @constructor
 def normalize() -> Optimizer:
-    """Gradients of length 1: `u = g / ‖g‖`, the norm over all leaves; zeros stay zero.
+    """Normalize gradients to global norm 1: `u = g / ‖g‖`, over all leaves; zeros stay zero.
 
     Returns:
         An `Optimizer` without state.
@@ -33,17 +33,17 @@ def normalize() -> Optimizer:
 
 @constructor
 def normalize_by_update_norm(scale_factor: ArrayLike = 1.0, eps: ArrayLike = 1e-6) -> Optimizer:
-    """Gradients of one length: `u = scale_factor g / (‖g‖ + eps)`, the norm over all leaves.
+    """Normalize gradients to one global norm: `u = scale_factor g / (‖g‖ + eps)`, over all leaves.
 
     Args:
-        scale_factor: the length; may be traced.
-        eps: added to the norm, at least 0; may be traced.
+        scale_factor: the norm of the updates; may be traced.
+        eps: a small constant added to the norm, at least 0; may be traced.
 
     Returns:
         An `Optimizer` without state.
 
     Raises:
-        ValueError: `eps` is known and negative.
+        ValueError: `eps` is negative.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -64,9 +64,10 @@ def normalize_by_update_norm(scale_factor: ArrayLike = 1.0, eps: ArrayLike = 1e-
 
 @constructor
 def centralize() -> Optimizer:
-    """Subtract from each gradient its mean over all axes but the first; biases stay.
+    """Gradient centralization: subtract from each gradient its mean over all axes but the first.
 
-    The first axis as in optax, for which a `(in, out)` kernel has a mean for each input.
+    Biases stay as they are. The first axis as in optax, for which a `(in, out)` kernel has a mean
+    for each input.
 
     Paper: Yong et al., Gradient Centralization, https://arxiv.org/abs/2004.01461
 

@@ -19,7 +19,7 @@ from jaxnn.optimizers._weight_decay import decaying_weights
 
 
 class ScaleByNovogradState(NamedTuple):
-    """The number of updates so far, the velocity, and a mean squared norm for each leaf."""
+    """The step count, the momentum, and a second moment for each leaf."""
 
     count: jax.Array  # type: ignore[assignment]
     mu: PyTree
@@ -37,26 +37,16 @@ def scale_by_novograd(
     *,
     mask: Mask | None = None,
 ) -> Optimizer:
-    """Momentum on normalised gradients: `u = μ = b1 μ + g / (√(ν + eps_root) + eps) + decay w`.
+    """Momentum of gradients that are normalized leaf by leaf: `u = m`.
 
-    ν, one number for each leaf, is a running mean of ‖g‖²; see `novograd`.
+    See `novograd` for the update rule and the arguments.
 
     Args:
-        b1: the weight of the old velocity, in [0, 1]; may be traced.
-        b2: the weight of the old mean squared norm, in [0, 1]; may be traced.
-        eps: added to the root.
-        eps_root: added inside the root.
-        weight_decay: the factor of the weights, at least 0 (may be traced), or a schedule.
-        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
-        mask: which leaves decay, see `add_decayed_weights`; None for those with two axes or more.
+        mu_dtype: dtype of the momentum; None for float32 or wider.
 
     Returns:
         An `Optimizer` with state `ScaleByNovogradState(count, mu, nu)` whose `update` needs the
         params.
-
-    Raises:
-        ValueError: a hyperparameter is known and out of range; `update` is called without params;
-            the structures differ.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -107,30 +97,30 @@ def novograd(
     *,
     mask: Mask | None = None,
 ) -> Optimizer:
-    """NovoGrad: `w = w - learning_rate μ`, a momentum on gradients normalised leaf by leaf.
+    """NovoGrad: momentum of gradients that are normalized leaf by leaf, `w = w - learning_rate m`.
 
-    `μ = b1 μ + g / (√(ν + eps_root) + eps) + weight_decay w`, with one number for each leaf,
-    `ν = b2 ν + (1 - b2) ‖g‖²` (at first `‖g‖²`): the state is half of Adam's.
-    Unlike optax's, the decay leaves out biases and scales.
+    `m = b1 m + g / (√(v + eps_root) + eps) + weight_decay w`, with one second moment for each leaf,
+    `v = b2 v + (1 - b2) ‖g‖²` (at first `‖g‖²`): the state is half of Adam's. Unlike optax's, the
+    weight decay leaves out biases and scales.
 
     Paper: Ginsburg et al., Training Deep Networks with Stochastic Normalized Gradient Descent,
     https://arxiv.org/abs/1905.11286
 
     Args:
         learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
-        b1: the weight of the old velocity, in [0, 1]; may be traced.
-        b2: the weight of the old mean squared norm, in [0, 1]; may be traced.
-        eps: added to the root.
-        eps_root: added inside the root.
-        weight_decay: the factor of the weights, at least 0 (may be traced), or a schedule.
-        mask: which leaves decay, see `add_decayed_weights`; None for those with two axes or more.
+        b1: decay rate of the momentum, in [0, 1]; may be traced.
+        b2: decay rate of the second moment, in [0, 1]; may be traced.
+        eps: a small constant added to the denominator, outside the square root.
+        eps_root: a small constant added inside the square root.
+        weight_decay: the strength of the weight decay, at least 0 (may be traced), or a schedule.
+        mask: the leaves with weight decay, see `add_decayed_weights`; None for those of ndim >= 2.
 
     Returns:
         An `Optimizer` with state `(ScaleByNovogradState(count, mu, nu), ...)` whose `update` needs
         the params.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range; `update` is called without params.
+        ValueError: a hyperparameter is out of range; `update` is called without params.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

@@ -17,10 +17,10 @@ from jaxnn.optimizers._scaling import scaled
 
 
 class ReduceLROnPlateauState(NamedTuple):
-    """The factor, the best mean value, and what is counted.
+    """The factor of the learning rate, the best mean value, and the counts.
 
-    `plateau_count` counts means without improvement, `cooldown_count` those to pass before they
-    count again, `count` the values in the mean `avg_value`.
+    `plateau_count` counts means without improvement, `cooldown_count` those that are still left of
+    the cooldown, `count` the values in the mean `avg_value`.
     """
 
     scale: jax.Array
@@ -41,30 +41,31 @@ def reduce_on_plateau(
     accumulation_size: ArrayLike = 1,
     min_scale: ArrayLike = 0.0,
 ) -> Optimizer:
-    """Multiply the updates by a number that falls whenever the loss has stopped falling.
+    """Reduce the learning rate whenever the loss has stopped falling.
 
-    Each mean of `accumulation_size` values is compared with the best: it is better if it is less
-    than `(1 - rtol) best - atol`. After `patience` means that are not, the number, 1 at first, is
-    multiplied by `factor`; the next `cooldown` means then count neither way.
+    Updates are multiplied by a scale, 1 at first. Each mean of `accumulation_size` values is
+    compared with the best so far; it has improved if it is less than `(1 - rtol) best - atol`.
+    After `patience` means without improvement, the scale is multiplied by `factor`; during the next
+    `cooldown` means, none are counted.
 
     The values are the keyword `value` of `update`. `train_step`, `fit` and `training_run` pass the
-    loss of each batch: `accumulation_size` set to the steps of an epoch makes means over epochs.
+    loss of each batch: with `accumulation_size` set to the steps per epoch, epochs are compared.
 
     Args:
-        factor: what the number is multiplied by, in (0, 1); may be traced, as all others.
-        patience: how many means without improvement are borne, at least 1.
+        factor: what the scale is multiplied by, in (0, 1); may be traced, as all others.
+        patience: how many means without improvement are tolerated, at least 1.
         rtol: the relative improvement that counts, in [0, 1].
         atol: the absolute improvement that counts, at least 0.
-        cooldown: the means that are passed over after a reduction, at least 0.
-        accumulation_size: how many values make a mean, at least 1.
-        min_scale: the least that the number falls to, at least 0.
+        cooldown: how many means to pass over after a reduction, at least 0.
+        accumulation_size: the number of values per mean, at least 1.
+        min_scale: the smallest scale, at least 0.
 
     Returns:
         An `Optimizer` with state `ReduceLROnPlateauState(scale, best_value, plateau_count,
         cooldown_count, count, avg_value)`, to be put after another in a `chain`.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range; `update` is called without `value`.
+        ValueError: a hyperparameter is out of range; `update` is called without `value`.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

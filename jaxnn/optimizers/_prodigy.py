@@ -20,9 +20,10 @@ from jaxnn.optimizers._weight_decay import decaying_weights
 
 
 class ProdigyState(NamedTuple):
-    """Adam's moments, a sum of gradients, the first params, and the estimate d of the distance.
+    """Adam's moments, a sum of gradients, the initial params, and the estimated learning rate.
 
-    `estim_lr` is d, `numerator_weighted` the sum that it is made of, `count` the number of updates.
+    `estim_lr` is the estimate d, `numerator_weighted` the sum that it is made of, `count` the step
+    count.
     """
 
     exp_avg: PyTree
@@ -47,39 +48,39 @@ def prodigy(
     *,
     mask: Mask | None = None,
 ) -> Optimizer:
-    """Prodigy: Adam with a learning rate d that it estimates and never lessens.
+    """Prodigy: Adam with an estimated learning rate d, which never falls.
 
-    With `(b1, b2) = betas` and `γ = learning_rate d √(1 - b2^t) / (1 - b1^t)`:
+    With `(b1, b2) = betas` and the step size `γ = learning_rate d √(1 - b2^t) / (1 - b1^t)`:
 
     - `m = b1 m + (1 - b1) d g`, `v = b2 v + (1 - b2) d² g²`;
-    - `r = beta3 r + (d / d0) γ ⟨g, w0 - w⟩`, `s = beta3 s + (d / d0) γ g` (w0: the first w);
+    - `r = beta3 r + (d / d0) γ ⟨g, w0 - w⟩`, `s = beta3 s + (d / d0) γ g` (w0: the initial w);
     - `d = max(d, estim_lr_coef r / ‖s‖₁)`;
     - `w = w - γ (m / (√v + d eps) + weight_decay w)`.
 
     Leave `learning_rate` at 1, or give a schedule that falls from 1. r, ‖s‖₁ and d are of all
-    leaves together. Unlike optax's, d stays where it is (and does not become NaN) when all
-    gradients so far are zero, and the decay leaves out biases and scales.
+    leaves together. Unlike optax's, d stays unchanged (and does not become NaN) when all gradients
+    so far are zero, and the weight decay leaves out biases and scales.
 
     Paper: Mishchenko and Defazio, Prodigy: An Expeditiously Adaptive Parameter-Free Learner,
     https://arxiv.org/abs/2306.06101
 
     Args:
         learning_rate: the factor of d, at least 0 (may be traced), or a schedule.
-        betas: the weights of the old mean and mean square, in [0, 1]; may be traced.
-        beta3: the weight of the old sums, in [0, 1], may be traced; None for `√b2`.
-        eps: added to the root, times d.
-        estim_lr0: d0, the first d; may be traced.
+        betas: decay rates of the first and the second moment, in [0, 1]; may be traced.
+        beta3: decay rate of the sums r and s, in [0, 1], may be traced; None for `√b2`.
+        eps: a small constant added to the denominator, times d.
+        estim_lr0: d0, the initial d; may be traced.
         estim_lr_coef: a factor of the estimate; may be traced.
-        weight_decay: the factor of the weights, at least 0 (may be traced), or a schedule.
+        weight_decay: the strength of the weight decay, at least 0 (may be traced), or a schedule.
         safeguard_warmup: whether γ is left out of s, for a schedule that begins near 0.
-        mask: which leaves decay, see `add_decayed_weights`; None for those with two axes or more.
+        mask: the leaves with weight decay, see `add_decayed_weights`; None for those of ndim >= 2.
 
     Returns:
         An `Optimizer` with state `ProdigyState(exp_avg, exp_avg_sq, grad_sum, params0, estim_lr,
-        numerator_weighted, count)` whose `update` needs the params.
+        numerator_weighted, count)` whose `update` requires the params.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range; `update` is called without params;
+        ValueError: a hyperparameter is out of range; `update` is called without params;
             the structures differ.
         TypeError: `init` is given shapes: it needs the values of the params.
 

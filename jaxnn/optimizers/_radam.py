@@ -26,23 +26,12 @@ def scale_by_radam(
     *,
     nesterov: bool = False,
 ) -> Optimizer:
-    """Scale by RAdam's moments: `u = r μ̂ / (√(ν̂ + eps_root) + eps)`, at first `u = μ̂`.
+    """Rescale updates by RAdam's rectified moments: `u = r m̂ / (√(v̂ + eps_root) + eps)`.
 
-    See `radam` for r and for how long `at first` is.
-
-    Args:
-        b1: the weight of the old mean, in [0, 1]; may be traced.
-        b2: the weight of the old mean square, in [0, 1]; may be traced.
-        eps: added to the root.
-        eps_root: added inside the root.
-        threshold: the ρ from which on ν̂ is used.
-        nesterov: whether the mean looks a step ahead.
+    In the first steps `u = m̂`. See `radam` for the update rule and the arguments.
 
     Returns:
         An `Optimizer` with state `ScaleByAdamState(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter is known and out of range; the structures differ.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -106,30 +95,31 @@ def radam(
     *,
     nesterov: bool = False,
 ) -> Optimizer:
-    """Rectified Adam: `w = w - learning_rate r μ̂ / (√(ν̂ + eps_root) + eps)`.
+    """Rectified Adam: `w = w - learning_rate r m̂ / (√(v̂ + eps_root) + eps)`.
 
-    μ̂ and ν̂ are Adam's. `ρ = ρ∞ - 2 t b2^t / (1 - b2^t)`, `ρ∞ = 2 / (1 - b2) - 1`, counts the
-    gradients in ν̂, and `r = √((ρ - 4) (ρ - 2) ρ∞ / ((ρ∞ - 4) (ρ∞ - 2) ρ))`. As long as ρ is less
-    than `threshold` (five steps for the usual b2), `w = w - learning_rate μ̂`: a warm-up of its
-    own. torch's RAdam divides by `√ν̂ + eps / √(1 - b2^t)`.
+    m̂ and v̂ are the bias-corrected moments of `adam`. `ρ = ρ∞ - 2 t b2^t / (1 - b2^t)` with
+    `ρ∞ = 2 / (1 - b2) - 1` measures how many gradients v̂ is an average of, and
+    `r = √((ρ - 4) (ρ - 2) ρ∞ / ((ρ∞ - 4) (ρ∞ - 2) ρ))` rectifies its variance. As long as ρ is less
+    than `threshold` (five steps for the usual b2), `w = w - learning_rate m̂`: a built-in warm-up.
+    torch's RAdam divides by `√v̂ + eps / √(1 - b2^t)`.
 
     Paper: Liu et al., On the Variance of the Adaptive Learning Rate and Beyond,
     https://arxiv.org/abs/1908.03265
 
     Args:
         learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
-        b1: the weight of the old mean, in [0, 1]; may be traced.
-        b2: the weight of the old mean square, in [0, 1]; may be traced.
-        eps: added to the root.
-        eps_root: added inside the root.
-        threshold: the ρ from which on ν̂ is used; the paper has 4, optax and torch 5.
-        nesterov: whether the mean looks a step ahead.
+        b1: decay rate of the first moment, in [0, 1]; may be traced.
+        b2: decay rate of the second moment, in [0, 1]; may be traced.
+        eps: a small constant added to the denominator, outside the square root.
+        eps_root: a small constant added inside the square root.
+        threshold: the ρ from which on v̂ is used; the paper has 4, optax and torch 5.
+        nesterov: whether to use Nesterov momentum.
 
     Returns:
         An `Optimizer` with state `(ScaleByAdamState(count, mu, nu), ...)`.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range.
+        ValueError: a hyperparameter is out of range.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

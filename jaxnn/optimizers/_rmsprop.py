@@ -18,27 +18,27 @@ from jaxnn.optimizers._sgd import check_momentum, trace
 
 
 class ScaleByRmsState(NamedTuple):
-    """The mean square of the gradients."""
+    """The moving average of the squared gradients."""
 
     nu: PyTree
 
 
 class ScaleByRmsWithCountState(NamedTuple):
-    """The number of updates so far and the mean square of the gradients."""
+    """The step count and the moving average of the squared gradients."""
 
     count: jax.Array  # type: ignore[assignment]
     nu: PyTree
 
 
 class ScaleByRStdDevState(NamedTuple):
-    """The mean and the mean square of the gradients."""
+    """The moving averages of the gradients and of their squares."""
 
     mu: PyTree
     nu: PyTree
 
 
 class ScaleByRStdDevWithCountState(NamedTuple):
-    """The number of updates so far, the mean and the mean square of the gradients."""
+    """The step count, and the moving averages of the gradients and of their squares."""
 
     count: jax.Array  # type: ignore[assignment]
     mu: PyTree
@@ -53,20 +53,13 @@ def scale_by_rms(
     eps_in_sqrt: bool = True,
     bias_correction: bool = False,
 ) -> Optimizer:
-    """Divide by the root of the mean square: `ν = decay ν + (1 - decay) g²`, `u = g / √(ν + eps)`.
+    """Divide by the root mean square of the gradients: `u = g / √(v + eps)`.
 
-    Args:
-        decay: the weight of the old mean square, in [0, 1]; may be traced.
-        eps: added to the mean square, or to its root if not `eps_in_sqrt`.
-        initial_scale: the first value of ν.
-        eps_in_sqrt: whether `eps` is inside the root (torch: outside).
-        bias_correction: whether ν is divided by `1 - decay^t`.
+    See `rmsprop` for the update rule and the arguments.
 
     Returns:
-        An `Optimizer` with state `ScaleByRmsState(nu)`, or with the count if corrected.
-
-    Raises:
-        ValueError: a hyperparameter is known and out of range; the structures differ.
+        An `Optimizer` with state `ScaleByRmsState(nu)`, or `ScaleByRmsWithCountState(count, nu)`
+        with `bias_correction`.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -85,22 +78,13 @@ def scale_by_stddev(
     eps_in_sqrt: bool = True,
     bias_correction: bool = False,
 ) -> Optimizer:
-    """Divide by the standard deviation: `u = g / √(ν - μ² + eps)`.
+    """Divide by the standard deviation of the gradients: `u = g / √(v - m² + eps)`.
 
-    `μ = decay μ + (1 - decay) g` and `ν = decay ν + (1 - decay) g²`.
-
-    Args:
-        decay: the weight of the old averages, in [0, 1]; may be traced.
-        eps: added to the variance, or to its root if not `eps_in_sqrt`.
-        initial_scale: the first value of ν.
-        eps_in_sqrt: whether `eps` is inside the root (torch: outside).
-        bias_correction: whether μ and ν are divided by `1 - decay^t`.
+    `m = decay m + (1 - decay) g`. See `rmsprop` for the update rule and the arguments.
 
     Returns:
-        An `Optimizer` with state `ScaleByRStdDevState(mu, nu)`, or with the count if corrected.
-
-    Raises:
-        ValueError: a hyperparameter is known and out of range; the structures differ.
+        An `Optimizer` with state `ScaleByRStdDevState(mu, nu)`, or
+        `ScaleByRStdDevWithCountState(count, mu, nu)` with `bias_correction`.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -182,31 +166,31 @@ def rmsprop(
     nesterov: bool = False,
     bias_correction: bool = False,
 ) -> Optimizer:
-    """RMSprop: `ν = decay ν + (1 - decay) g²`, `w = w - learning_rate g / √(ν + eps)`.
+    """RMSprop: `v = decay v + (1 - decay) g²`, `w = w - learning_rate g / √(v + eps)`.
 
     torch's RMSprop is `rmsprop(learning_rate, decay=0.99, eps_in_sqrt=False)`; with momentum it
-    multiplies by the learning rate after the velocity, where this, as optax, does it before (the
-    same for a constant rate).
+    multiplies by the learning rate after the momentum, where this, as optax, does it before (the
+    same for a constant learning rate).
 
     Source: Hinton, Overview of mini-batch gradient descent, 2012; centered: Graves, Generating
     Sequences With Recurrent Neural Networks, https://arxiv.org/abs/1308.0850
 
     Args:
         learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
-        decay: the weight of the old mean square, in [0, 1]; may be traced.
-        eps: added to the mean square, or to its root if not `eps_in_sqrt`.
-        initial_scale: the first value of ν.
-        eps_in_sqrt: whether `eps` is inside the root.
-        centered: whether to divide by the standard deviation rather than by the root mean square.
-        momentum: the weight of the old velocity of the scaled updates, or None.
-        nesterov: whether the velocity looks ahead.
-        bias_correction: whether ν is divided by `1 - decay^t`.
+        decay: decay rate of the moving average of the squared gradients, in [0, 1]; may be traced.
+        eps: a small constant added to the mean square, or to its root if not `eps_in_sqrt`.
+        initial_scale: the initial value of v.
+        eps_in_sqrt: whether `eps` is inside the square root (torch: outside).
+        centered: whether to divide by the standard deviation instead of the root mean square.
+        momentum: decay rate of the momentum of the rescaled gradients, or None.
+        nesterov: whether to use Nesterov momentum.
+        bias_correction: whether to apply bias correction to the moving averages.
 
     Returns:
         An `Optimizer`.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range, or `nesterov` is asked for without
+        ValueError: a hyperparameter is out of range, or `nesterov` is asked for without
             `momentum`.
 
     Example:

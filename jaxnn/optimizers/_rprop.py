@@ -30,20 +30,14 @@ def scale_by_rprop(
     min_step_size: ArrayLike = 1e-6,
     max_step_size: ArrayLike = 50.0,
 ) -> Optimizer:
-    """The sign of the gradient times Rprop's step size: `u = η sign(g)`, see `rprop`.
+    """The sign of the gradient times Rprop's step size: `u = η sign(g)`.
 
-    Args:
-        learning_rate: the first step size, at least 0; may be traced, but is no schedule.
-        eta_minus: the factor of the step size where the sign changes.
-        eta_plus: the factor of the step size where the sign stays.
-        min_step_size: the least step size.
-        max_step_size: the largest step size.
+    See `rprop` for the update rule and the arguments.
 
     Returns:
         An `Optimizer` of real gradients with state `ScaleByRpropState(step_sizes, prev_updates)`.
 
     Raises:
-        ValueError: a hyperparameter is known and negative; the structures differ.
         TypeError: `learning_rate` is a schedule; the gradients are complex.
 
     Example:
@@ -108,20 +102,20 @@ def rprop(
 ) -> Optimizer:
     """Rprop: `w = w - η sign(g)`, with a step size η for each parameter.
 
-    Where the gradient has the sign it had, `η = min(eta_plus η, max_step_size)`; where the sign
-    has changed, `η = max(eta_minus η, min_step_size)` and there is no step; where there was no
-    step before, η stays. torch's Rprop is the same; optax (up to 0.2.8) makes every step one update
-    late, the first being zero. It is meant for gradients of the whole set: on small batches the
-    signs change by chance.
+    Where the sign of the gradient stays, `η = min(eta_plus η, max_step_size)`; where it changes,
+    `η = max(eta_minus η, min_step_size)` and there is no update; where there was no update before,
+    η stays. torch's Rprop is the same; optax (up to 0.2.8) makes every update one step late, the
+    first being zero. It is meant for gradients of the whole data set: on mini-batches the signs
+    change by chance.
 
-    Paper: Riedmiller and Braun, A direct adaptive method for faster backpropagation learning,
+    Papers: Riedmiller and Braun, A direct adaptive method for faster backpropagation learning,
     https://doi.org/10.1109/ICNN.1993.298623; without going back: Igel and Hüsken, 2000.
 
     Args:
-        learning_rate: the first step size, at least 0; may be traced, but is no schedule.
+        learning_rate: the initial step size, at least 0; may be traced, but is no schedule.
         eta_minus: the factor of the step size where the sign changes.
         eta_plus: the factor of the step size where the sign stays.
-        min_step_size: the least step size.
+        min_step_size: the smallest step size.
         max_step_size: the largest step size.
 
     Returns:
@@ -129,7 +123,7 @@ def rprop(
         `(ScaleByRpropState(step_sizes, prev_updates), ...)`.
 
     Raises:
-        ValueError: a hyperparameter is known and negative.
+        ValueError: a hyperparameter is negative.
         TypeError: `learning_rate` is a schedule.
 
     Example:

@@ -21,7 +21,7 @@ from jaxnn.optimizers._sgd import sgd
 
 
 class SAMState(NamedTuple):
-    """The calls since the last update, both states, the params that the ascent began at.
+    """The calls since the last update, both states, and the params that the ascent started at.
 
     `cache` is None in opaque mode.
     """
@@ -43,35 +43,36 @@ def sam(
     *,
     rho: ArrayLike = 0.05,
 ) -> Optimizer:
-    """Sharpness-aware minimisation: descend by the gradient at the worst point nearby.
+    """Sharpness-aware minimization: descend by the gradient at the worst point nearby.
 
     `ε = rho g / ‖g‖` over all leaves, and the optimizer gets the gradient at `w + ε`.
 
-    In opaque mode an update computes that gradient itself, by a keyword of `update`:
+    In opaque mode an update computes that gradient itself, from a keyword of `update`:
     `value_fn(params) -> loss`, which `train_step`, `fit` and `training_run` pass, or
     `grad_fn(params, i) -> gradients`. Otherwise it takes `sync_period` calls, each with the
-    gradients at the params that the last one led to: first up, then down from where it began.
+    gradients at the params that the last one led to: first the ascent, then the descent from where
+    it started.
 
     Paper: Foret et al., Sharpness-Aware Minimization for Efficiently Improving Generalization,
     https://arxiv.org/abs/2010.01412
 
     Args:
         optimizer: the `Optimizer` or optax transformation that descends.
-        adv_optimizer: that whose steps are ascended; None for steps of length `rho` along the
+        adv_optimizer: the one whose steps are ascended; None for steps of length `rho` along the
             gradient.
-        sync_period: one more than the steps up; 1 is the optimizer alone.
-        reset_state: whether the state of `adv_optimizer` begins anew with each update.
+        sync_period: one more than the number of ascent steps; 1 is the optimizer alone.
+        reset_state: whether to reset the state of `adv_optimizer` with each update.
         opaque_mode: whether an update takes one call. None (optax: False): if `update` is given
             `value_fn` or `grad_fn`.
         batch_axis_name: in opaque mode, the axis to average the gradients over, if any.
-        rho: how far to go up, at least 0, where `adv_optimizer` is None; may be traced.
+        rho: the length of the ascent, at least 0, where `adv_optimizer` is None; may be traced.
 
     Returns:
         An `Optimizer` with state `SAMState(steps_since_sync, opt_state, adv_state, cache)`.
 
     Raises:
         TypeError: an optimizer is not one.
-        ValueError: a hyperparameter is known and out of range; `update` lacks what it needs.
+        ValueError: a hyperparameter is out of range; `update` lacks what it needs.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn

@@ -15,7 +15,7 @@ from jaxnn.optimizers._rates import rate, with_rates
 
 
 class ScaleByScheduleState(NamedTuple):
-    """The number of updates so far, an int32 scalar."""
+    """The step count."""
 
     count: jax.Array  # type: ignore[assignment]
 
@@ -54,7 +54,7 @@ def scale_by_schedule(step_size_fn: Callable[[Any], Any]) -> Optimizer:
     """Multiply the updates by a schedule: `u = step_size_fn(count) * g`.
 
     Args:
-        step_size_fn: a function of the number of updates so far (0 at the first).
+        step_size_fn: a function of the step count (0 at the first update).
 
     Returns:
         An `Optimizer` with state `ScaleByScheduleState(count)`.
@@ -94,13 +94,13 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule, *, flip_sign: bool =
 
     Args:
         learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
-        flip_sign: whether the updates descend.
+        flip_sign: whether to negate the updates, so that they descend.
 
     Returns:
         An `Optimizer`; with a schedule its state is `ScaleByScheduleState(count)`.
 
     Raises:
-        ValueError: `learning_rate` is known and negative.
+        ValueError: `learning_rate` is negative.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

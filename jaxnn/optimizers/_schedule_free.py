@@ -30,7 +30,7 @@ from jaxnn.optimizers._weight_decay import add_decayed_weights
 
 
 class ScheduleFreeState(NamedTuple):
-    """The interpolation, the sum of the weights, the step to come, the largest rate, z.
+    """The interpolation b1, the sum of weights, the step count, the largest learning rate, z.
 
     `step_count` is 1 before the first step, which takes the params as its z.
     """
@@ -66,23 +66,23 @@ def schedule_free(
     weight_lr_power: ArrayLike = 2.0,
     state_dtype: DTypeLike | None = None,
 ) -> Optimizer:
-    """Make an optimizer schedule-free: no need to know when training ends.
+    """Make an optimizer schedule-free: averaged parameters in place of a learning rate decay.
 
     The gradients are taken at the params, `y = b1 x + (1 - b1) z`. The optimizer moves z,
-    `z = z + u(g)`; x is the average of the z, `x = (1 - c) x + c z`, where c is the weight
+    `z = z + u(g)`; x is the average of all z, `x = (1 - c) x + c z`, where c is the weight
     `max(learning_rate so far)^weight_lr_power` over the sum of all weights. x is what to evaluate:
     `evaluation_params` gives it, and so do `fit` and `training_run`.
 
-    As in optax, a scheduled rate is that of the count from 1 on in the weight.
+    As in optax, a scheduled learning rate is taken at the count from 1 on in the weight.
 
     Paper: Defazio et al., The Road Less Scheduled, https://arxiv.org/abs/2405.15682
 
     Args:
         base_optimizer: the `Optimizer` or optax transformation that moves z, without momentum.
-        learning_rate: its rate, at least 0 (may be traced), or a schedule without decay.
-        b1: how near to x the gradients are taken, in (0, 1]; may be traced.
-        weight_lr_power: the power; may be traced.
-        state_dtype: the dtype of z; None for float32 or wider (optax: that of the params).
+        learning_rate: its learning rate, at least 0 (may be traced), or a schedule without decay.
+        b1: how close to x the gradients are taken, in (0, 1]; may be traced.
+        weight_lr_power: the power of the learning rate in the weights; may be traced.
+        state_dtype: dtype of z; None for float32 or wider (optax: that of the params).
 
     Returns:
         An `Optimizer` with state `ScheduleFreeState(b1, weight_sum, step_count, max_lr,
@@ -90,7 +90,7 @@ def schedule_free(
 
     Raises:
         TypeError: `base_optimizer` is not an optimizer.
-        ValueError: a hyperparameter is known and out of range; `update` is called without params;
+        ValueError: a hyperparameter is out of range; `update` is called without params;
             the structures differ.
 
     Example:
@@ -218,25 +218,27 @@ def schedule_free_sgd(
     *,
     mask: Mask | None = None,
 ) -> Optimizer:
-    """Schedule-free gradient descent, see `schedule_free`.
+    """Schedule-free stochastic gradient descent, see `schedule_free`.
 
     Paper: Defazio et al., The Road Less Scheduled, https://arxiv.org/abs/2405.15682
 
     Args:
-        learning_rate: a number at least 0 (may be traced).
-        warmup_steps: over how many steps the rate rises from 0, at least 1; None for none.
-        b1: how near to the average the gradients are taken, in (0, 1]; may be traced.
-        weight_decay: None, or the factor, at least 0 (may be traced); times the learning rate.
-        weight_lr_power: the power of the rate in the weights of the average; may be traced.
-        state_dtype: the dtype of z; None for float32 or wider (optax: that of the params).
-        mask: which leaves decay, see `add_decayed_weights`; None for those with two axes or more
+        learning_rate: a number at least 0 (may be traced), or a schedule without decay.
+        warmup_steps: the number of steps in which the learning rate rises from 0, at least 1; None
+            for no warm-up.
+        b1: how close to the average the gradients are taken, in (0, 1]; may be traced.
+        weight_decay: None, or the strength of the weight decay, at least 0 (may be traced).
+        weight_lr_power: the power of the learning rate in the weights of the average; may be
+            traced.
+        state_dtype: dtype of z; None for float32 or wider (optax: that of the params).
+        mask: the leaves with weight decay, see `add_decayed_weights`; None for those of ndim >= 2
             (optax: all).
 
     Returns:
         An `Optimizer` with state `ScheduleFreeState(...)`.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range.
+        ValueError: a hyperparameter is out of range.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -268,27 +270,21 @@ def schedule_free_adamw(
     *,
     mask: Mask | None = None,
 ) -> Optimizer:
-    """Schedule-free AdamW: Adam's scaling without its momentum, see `schedule_free`.
+    """Schedule-free AdamW: the second moment of Adam, and averaged parameters for its momentum.
+
+    See `schedule_free` for the update rule, and `schedule_free_sgd` for the arguments.
 
     Paper: Defazio et al., The Road Less Scheduled, https://arxiv.org/abs/2405.15682
 
     Args:
-        learning_rate: a number at least 0 (may be traced).
-        warmup_steps: over how many steps the rate rises from 0, at least 1; None for none.
-        b1: how near to the average the gradients are taken, in (0, 1]; may be traced.
-        b2: the weight of the old mean square, in [0, 1]; may be traced.
-        eps: added to the root.
-        weight_decay: the factor, at least 0 (may be traced); times the learning rate.
-        weight_lr_power: the power of the rate in the weights of the average; may be traced.
-        state_dtype: the dtype of z; None for float32 or wider (optax: that of the params).
-        mask: which leaves decay, see `add_decayed_weights`; None for those with two axes or more
-            (optax: all).
+        b2: decay rate of the second moment, in [0, 1]; may be traced.
+        eps: a small constant added to the denominator, outside the square root.
 
     Returns:
         An `Optimizer` with state `ScheduleFreeState(...)`.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range.
+        ValueError: a hyperparameter is out of range.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn

@@ -15,7 +15,7 @@ from jaxnn.optimizers._scaling import scale_by_learning_rate
 
 
 class TraceState(NamedTuple):
-    """The velocity of each parameter."""
+    """The momentum of each parameter."""
 
     trace: PyTree
 
@@ -28,23 +28,22 @@ def trace(
     *,
     averaged: bool = False,
 ) -> Optimizer:
-    """Momentum: `v = decay * v + g`, `u = v`.
+    """Momentum: `m = decay m + g`, `u = m`.
 
-    With `averaged`, the new gradient counts `1 - decay`: `v = decay * v + (1 - decay) * g`.
-    With `nesterov`, the velocity is looked up a step ahead: `u = decay * v + g` (or
-    `decay * v + (1 - decay) * g`).
+    With `averaged` an exponential moving average, `m = decay m + (1 - decay) g`. With `nesterov`,
+    the momentum of the next step: `u = decay m + g` (or `decay m + (1 - decay) g`).
 
     Args:
-        decay: the weight of the old velocity, in [0, 1]; may be traced.
-        nesterov: whether to look ahead.
-        accumulator_dtype: the dtype of the velocity; None for float32 or wider.
-        averaged: whether the velocity is an average of gradients rather than a sum.
+        decay: decay rate of the momentum, in [0, 1]; may be traced.
+        nesterov: whether to use Nesterov momentum.
+        accumulator_dtype: dtype of the momentum; None for float32 or wider.
+        averaged: whether the momentum is an average of gradients rather than a sum.
 
     Returns:
         An `Optimizer` with state `TraceState(trace)`.
 
     Raises:
-        ValueError: `decay` is known and outside [0, 1]; the structures differ.
+        ValueError: `decay` is outside [0, 1]; the structures differ.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -69,9 +68,9 @@ def trace(
             b = hyperparameter(decay, g.dtype)
             return b * v.astype(g.dtype) + ((1 - b) * g if averaged else g)
 
-        velocity = jax.tree.map(push, updates, state.trace)
-        ahead = jax.tree.map(push, updates, velocity) if nesterov else velocity
-        new_trace = jax.tree.map(precision.cast_like, velocity, state.trace)
+        momentum = jax.tree.map(push, updates, state.trace)
+        ahead = jax.tree.map(push, updates, momentum) if nesterov else momentum
+        new_trace = jax.tree.map(precision.cast_like, momentum, state.trace)
         return jax.tree.map(precision.cast_like, ahead, updates), TraceState(new_trace)
 
     return Optimizer(init, update)
@@ -97,28 +96,27 @@ def sgd(
     *,
     averaged: bool = False,
 ) -> Optimizer:
-    """Stochastic gradient descent: `w = w - learning_rate * v`.
+    """Stochastic gradient descent: `w = w - learning_rate g`, or with momentum m in place of g.
 
-    - plain: `v = g`;
-    - with `momentum` β: `v = β v + g`, which gathers speed up to `1 / (1 - β)` times the gradient;
-    - with `averaged` as well: `v = β v + (1 - β) g`, which does not;
-    - with `nesterov`, `β v + g` (or `β v + (1 - β) g`) takes the place of `v` in the update.
+    - with `momentum` β: `m = β m + g`, up to `1 / (1 - β)` times the gradient;
+    - with `averaged` as well: an exponential moving average, `m = β m + (1 - β) g`;
+    - with `nesterov`, `β m + g` (or `β m + (1 - β) g`) takes the place of `m` in the update.
 
     Paper: Sutskever et al., On the importance of initialization and momentum in deep learning,
     https://proceedings.mlr.press/v28/sutskever13.html
 
     Args:
         learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
-        momentum: β, in [0, 1], or None; may be traced.
-        nesterov: whether to look ahead.
-        accumulator_dtype: the dtype of the velocity; None for float32 or wider.
-        averaged: whether the velocity is an average of gradients rather than a sum.
+        momentum: decay rate β of the momentum, in [0, 1], or None; may be traced.
+        nesterov: whether to use Nesterov momentum.
+        accumulator_dtype: dtype of the momentum; None for float32 or wider.
+        averaged: whether the momentum is an average of gradients rather than a sum.
 
     Returns:
         An `Optimizer`.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range, or `nesterov` or `averaged` is
+        ValueError: a hyperparameter is out of range, or `nesterov` or `averaged` is
             asked for without `momentum`.
 
     Example:
@@ -133,9 +131,9 @@ def sgd(
         0.46
     """
     check_momentum("sgd", momentum, nesterov=nesterov, averaged=averaged)
-    velocity = (
+    descent = (
         identity()
         if momentum is None
         else trace(momentum, nesterov, accumulator_dtype, averaged=averaged)
     )
-    return chain(velocity, scale_by_learning_rate(learning_rate))
+    return chain(descent, scale_by_learning_rate(learning_rate))

@@ -31,7 +31,7 @@ class HutchinsonState(NamedTuple):
 
 @constructor
 def hutchinson_estimator_diag_hessian(random_seed: jax.Array | None = None) -> Optimizer:
-    """Estimate the diagonal of the Hessian: `u = z H z` with random signs z, elementwise.
+    """Hutchinson's estimate of the diagonal of the Hessian H: `u = z H z` with random signs z.
 
     The mean over z is the diagonal; an estimate costs about as much as two gradients.
 
@@ -42,7 +42,7 @@ def hutchinson_estimator_diag_hessian(random_seed: jax.Array | None = None) -> O
         random_seed: a typed PRNG key; None for `jax.random.key(0)`.
 
     Returns:
-        An `Optimizer` with state `HutchinsonState(key)`, whose `update` needs the params and the
+        An `Optimizer` with state `HutchinsonState(key)`, whose `update` requires the params and the
         objective, a function of the params, as the extra keyword `obj_fn` or `value_fn`. It
         ignores the gradients.
 
@@ -98,7 +98,7 @@ def hutchinson_estimator_diag_hessian(random_seed: jax.Array | None = None) -> O
 
 
 class SophiaState(NamedTuple):
-    """The number of updates so far, the means of gradient and curvature, and what estimates it."""
+    """The step count, the momentum, the moving average of the curvature, the estimator's state."""
 
     count: jax.Array  # type: ignore[assignment]
     mu: PyTree
@@ -119,29 +119,13 @@ def scale_by_sophia(
     verbose: bool = False,
     print_win_rate_every_n_steps: ArrayLike = 0,
 ) -> Optimizer:
-    """Divide the mean gradient by the curvature: `u = clip(μ̂ / max(gamma h, eps))`, see `sophia`.
+    """Divide the momentum by the curvature, and clip: `u = clip(m̂ / max(gamma h, eps))`.
 
-    Args:
-        b1: the weight of the old mean gradient, in [0, 1]; may be traced.
-        b2: the weight of the old mean curvature, in [0, 1]; may be traced.
-        eps: the least that is divided by.
-        gamma: the factor of the curvature; the less, the fewer elements are clipped from below.
-        clip_threshold: the largest absolute value of u, or None.
-        update_interval: the number of steps between two estimates of the curvature.
-        hessian_diagonal_fn: a transformation whose updates are estimates of the diagonal of the
-            Hessian; None for `hutchinson_estimator_diag_hessian()`.
-        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
-        verbose: whether to print how many elements are not clipped.
-        print_win_rate_every_n_steps: the number of steps between two such lines.
+    See `sophia` for the update rule and the arguments.
 
     Returns:
         An `Optimizer` with state `SophiaState(count, mu, nu, hessian_fn_state)` whose `update`
         needs the params, and the extra keywords that the estimator needs (`obj_fn`).
-
-    Raises:
-        TypeError: `hessian_diagonal_fn` is not an optimizer.
-        ValueError: a hyperparameter is known and out of range; `update` is called without params;
-            the structures differ.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -242,45 +226,47 @@ def sophia(
     verbose: bool = False,
     print_win_rate_every_n_steps: ArrayLike = 0,
 ) -> Optimizer:
-    """Sophia: `w = w - learning_rate (clip(μ̂ / max(gamma h, eps), ±1) + weight_decay w)`.
+    """Sophia: momentum divided by an estimate of the curvature, and clipped.
 
-    μ̂ is Adam's mean gradient. h is a running mean of estimates of the diagonal of the Hessian,
-    one every `update_interval` steps; where it is negative or small, the step is that of a sign.
+    `w = w - learning_rate (clip(m̂ / max(gamma h, eps), ±clip_threshold) + weight_decay w)`. m̂ is
+    the bias-corrected first moment of `adam`. h is an exponential moving average of estimates of
+    the diagonal of the Hessian, one every `update_interval` steps; where it is negative or small,
+    the update is that of a sign.
 
         updates, state = optimizer.update(grads, state, params, obj_fn=lambda params: loss)
 
-    As in optax, μ is corrected for its beginning at 0, which it is not in the paper, and an
-    estimate counts from the next step on, in the paper at once. Unlike optax's, the decay leaves
-    out biases and scales, and the objective may also come as `value_fn`.
+    As in optax, m has bias correction, which it has not in the paper, and an estimate counts from
+    the next step on, in the paper at once. Unlike optax's, the weight decay leaves out biases and
+    scales, and the objective may also come as `value_fn`.
 
     Paper: Liu et al., Sophia: A Scalable Stochastic Second-order Optimizer,
     https://arxiv.org/abs/2305.14342
 
     Args:
         learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
-        b1: the weight of the old mean gradient, in [0, 1]; may be traced.
-        b2: the weight of the old mean curvature, in [0, 1]; may be traced.
-        eps: the least that is divided by.
-        weight_decay: the factor, at least 0 (may be traced), or a schedule.
-        weight_decay_mask: which leaves decay, see `add_decayed_weights`; None for those with two
-            axes or more.
-        gamma: the factor of the curvature.
+        b1: decay rate of the first moment, in [0, 1]; may be traced.
+        b2: decay rate of the curvature, in [0, 1]; may be traced.
+        eps: the smallest denominator.
+        weight_decay: the strength of the weight decay, at least 0 (may be traced), or a schedule.
+        weight_decay_mask: the leaves with weight decay, see `add_decayed_weights`; None for those
+            of ndim >= 2.
+        gamma: the factor of the curvature; the smaller it is, the more elements are clipped.
         clip_threshold: the largest absolute value before the learning rate, or None.
         update_interval: the number of steps between two estimates of the curvature.
         hessian_diagonal_fn: a transformation whose updates are estimates of the diagonal of the
             Hessian; None for `hutchinson_estimator_diag_hessian()`.
-        mu_dtype: the dtype that μ is kept in; None for float32 or wider.
+        mu_dtype: dtype of the first moment; None for float32 or wider.
         verbose: whether to print how many elements are not clipped.
         print_win_rate_every_n_steps: the number of steps between two such lines.
 
     Returns:
         An `Optimizer` of real gradients with state
-        `(SophiaState(count, mu, nu, hessian_fn_state), ...)` whose `update` needs the params and
+        `(SophiaState(count, mu, nu, hessian_fn_state), ...)` whose `update` requires the params and
         the extra keywords of the estimator (`obj_fn`).
 
     Raises:
         TypeError: `hessian_diagonal_fn` is not an optimizer.
-        ValueError: a hyperparameter is known and out of range; `update` is called without params
+        ValueError: a hyperparameter is out of range; `update` is called without params
             or without objective.
 
     Example:

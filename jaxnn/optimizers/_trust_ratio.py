@@ -24,20 +24,20 @@ from jaxnn.optimizers._weight_decay import add_decayed_weights
 def scale_by_trust_ratio(
     min_norm: ArrayLike = 0.0, trust_coefficient: ArrayLike = 1.0, eps: ArrayLike = 0.0
 ) -> Optimizer:
-    """Scale each leaf to the norm of its weights: `u = g trust_coefficient ‖w‖ / (‖g‖ + eps)`.
+    """Scale each leaf by its trust ratio: `u = g trust_coefficient ‖w‖ / (‖g‖ + eps)`.
 
     Where either norm is 0, `u = g`. The norms are taken in float32 or wider.
 
     Args:
-        min_norm: the least value of both norms.
+        min_norm: the smallest value of both norms.
         trust_coefficient: a factor; may be traced.
-        eps: added to the norm of the gradient.
+        eps: a small constant added to the norm of the gradient.
 
     Returns:
-        An `Optimizer` whose `update` needs the params.
+        An `Optimizer` whose `update` requires the params.
 
     Raises:
-        ValueError: a hyperparameter is known and negative; `update` is called without params; the
+        ValueError: a hyperparameter is negative; `update` is called without params; the
             structures differ.
 
     Example:
@@ -83,34 +83,35 @@ def lars(
     momentum: ArrayLike = 0.9,
     nesterov: bool = False,
 ) -> Optimizer:
-    """LARS: momentum on gradients that are scaled to the norm of the weights, leaf by leaf.
+    """LARS, for very large batches: momentum of gradients scaled by layer-wise trust ratios.
 
-    `u = g + weight_decay w`, `v = momentum v + learning_rate u r`, `w = w - v` with the ratio
-    `r = trust_coefficient ‖w‖ / (‖u‖ + eps)`, 1 where a norm is 0. For very large batches.
+    `u = g + weight_decay w`, `m = momentum m + learning_rate u r`, `w = w - m` with the trust ratio
+    of each leaf, `r = trust_coefficient ‖w‖ / (‖u‖ + eps)`, 1 where a norm is 0.
 
     As in optax, the norm in the denominator is that of the sum; the paper has
-    `‖g‖ + weight_decay ‖w‖`. Unlike optax's, the decay leaves out biases and scales; it is usual
-    to leave them as they are too (`trust_ratio_mask="*kernel"`).
+    `‖g‖ + weight_decay ‖w‖`. Unlike optax's, the weight decay leaves out biases and scales; it is
+    usual not to scale these either (`trust_ratio_mask="*kernel"`).
 
     Paper: You, Gitman and Ginsburg, Large Batch Training of Convolutional Networks,
     https://arxiv.org/abs/1708.03888
 
     Args:
         learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
-        weight_decay: the factor, at least 0 (may be traced), or a schedule.
-        weight_decay_mask: which leaves decay, see `add_decayed_weights`; None for those with two
-            axes or more.
-        trust_coefficient: the norm of a step relative to that of the weights, at rate 1.
-        eps: added to the norm of the gradient.
-        trust_ratio_mask: which leaves are scaled, see `masked`.
-        momentum: the weight of the old velocity, in [0, 1]; may be traced.
-        nesterov: whether the velocity looks ahead.
+        weight_decay: the strength of the weight decay, at least 0 (may be traced), or a schedule.
+        weight_decay_mask: the leaves with weight decay, see `add_decayed_weights`; None for those
+            of ndim >= 2.
+        trust_coefficient: the norm of an update relative to that of the weights, at learning
+            rate 1.
+        eps: a small constant added to the norm of the gradient.
+        trust_ratio_mask: the leaves that are scaled, see `masked`.
+        momentum: decay rate of the momentum, in [0, 1]; may be traced.
+        nesterov: whether to use Nesterov momentum.
 
     Returns:
-        An `Optimizer` whose `update` needs the params.
+        An `Optimizer` whose `update` requires the params.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range; `update` is called without params.
+        ValueError: a hyperparameter is out of range; `update` is called without params.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -139,30 +140,30 @@ def lamb(
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask | None = None,
 ) -> Optimizer:
-    """LAMB: AdamW whose steps are scaled to the norm of the weights, leaf by leaf.
+    """LAMB, for very large batches: AdamW with layer-wise trust ratios.
 
-    `w = w - learning_rate u ‖w‖ / ‖u‖` with `u = μ̂ / (√(ν̂ + eps_root) + eps) + weight_decay w`,
-    μ̂ and ν̂ as in Adam; the ratio is 1 where a norm is 0. For very large batches. As in optax, the
+    `w = w - learning_rate u ‖w‖ / ‖u‖` with `u = m̂ / (√(v̂ + eps_root) + eps) + weight_decay w`
+    and the bias-corrected moments of `adam`; the ratio is 1 where a norm is 0. As in optax, the
     norm of the weights is not clipped (φ of the paper is the identity), and unlike optax's, the
-    decay leaves out biases and scales.
+    weight decay leaves out biases and scales.
 
     Paper: You et al., Large Batch Optimization for Deep Learning: Training BERT in 76 minutes,
     https://arxiv.org/abs/1904.00962
 
     Args:
         learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
-        b1: the weight of the old mean, in [0, 1]; may be traced.
-        b2: the weight of the old mean square, in [0, 1]; may be traced.
-        eps: added to the root.
-        eps_root: added inside the root.
-        weight_decay: the factor, at least 0 (may be traced), or a schedule.
-        mask: which leaves decay, see `add_decayed_weights`; None for those with two axes or more.
+        b1: decay rate of the first moment, in [0, 1]; may be traced.
+        b2: decay rate of the second moment, in [0, 1]; may be traced.
+        eps: a small constant added to the denominator, outside the square root.
+        eps_root: a small constant added inside the square root.
+        weight_decay: the strength of the weight decay, at least 0 (may be traced), or a schedule.
+        mask: the leaves with weight decay, see `add_decayed_weights`; None for those of ndim >= 2.
 
     Returns:
-        An `Optimizer` whose `update` needs the params.
+        An `Optimizer` whose `update` requires the params.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range; `update` is called without params.
+        ValueError: a hyperparameter is out of range; `update` is called without params.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

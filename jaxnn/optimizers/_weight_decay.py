@@ -15,7 +15,7 @@ from jaxnn.optimizers._base import EmptyState, Optimizer, ScalarOrSchedule
 
 
 class WeightDecaySchedule(NamedTuple):
-    """The number of updates so far, an int32 scalar."""
+    """The step count of a scheduled weight decay."""
 
     count: jax.Array  # type: ignore[assignment]
 
@@ -24,24 +24,24 @@ class WeightDecaySchedule(NamedTuple):
 def add_decayed_weights(
     weight_decay: ScalarOrSchedule = 0.0, mask: Mask | None = None
 ) -> Optimizer:
-    """Add the decayed weights to the updates: `u = g + weight_decay * w`.
+    """Decoupled weight decay: add the decayed weights to the updates, `u = g + weight_decay * w`.
 
     Paper: Loshchilov and Hutter, Decoupled Weight Decay Regularization,
     https://arxiv.org/abs/1711.05101
 
     Args:
-        weight_decay: the factor, at least 0 (may be traced), or a schedule `count -> number`.
+        weight_decay: the strength, at least 0 (may be traced), or a schedule `count -> number`.
         mask: which leaves decay: a glob on the path or several of them, a predicate
             `(path, leaf) -> bool`, a tree of booleans or a function from the params to one (as in
             optax), or a boolean for all. None leaves out those with fewer than two axes, as biases
             and scales (optax decays all: `mask=True`).
 
     Returns:
-        An `Optimizer` whose `update` needs the params; with a schedule its state is
+        An `Optimizer` whose `update` requires the params; with a schedule its state is
         `WeightDecaySchedule(count)`.
 
     Raises:
-        ValueError: `weight_decay` is known and negative; `update` is called without params; a
+        ValueError: `weight_decay` is negative; `update` is called without params; a
             pattern matches no leaf; the structures differ.
 
     Example:

@@ -24,20 +24,16 @@ def scale_by_yogi(
     eps_root: ArrayLike = 0.0,
     initial_accumulator_value: ArrayLike = 1e-6,
 ) -> Optimizer:
-    """Scale by Yogi's moments: `u = μ̂ / (√(ν̂ + eps_root) + eps)`, see `yogi`.
+    """Rescale updates by Yogi's moments: `u = m̂ / (√(v̂ + eps_root) + eps)`.
+
+    See `yogi` for the update rule and the arguments.
 
     Args:
-        b1: the weight of the old mean, in [0, 1]; may be traced.
-        b2: one less the largest relative change of ν, in [0, 1]; may be traced.
-        eps: added to the root.
-        eps_root: added inside the root.
-        initial_accumulator_value: the first value of μ and of ν.
+        eps_root: a small constant added inside the square root.
+        initial_accumulator_value: the initial value of both moments.
 
     Returns:
         An `Optimizer` with state `ScaleByAdamState(count, mu, nu)`.
-
-    Raises:
-        ValueError: a hyperparameter is known and out of range; the structures differ.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -72,11 +68,8 @@ def scale_by_yogi(
             square = moments.abs_square(g)
             nu = nu - (1 - hyperparameter(b2, nu.dtype)) * jnp.sign(nu - square) * square
             mean = moments.bias_corrected(mu, b1, count)
-            return (
-                moments.over_root(mean, moments.bias_corrected(nu, b2, count), eps, eps_root),
-                mu,
-                nu,
-            )
+            second = moments.bias_corrected(nu, b2, count)
+            return moments.over_root(mean, second, eps, eps_root), mu, nu
 
         updates, mu, nu = leafwise("scale_by_yogi", rule, updates, state.mu, state.nu)
         return updates, ScaleByAdamState(count, mu, nu)
@@ -91,27 +84,27 @@ def yogi(
     b2: ArrayLike = 0.999,
     eps: ArrayLike = 1e-3,
 ) -> Optimizer:
-    """Yogi: Adam with `ν = ν - (1 - b2) sign(ν - g²) g²`.
+    """Yogi: Adam with a second moment that changes slowly, `v = v - (1 - b2) sign(v - g²) g²`.
 
-    `w = w - learning_rate μ̂ / (√ν̂ + eps)` with μ, μ̂ and ν̂ as in Adam. When the gradients become
-    small, Adam's ν falls by a factor at each step, and the learning rate grows as fast; here it
-    falls by no more than `(1 - b2) g²`. As in optax, not only ν but also μ begins at 1e-6, and
-    both are corrected as if they had begun at 0.
+    `w = w - learning_rate m̂ / (√v̂ + eps)` as in `adam`. When the gradients become small, Adam's
+    second moment falls by a factor at each step, and the effective learning rate grows as fast;
+    here it falls by no more than `(1 - b2) g²`. As in optax, both moments start at 1e-6, and have
+    bias correction as if they had started at 0.
 
     Paper: Zaheer et al., Adaptive Methods for Nonconvex Optimization,
     https://papers.nips.cc/paper/8186-adaptive-methods-for-nonconvex-optimization
 
     Args:
         learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
-        b1: the weight of the old mean, in [0, 1]; may be traced.
-        b2: one less the largest relative change of ν, in [0, 1]; may be traced.
-        eps: added to the root.
+        b1: decay rate of the first moment, in [0, 1]; may be traced.
+        b2: one less the largest relative change of the second moment, in [0, 1]; may be traced.
+        eps: a small constant added to the denominator, outside the square root.
 
     Returns:
         An `Optimizer` with state `(ScaleByAdamState(count, mu, nu), ...)`.
 
     Raises:
-        ValueError: a hyperparameter is known and out of range.
+        ValueError: a hyperparameter is out of range.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

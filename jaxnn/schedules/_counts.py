@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import concrete
 from jaxnn._core.types import Scalar
+from jaxnn._core.types import Schedule as Schedule
 
 
 def as_float(value: ArrayLike) -> jax.Array:
