@@ -8,19 +8,13 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
-from jaxnn._core.arrays import PyTree, check_range, hyperparameter, widen
+from jaxnn._core.arrays import check_range, hyperparameter, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure
-from jaxnn._core.types import OptimizerLike
+from jaxnn._core.types import OptimizerLike, PyTree, ScalarOrSchedule
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
-from jaxnn.optimizers._base import (
-    Optimizer,
-    ScalarOrSchedule,
-    check_optimizer,
-    extra_tolerant,
-    value_at,
-)
+from jaxnn.optimizers._base import Optimizer, check_optimizer, extra_tolerant, value_at
 from jaxnn.optimizers._rates import with_rates_of
 
 SkipFunction = Callable[[PyTree, jax.Array, PyTree], tuple[jax.Array, PyTree]]

@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 import jax
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import PyTree, hyperparameter
+from jaxnn._core.arrays import hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import Mask
+from jaxnn._core.types import Mask, PyTree, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
-from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, chain
+from jaxnn.optimizers._base import Optimizer, chain
 from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 from jaxnn.optimizers._weight_decay import add_decayed_weights

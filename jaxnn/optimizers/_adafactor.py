@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxnn._core.arrays import PyTree, check_range, hyperparameter
+from jaxnn._core.arrays import check_range, hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import Mask
+from jaxnn._core.types import Mask, PyTree, ScalarOrSchedule
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
 from jaxnn.optimizers._averaging import ema
-from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, chain
+from jaxnn.optimizers._base import Optimizer, chain
 from jaxnn.optimizers._block_rms import clip_by_block_rms, scale_by_param_block_rms
 from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale, scale_by_learning_rate

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxnn._core.arrays import PyTree, hyperparameter
+from jaxnn._core.arrays import hyperparameter
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import PyTree, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._adam import ScaleByAdamState
-from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, chain
+from jaxnn.optimizers._base import Optimizer, chain
 from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxnn._core.arrays import PyTree
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import PyTree, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
-from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, chain
+from jaxnn.optimizers._base import Optimizer, chain
 from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 

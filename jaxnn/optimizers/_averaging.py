@@ -6,14 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxnn._core.arrays import PyTree, check_range, hyperparameter, widen
+from jaxnn._core.arrays import check_range, hyperparameter, widen
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import OptimizerLike
+from jaxnn._core.types import OptimizerLike, PyTree, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._base import (
     Optimizer,
-    ScalarOrSchedule,
     apply_updates,
     check_optimizer,
     extra_tolerant,

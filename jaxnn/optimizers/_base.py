@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import PyTree, promoted
+from jaxnn._core.arrays import promoted
 from jaxnn._core.construction import call_repr, constructor, refuse_constructor
 from jaxnn._core.paths import same_structure
-from jaxnn._core.types import OptimizerLike
+from jaxnn._core.types import OptimizerLike, PyTree
 from jaxnn._core.types import ScalarOrSchedule as ScalarOrSchedule
 from jaxnn.optimizers._functions import OptimizerFunctions, OptimizerInit, UpdateLike
 from jaxnn.optimizers._rates import Rates, learning_rates, product, with_rates

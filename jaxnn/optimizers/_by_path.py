@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnn._core.arrays import PyTree
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import broadcast_prefix, leaf_paths, same_structure, select, select_mask
-from jaxnn._core.types import Mask, OptimizerLike
+from jaxnn._core.types import Mask, OptimizerLike, PyTree
 from jaxnn.optimizers._base import (
     Optimizer,
     check_optimizer,

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from jaxnn._core.arrays import PyTree, check_range
+from jaxnn._core.arrays import check_range
+from jaxnn._core.types import PyTree
 
 
 def params(function: str, params: PyTree) -> None:

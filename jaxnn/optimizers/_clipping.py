@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import (
-    PyTree,
     accumulator_dtype,
     canonical_axes,
     check_range,
@@ -16,6 +15,7 @@ from jaxnn._core.arrays import (
     widen,
 )
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import PyTree
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._base import Optimizer, stateless_transformation

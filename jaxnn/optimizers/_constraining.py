@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from jaxnn._core.arrays import PyTree
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import PyTree
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers._base import Optimizer, stateless_transformation
 from jaxnn.optimizers._leafwise import leafwise

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from jaxnn._core.arrays import PyTree, hyperparameter
+from jaxnn._core.arrays import hyperparameter
 from jaxnn._core.construction import constructor, value_text
-from jaxnn._core.types import OptimizerLike
+from jaxnn._core.types import OptimizerLike, PyTree
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
 from jaxnn.optimizers._base import Optimizer, extra_tolerant

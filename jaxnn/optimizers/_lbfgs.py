@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn._core.arrays import PyTree, check_count, hyperparameter, widen
+from jaxnn._core.arrays import check_count, hyperparameter, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure
-from jaxnn._core.types import OptimizerLike
+from jaxnn._core.types import OptimizerLike, PyTree, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
-from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, chain, identity
+from jaxnn.optimizers._base import Optimizer, chain, identity
 from jaxnn.optimizers._clipping import global_norm
 from jaxnn.optimizers._line_search import real_vdot, scale_by_zoom_linesearch
 from jaxnn.optimizers._scaling import scale, scale_by_learning_rate

@@ -5,8 +5,8 @@ from typing import Any
 
 import jax
 
-from jaxnn._core.arrays import PyTree
 from jaxnn._core.paths import same_structure
+from jaxnn._core.types import PyTree
 from jaxnn.optimizers import _precision as precision
 
 

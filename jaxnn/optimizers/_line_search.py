@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import PyTree, check_range, hyperparameter, total, widen
+from jaxnn._core.arrays import check_range, hyperparameter, total, widen
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import PyTree
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _precision as precision
 from jaxnn.optimizers._base import Optimizer, apply_updates

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import PyTree, check_range, hyperparameter
+from jaxnn._core.arrays import check_range, hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import OptimizerLike
+from jaxnn._core.types import OptimizerLike, PyTree
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._base import Optimizer, check_optimizer, extra_tolerant

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import PyTree, accumulator_dtype, hyperparameter, promoted
+from jaxnn._core.arrays import accumulator_dtype, hyperparameter, promoted
+from jaxnn._core.types import PyTree
 from jaxnn.optimizers import _precision as precision
 
 

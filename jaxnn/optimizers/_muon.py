@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxnn._core.arrays import PyTree, check_count, hyperparameter
+from jaxnn._core.arrays import check_count, hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import Mask
+from jaxnn._core.types import Mask, PyTree, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
 from jaxnn.optimizers._adam import adamw
-from jaxnn.optimizers._base import EmptyState, Optimizer, ScalarOrSchedule, chain
+from jaxnn.optimizers._base import EmptyState, Optimizer, chain
 from jaxnn.optimizers._by_path import partition
 from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale_by_learning_rate

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import PyTree, check_key, check_range, hyperparameter, widen
+from jaxnn._core.arrays import check_key, check_range, hyperparameter, widen
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import PyTree
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
 from jaxnn.optimizers._base import Optimizer

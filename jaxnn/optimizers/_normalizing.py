@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import PyTree, check_range, hyperparameter, widen
+from jaxnn._core.arrays import check_range, hyperparameter, widen
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import PyTree
 from jaxnn.optimizers._base import Optimizer, stateless_transformation
 from jaxnn.optimizers._clipping import global_norm
 from jaxnn.optimizers._scaling import scaled

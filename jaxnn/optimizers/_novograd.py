@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxnn._core.arrays import PyTree, check_range, hyperparameter
+from jaxnn._core.arrays import check_range, hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import Mask
+from jaxnn._core.types import Mask, PyTree, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
-from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, chain, value_at
+from jaxnn.optimizers._base import Optimizer, chain, value_at
 from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 from jaxnn.optimizers._weight_decay import decaying_weights

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import PyTree, accumulator_dtype, promoted, widen
+from jaxnn._core.arrays import accumulator_dtype, promoted, widen
+from jaxnn._core.types import PyTree
 
 
 def cast_like(value: jax.Array, like: ArrayLike) -> jax.Array:

@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import PyTree, accumulator_dtype, check_range, hyperparameter, total
+from jaxnn._core.arrays import accumulator_dtype, check_range, hyperparameter, total
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure
-from jaxnn._core.types import Mask
+from jaxnn._core.types import Mask, PyTree, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
-from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, value_at
+from jaxnn.optimizers._base import Optimizer, value_at
 from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._rates import rate, with_rates
 from jaxnn.optimizers._weight_decay import decaying_weights

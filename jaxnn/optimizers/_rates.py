@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxnn._core.arrays import PyTree, hyperparameter
+from jaxnn._core.arrays import hyperparameter
 from jaxnn._core.paths import path_text
+from jaxnn._core.types import PyTree
 
 Rates = dict[str, jax.Array]  # by group of the parameters, "" if there is but one
 

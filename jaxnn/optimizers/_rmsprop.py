@@ -7,12 +7,13 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import PyTree, check_range, hyperparameter, widen
+from jaxnn._core.arrays import check_range, hyperparameter, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure
+from jaxnn._core.types import PyTree, ScalarOrSchedule
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
-from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, chain, identity
+from jaxnn.optimizers._base import Optimizer, chain, identity
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 from jaxnn.optimizers._sgd import check_momentum, trace
 

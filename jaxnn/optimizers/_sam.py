@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import PyTree, check_count, check_range
+from jaxnn._core.arrays import check_count, check_range
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import OptimizerLike
+from jaxnn._core.types import OptimizerLike, PyTree
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import PyTree, accumulator_dtype, check_range, hyperparameter
+from jaxnn._core.arrays import accumulator_dtype, check_range, hyperparameter
 from jaxnn._core.construction import constructor
+from jaxnn._core.types import PyTree, ScalarOrSchedule
 from jaxnn.optimizers import _moments as moments
-from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, stateless_transformation
+from jaxnn.optimizers._base import Optimizer, stateless_transformation
 from jaxnn.optimizers._rates import rate, with_rates
 
 

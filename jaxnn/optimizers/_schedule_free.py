@@ -6,20 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxnn._core.arrays import PyTree, check_count, check_range, hyperparameter
+from jaxnn._core.arrays import check_count, check_range, hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import Mask, OptimizerLike
+from jaxnn._core.types import Mask, OptimizerLike, PyTree, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
-from jaxnn.optimizers._base import (
-    Optimizer,
-    ScalarOrSchedule,
-    chain,
-    check_optimizer,
-    extra_tolerant,
-    value_at,
-)
+from jaxnn.optimizers._base import Optimizer, chain, check_optimizer, extra_tolerant, value_at
 from jaxnn.optimizers._by_path import where_kept
 from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._rates import with_rates_of

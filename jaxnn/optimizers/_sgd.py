@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 import jax
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxnn._core.arrays import PyTree, check_range, hyperparameter, widen
+from jaxnn._core.arrays import check_range, hyperparameter, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure
+from jaxnn._core.types import PyTree, ScalarOrSchedule
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
-from jaxnn.optimizers._base import Optimizer, ScalarOrSchedule, chain, identity
+from jaxnn.optimizers._base import Optimizer, chain, identity
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 
 

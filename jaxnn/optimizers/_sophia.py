@@ -6,18 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxnn._core.arrays import PyTree, check_key, check_range, hyperparameter, total, widen
+from jaxnn._core.arrays import check_key, check_range, hyperparameter, total, widen
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import Mask, OptimizerLike
+from jaxnn._core.types import Mask, OptimizerLike, PyTree, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
-from jaxnn.optimizers._base import (
-    Optimizer,
-    ScalarOrSchedule,
-    chain,
-    check_optimizer,
-    extra_tolerant,
-)
+from jaxnn.optimizers._base import Optimizer, chain, check_optimizer, extra_tolerant
 from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 from jaxnn.optimizers._weight_decay import add_decayed_weights

@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnn._core.arrays import PyTree, check_range, hyperparameter, widen
+from jaxnn._core.arrays import check_range, hyperparameter, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure, select_mask
-from jaxnn._core.types import Mask
+from jaxnn._core.types import Mask, PyTree, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
-from jaxnn.optimizers._base import EmptyState, Optimizer, ScalarOrSchedule
+from jaxnn.optimizers._base import EmptyState, Optimizer
 
 
 class WeightDecaySchedule(NamedTuple):
