@@ -213,6 +213,14 @@ def with_poor_docstring(values):
 # Classes that are records of results, shown in the examples of what makes them.
 RECORDS = {"FitResult", "SweepResult", "TrainState", "callbacks.Event"}
 
+# What optimizers and metrics keep between calls, which the docstrings of these name.
+STATES = {
+    name
+    for name, value in PUBLIC.items()
+    if re.match(r"(optimizers|metrics)\.\w+(State|Info|Node|Schedule|Accumulator|Sum)$", name)
+    and hasattr(value, "_fields")
+}
+
 # What signatures speak of: test_typing.py looks for what explains each.
 TYPES = {name for name in PUBLIC if name.startswith("typing.")}
 
@@ -245,7 +253,14 @@ def test_reasons_are_of_public_names_without_a_reference():
 
 
 def test_every_docstring_is_complete():
-    assert with_poor_docstring({k: v for k, v in PUBLIC.items() if k not in RECORDS | TYPES}) == {}
+    others = PUBLIC.keys() - RECORDS - TYPES - STATES
+    assert with_poor_docstring({name: PUBLIC[name] for name in others}) == {}
+
+
+def test_states_that_docstrings_name_are_public_and_the_other_way_round():
+    texts = "\n".join(inspect.getdoc(value) or "" for value in PUBLIC.values())
+    named = set(re.findall(r"`?\b([A-Z]\w+(?:State|Accumulator|Schedule|Info|Node|Sum))\(", texts))
+    assert named - {"TrainState"} == {name.split(".")[1] for name in STATES}
 
 
 def test_every_public_name_has_a_docstring():

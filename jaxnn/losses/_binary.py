@@ -1,4 +1,4 @@
-"""Losses of yes or no, one value per element."""
+"""Binary classification losses, one value per element."""
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ def sigmoid_focal_loss(
     gamma: ArrayLike = 2.0,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """The binary cross-entropy times `(1 - p_t)^gamma`, small where the label is likely already.
+    """The focal loss: binary cross-entropy times `(1 - p_t)^gamma`, which focuses on hard examples.
 
     `p_t = labels σ(logits) + (1 - labels) σ(-logits)` is the probability given to the label; with
     `alpha`, the loss is also multiplied by `alpha labels + (1 - alpha) (1 - labels)`.
@@ -56,14 +56,14 @@ def sigmoid_focal_loss(
         labels: the same shape; probabilities in [0, 1], or booleans or integers 0 and 1.
         alpha: the weight of positive labels, in [0, 1]; None for no weights (torchvision: 0.25);
             may be traced.
-        gamma: how much easy examples count for less, at least 0; may be traced.
+        gamma: the focusing parameter, at least 0; may be traced.
         where: booleans of the same shape; the loss and its gradient are 0 where False.
 
     Returns:
         The shape of `logits`, float32 or wider.
 
     Raises:
-        ValueError: the shapes differ; `alpha` or `gamma` is known and out of range.
+        ValueError: the shapes differ; `alpha` or `gamma` is out of range.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

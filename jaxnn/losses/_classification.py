@@ -1,4 +1,4 @@
-"""Losses of classes that exclude each other, one value per example."""
+"""Multiclass classification losses, one value per example."""
 
 import math
 from typing import NamedTuple
@@ -21,7 +21,7 @@ def softmax_cross_entropy(
     class_weights: ArrayLike | None = None,
     ignore_index: int | None = None,
 ) -> jax.Array:
-    """The cross-entropy of softmax: `-Σ_c labels_c log softmax(logits)_c`, with `0 log 0 = 0`.
+    """Softmax cross-entropy: `-Σ_c labels_c log softmax(logits)_c`, with `0 log 0 = 0`.
 
     With class weights, each term of the sum is multiplied by that of its class, as in torch, whose
     mean then divides by the weights of the labels: divide by `class_weights[labels].sum()` for it.
@@ -43,7 +43,7 @@ def softmax_cross_entropy(
         The shape of `logits` without `axis`, float32 or wider.
 
     Raises:
-        ValueError: the shapes do not fit; `label_smoothing` is known and outside [0, 1];
+        ValueError: the shapes do not fit; `label_smoothing` is outside [0, 1];
             `ignore_index` is given for distributions.
         TypeError: labels of one axis fewer than `logits` are not integers.
 
@@ -110,8 +110,7 @@ def poly_loss_cross_entropy(
     axis: Axis = -1,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """Cross-entropy with a steeper first term: `softmax_cross_entropy + epsilon Σ_c labels_c
-    (1 - p_c)`.
+    """The Poly-1 loss: `softmax_cross_entropy + epsilon Σ_c labels_c (1 - p_c)`.
 
     Paper: Leng et al., PolyLoss, https://arxiv.org/abs/2204.12511
 
@@ -186,7 +185,7 @@ def nll(
 def smooth_labels(
     labels: ArrayLike, alpha: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = None
 ) -> jax.Array:
-    """Labels of which a part is spread evenly over the classes: `(1 - alpha) labels + alpha / n`.
+    """Label smoothing: `(1 - alpha) labels + alpha / n`, over n classes.
 
     Paper: Szegedy et al., Rethinking the Inception Architecture, https://arxiv.org/abs/1512.00567
 
@@ -201,7 +200,7 @@ def smooth_labels(
         The shape of `labels`, float32 or wider.
 
     Raises:
-        ValueError: `alpha` is known and outside [0, 1], or `where` does not fit.
+        ValueError: `alpha` is outside [0, 1], or `where` does not fit.
         TypeError: the labels are integers, as those of `softmax_cross_entropy` may be.
 
     Example:

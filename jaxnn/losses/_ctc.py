@@ -19,7 +19,7 @@ def ctc_loss(
     blank_id: int = 0,
     log_epsilon: ArrayLike = -1e5,
 ) -> jax.Array:
-    """Minus the log-probability that a sequence of frames spells a shorter sequence of labels.
+    """The CTC loss: the negative log-likelihood of a label sequence, given a longer one of logits.
 
     Every frame emits a label or a blank; equal labels in a row are one, then blanks are dropped.
     The probability is the sum over all alignments, found by the forward recursion over the states

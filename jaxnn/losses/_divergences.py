@@ -86,8 +86,9 @@ def generalized_kl_divergence(
     axis: Axis = -1,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """The divergence of what need not sum to 1: `kl_divergence + Σ_c exp(log_predictions_c) -
-    targets_c`.
+    """Generalized KL divergence, of what need not sum to 1.
+
+    `kl_divergence + Σ_c exp(log_predictions_c) - targets_c`.
 
     It is convex in both arguments and never negative. (optax also has it under the older name
     `convex_kl_divergence`.)

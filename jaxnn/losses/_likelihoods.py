@@ -19,10 +19,10 @@ def gaussian_nll(
     epsilon: ArrayLike = 1e-6,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """A normal distribution's: `(log v + (targets - predictions)² / v) / 2`, `v` the variance.
+    """The Gaussian negative log-likelihood: `(log v + (targets - predictions)² / v) / 2`.
 
-    As `torch.nn.GaussianNLLLoss`, except that the gradient in a variance below `epsilon` is 0, as
-    the value is constant there.
+    v is the variance. As `torch.nn.GaussianNLLLoss`, except that the gradient in a variance below
+    `epsilon` is 0, as the value is constant there.
 
     Paper: Nix and Weigend, Estimating the Mean and Variance of the Target Probability
     Distribution, 1994.
@@ -39,7 +39,7 @@ def gaussian_nll(
         The shape of `predictions`, float32 or wider.
 
     Raises:
-        ValueError: the shapes differ, or `epsilon` is known and negative.
+        ValueError: the shapes differ, or `epsilon` is negative.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -71,7 +71,7 @@ def poisson_nll(
     epsilon: ArrayLike = 1e-8,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """A Poisson distribution's: `rate - targets log rate`, the predictions being the log rates.
+    """The Poisson negative log-likelihood: `rate - targets log rate`, of log rates.
 
     As `torch.nn.PoissonNLLLoss`, except that `full` adds the exact `log targets!`, for which torch
     has Stirling's approximation.
@@ -88,7 +88,7 @@ def poisson_nll(
         The shape of `predictions`, float32 or wider.
 
     Raises:
-        ValueError: the shapes differ, or `epsilon` is known and negative.
+        ValueError: the shapes differ, or `epsilon` is negative.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

@@ -1,4 +1,4 @@
-"""Losses that are 0 once the right answer wins by a margin."""
+"""Margin losses: 0 once the correct answer wins by a margin."""
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,8 @@ def hinge_loss(
     Paper: Cortes and Vapnik, Support-Vector Networks, 1995.
 
     Args:
-        predictor_outputs: any shape; positive for yes, negative for no.
-        targets: the same shape; 1 for yes, -1 for no.
+        predictor_outputs: any shape; positive or negative for the class predicted.
+        targets: the same shape; 1 or -1.
         where: booleans of the same shape; the loss and its gradient are 0 where False.
 
     Returns:
@@ -42,8 +42,8 @@ def perceptron_loss(
     Paper: Rosenblatt, The Perceptron, 1958.
 
     Args:
-        predictor_outputs: any shape; positive for yes, negative for no.
-        targets: the same shape; 1 for yes, -1 for no.
+        predictor_outputs: any shape; positive or negative for the class predicted.
+        targets: the same shape; 1 or -1.
         where: booleans of the same shape; the loss and its gradient are 0 where False.
 
     Returns:
@@ -63,8 +63,7 @@ def perceptron_loss(
 def multiclass_hinge_loss(
     scores: ArrayLike, labels: ArrayLike, *, where: ArrayLike | None = None
 ) -> jax.Array:
-    """How far the label's score is from beating each other's by 1: `max_c (scores_c + [c ≠ label])
-    - scores_label`.
+    """The multiclass hinge loss: `max_c (scores_c + [c ≠ label]) - scores_label`.
 
     Paper: Crammer and Singer, On the Algorithmic Implementation of Multiclass Kernel-based Vector
     Machines, 2001. (torch's `MultiMarginLoss` sums over the classes instead.)
@@ -93,7 +92,7 @@ def multiclass_hinge_loss(
 def multiclass_perceptron_loss(
     scores: ArrayLike, labels: ArrayLike, *, where: ArrayLike | None = None
 ) -> jax.Array:
-    """How far the label's score is from the largest: `max_c scores_c - scores_label`.
+    """The multiclass perceptron loss: `max_c scores_c - scores_label`.
 
     Paper: Collins, Discriminative Training Methods for Hidden Markov Models, 2002.
 

@@ -113,7 +113,7 @@ def huber_loss(
         The shape of `predictions`, float32 or wider.
 
     Raises:
-        ValueError: the shapes differ, or `delta` is known and negative.
+        ValueError: the shapes differ, or `delta` is negative.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -185,7 +185,7 @@ def quantile_loss(
         The shape of `predictions`, float32 or wider.
 
     Raises:
-        ValueError: the shapes do not fit, or `quantile` is known and outside [0, 1].
+        ValueError: the shapes do not fit, or `quantile` is outside [0, 1].
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

@@ -1,4 +1,4 @@
-"""Losses of overlapping regions."""
+"""Segmentation losses."""
 
 from typing import Literal
 
@@ -26,7 +26,7 @@ def dice_loss(
     axis: int | tuple[int, ...] | None = None,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """One minus the overlap of predicted and true regions, for each class.
+    """The Dice loss: one minus the overlap of predicted and true regions, for each class.
 
     `1 - (both + smooth) / (both + alpha predicted_only + beta true_only + smooth)`, where `both =
     Σ p t`, `predicted_only = Σ p (1 - t)` and `true_only = Σ t (1 - p)` over the pixels. It is the

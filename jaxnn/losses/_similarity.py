@@ -1,4 +1,4 @@
-"""Losses of vectors that should point the same way, or lie near each other."""
+"""Similarity and contrastive losses of vectors."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def cosine_similarity(
     axis: Axis = -1,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """The cosine of the angle between vectors: `predictions · targets / (|predictions| |targets|)`.
+    """Cosine similarity: `predictions · targets / (|predictions| |targets|)`.
 
     A vector of zeros has similarity 0 to every other, with gradient 0 (NaN in optax, unless
     `epsilon` is given). torch's `eps` bounds the norms, the `epsilon` here their squares.
@@ -39,7 +39,7 @@ def cosine_similarity(
         The shape of the arguments without `axis`, float32 or wider; in [-1, 1].
 
     Raises:
-        ValueError: the shapes differ, or `epsilon` is known and negative.
+        ValueError: the shapes differ, or `epsilon` is negative.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -58,7 +58,7 @@ def cosine_distance(
     axis: Axis = -1,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """One minus the cosine of the angle between vectors: `1 - cosine_similarity`.
+    """Cosine distance: `1 - cosine_similarity`.
 
     Args:
         predictions: any shape, the vectors in `axis`.
@@ -72,7 +72,7 @@ def cosine_distance(
         The shape of the arguments without `axis`, float32 or wider; in [0, 2].
 
     Raises:
-        ValueError: the shapes differ, or `epsilon` is known and negative.
+        ValueError: the shapes differ, or `epsilon` is negative.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -93,8 +93,7 @@ def triplet_margin_loss(
     *,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """By how much each anchor is not nearer to its positive than to its negative, by a margin:
-    `max(0, d(anchors, positives) - d(anchors, negatives) + margin)`.
+    """Triplet loss: `max(0, d(anchors, positives) - d(anchors, negatives) + margin)`.
 
     `d(a, b) = (Σ |a - b|^norm_degree + eps)^(1 / norm_degree)`. optax leaves out the absolute
     value, without which distances of odd degree are none; torch adds `eps` to `a - b`. The
@@ -116,7 +115,7 @@ def triplet_margin_loss(
         The shape of the arguments without `axis`, float32 or wider.
 
     Raises:
-        ValueError: the shapes differ, or `eps` is known and negative.
+        ValueError: the shapes differ, or `eps` is negative.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -155,7 +154,7 @@ def ntxent(
     *,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    """The contrastive loss of embeddings of which those with equal labels belong together.
+    """NT-Xent, the contrastive loss of embeddings: those with equal labels belong together.
 
     The mean over all pairs (i, j) of different examples with equal labels of `-log(exp(s_ij) /
     (exp(s_ij) + Σ_k exp(s_ik)))`, k running over the examples with another label than i, and

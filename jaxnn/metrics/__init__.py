@@ -4,9 +4,10 @@ What is computed of the merged accumulators of batches, or of devices, is the me
 set: exactly, since sums and counts are merged, and never means.
 """
 
-from jaxnn.metrics._accumulators import Metric, merge, merge_all
-from jaxnn.metrics._confusion import confusion_matrix, f1, precision, recall
+from jaxnn.metrics._accumulators import CompensatedSum, ExampleAccumulator, Metric, merge, merge_all
+from jaxnn.metrics._confusion import CountAccumulator, confusion_matrix, f1, precision, recall
 from jaxnn.metrics._means import (
+    MeanAccumulator,
     accuracy,
     mean,
     mean_absolute_error,
@@ -18,6 +19,10 @@ from jaxnn.metrics._means import (
 from jaxnn.metrics._whole import average_precision, r2_score, roc_auc, whole_set
 
 __all__ = [
+    "CompensatedSum",
+    "CountAccumulator",
+    "ExampleAccumulator",
+    "MeanAccumulator",
     "Metric",
     "accuracy",
     "average_precision",

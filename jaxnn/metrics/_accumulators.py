@@ -62,42 +62,42 @@ class Metric(MetricFunctions):
         return call_repr(self)
 
 
-class Sum(NamedTuple):
-    """A sum, and what rounding has left out of it: counts stay exact far beyond 2^24."""
+class CompensatedSum(NamedTuple):
+    """A sum and its rounding error, by Neumaier's summation: counts stay exact far beyond 2^24."""
 
     value: jax.Array
-    rest: jax.Array
+    compensation: jax.Array
 
-    def merge(self, other: "Sum") -> "Sum":
+    def merge(self, other: "CompensatedSum") -> "CompensatedSum":
         """The sum of both."""
         value = self.value + other.value
         of_other = value - self.value
         lost = (self.value - (value - of_other)) + (other.value - of_other)
         lost = lax.stop_gradient(jnp.where(jnp.isfinite(value), lost, 0))
-        return Sum(value, self.rest + other.rest + lost)
+        return CompensatedSum(value, self.compensation + other.compensation + lost)
 
     @staticmethod
-    def merge_all(stacked: "Sum") -> "Sum":
+    def merge_all(stacked: "CompensatedSum") -> "CompensatedSum":
         """The sum over a leading axis."""
         zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), stacked)
         total, _ = lax.scan(lambda total, part: (total.merge(part), None), zero, stacked)
-        return Sum(*total)
+        return CompensatedSum(*total)
 
     def total(self) -> jax.Array:
         """The sum as one number."""
-        return self.value + self.rest
+        return self.value + self.compensation
 
 
-def summed(value: ArrayLike) -> Sum:
+def summed(value: ArrayLike) -> CompensatedSum:
     """A sum of one part."""
     value = jnp.asarray(value)
-    return Sum(value, jnp.zeros_like(value))
+    return CompensatedSum(value, jnp.zeros_like(value))
 
 
-class Examples(NamedTuple):
+class ExampleAccumulator(NamedTuple):
     """All examples so far: predictions, targets and weights, along axis 0.
 
-    Those with weight 0 count for nothing, so that there may be room for more than there are.
+    Examples of weight 0 are ignored, so that there may be room for more than there are.
     """
 
     columns: tuple[jax.Array, ...]
@@ -105,31 +105,31 @@ class Examples(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """How many there is room for."""
+        """The number of examples that there is room for."""
         return len(self.columns[0])
 
-    def merge(self, other: "Examples") -> "Examples":
+    def merge(self, other: "ExampleAccumulator") -> "ExampleAccumulator":
         """The examples of both."""
         if self.rows == 0 or other.rows == 0:
             return self if other.rows == 0 else other
         pairs = zip(self.columns, other.columns, strict=True)
-        return Examples(tuple(jnp.concatenate(pair) for pair in pairs), self.parts)
+        return ExampleAccumulator(tuple(jnp.concatenate(pair) for pair in pairs), self.parts)
 
     @staticmethod
-    def merge_all(stacked: "Examples") -> "Examples":
+    def merge_all(stacked: "ExampleAccumulator") -> "ExampleAccumulator":
         """The examples along the two leading axes as along one."""
         flat = tuple(column.reshape(-1, *column.shape[2:]) for column in stacked.columns)
-        return Examples(flat, jnp.max(stacked.parts))
+        return ExampleAccumulator(flat, jnp.max(stacked.parts))
 
-    def written_into(self, buffer: "Examples", row: ArrayLike) -> "Examples":
+    def written_into(self, buffer: "ExampleAccumulator", row: ArrayLike) -> "ExampleAccumulator":
         """A buffer for more examples, with these from `row` on."""
         pairs = zip(buffer.columns, self.columns, strict=True)
         written = (lax.dynamic_update_slice_in_dim(whole, part, row, 0) for whole, part in pairs)
-        return Examples(tuple(written), self.parts)
+        return ExampleAccumulator(tuple(written), self.parts)
 
 
 def _is_node(tree: PyTree) -> bool:
-    return isinstance(tree, Sum | Examples)
+    return isinstance(tree, CompensatedSum | ExampleAccumulator)
 
 
 def merge(*accumulators: PyTree) -> PyTree:
@@ -187,7 +187,7 @@ def merge_all(stacked: PyTree) -> PyTree:
 def keeps_examples(accumulator: PyTree) -> bool:
     """Whether an accumulator grows with the number of examples."""
     nodes = jax.tree.leaves(accumulator, is_leaf=_is_node)
-    return any(isinstance(node, Examples) for node in nodes)
+    return any(isinstance(node, ExampleAccumulator) for node in nodes)
 
 
 def blank(accumulator: PyTree, rows: int) -> PyTree:
@@ -197,10 +197,10 @@ def blank(accumulator: PyTree, rows: int) -> PyTree:
         return jnp.zeros(leaf.shape, leaf.dtype)
 
     def one(node: Any) -> Any:
-        if not isinstance(node, Examples):
+        if not isinstance(node, ExampleAccumulator):
             return jax.tree.map(zeros, node)
         columns = (jnp.zeros((rows, *leaf.shape[1:]), leaf.dtype) for leaf in node.columns)
-        return Examples(tuple(columns), zeros(node.parts))
+        return ExampleAccumulator(tuple(columns), zeros(node.parts))
 
     return jax.tree.map(one, accumulator, is_leaf=_is_node)
 
@@ -209,7 +209,7 @@ def merge_into(total: PyTree, part: PyTree, row: ArrayLike) -> PyTree:
     """`total` merged with the accumulator of one batch, whose examples go from `row` on."""
 
     def both(whole: Any, node: Any) -> Any:
-        if isinstance(node, Examples):
+        if isinstance(node, ExampleAccumulator):
             return node.written_into(whole, row)
         return merge(whole, node)
 

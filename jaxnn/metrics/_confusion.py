@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jaxnn._core.arrays import check_count
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import PyTree
-from jaxnn.metrics._accumulators import Metric, Sum, merge, summed
+from jaxnn.metrics._accumulators import CompensatedSum, Metric, merge, summed
 from jaxnn.metrics._means import arrays, check_classes, check_equal_shapes, element_weights
 
 AVERAGES = ("macro", "micro", "weighted", None)
@@ -18,17 +18,18 @@ AVERAGES = ("macro", "micro", "weighted", None)
 
 @constructor
 def confusion_matrix(classes: int, axis: int = -1, *, ignore_index: int | None = None) -> Metric:
-    """How often each class, a row, was predicted to be each class, a column.
+    """Confusion matrix: how often each class, a row, was predicted to be each class, a column.
 
     Args:
         classes: the number of classes.
         axis: the axis of the classes in the predictions, of which the largest counts.
-        ignore_index: the target of elements that count in no way; None for none.
+        ignore_index: the label of elements to ignore; None for none.
 
     Returns:
-        A `Metric` whose value has shape `(classes, classes)`: the sums of the weights. The targets
-        are integers in the shape of the predictions without `axis`; one outside [0, classes) makes
-        the counts NaN.
+        A `Metric` whose value has shape `(classes, classes)`: the sums of the weights. Its
+        accumulator is a `CompensatedSum(value, compensation)`. The targets are integer labels in
+        the shape of the predictions without `axis`; one outside [0, classes) makes the counts
+        NaN.
 
     Raises:
         ValueError: `classes` is less than 1, or the shapes do not fit.
@@ -44,11 +45,11 @@ def confusion_matrix(classes: int, axis: int = -1, *, ignore_index: int | None =
     """
     check_count("confusion_matrix", "classes", classes)
 
-    def init() -> Sum:
+    def init() -> CompensatedSum:
         return summed(jnp.zeros((classes, classes)))
 
     def update(
-        accumulator: Sum,
+        accumulator: CompensatedSum,
         predictions: ArrayLike,
         targets: ArrayLike | None = None,
         weights: ArrayLike | None = None,
@@ -60,16 +61,16 @@ def confusion_matrix(classes: int, axis: int = -1, *, ignore_index: int | None =
         counts = _totals(label * classes + chosen, weight, classes**2)
         return merge(accumulator, summed(counts.reshape(classes, classes)))
 
-    def compute(accumulator: Sum) -> jax.Array:
+    def compute(accumulator: CompensatedSum) -> jax.Array:
         return accumulator.total()
 
     return Metric(init, update, compute)
 
 
-class Counts(NamedTuple):
-    """Sums of weights for each class."""
+class CountAccumulator(NamedTuple):
+    """Sums of weights for each class: correct predictions, predictions, and targets."""
 
-    right: Any
+    correct: Any
     predicted: Any
     actual: Any
 
@@ -83,24 +84,26 @@ def precision(
     axis: int = -1,
     ignore_index: int | None = None,
 ) -> Metric:
-    """The fraction of predictions of a class that are right: `true positives / predicted`.
+    """Precision, the fraction of positive predictions that are correct.
 
-    Give `threshold` for yes or no, where it is that of "yes", or `classes` for classes. As in
-    scikit-learn, 0 / 0 is 0, and a class that is neither predicted nor a target is not averaged.
+    `true positives / predicted`. Give `threshold` for binary classification or `classes` for
+    several classes. As in scikit-learn, 0 / 0 is 0, and a class that is neither predicted nor a
+    target is left out of the average.
 
     Args:
-        threshold: a prediction is yes where it is more (0 for logits, 0.5 for probabilities); the
-            targets have the shape of the predictions.
+        threshold: a prediction is positive where it is greater (0 for logits, 0.5 for
+            probabilities); the targets have the shape of the predictions.
         classes: the number of classes; a prediction is the largest along `axis`, the targets are
-            integers in the shape of the predictions without it. One outside [0, classes) makes
-            the result NaN.
-        average: of the classes: "macro", the mean; "weighted", weighted by how frequent they are;
+            integer labels in the shape of the predictions without it. One outside [0, classes)
+            makes the result NaN.
+        average: over the classes: "macro", the mean; "weighted", weighted by their frequency;
             "micro", of the sums over the classes; None for a value each.
         axis: the axis of the classes.
-        ignore_index: the target of elements that count in no way; None for none.
+        ignore_index: the label of elements to ignore; None for none.
 
     Returns:
-        A `Metric`; NaN for no examples.
+        A `Metric` with accumulator `CountAccumulator(correct, predicted, actual)`; NaN for no
+        examples.
 
     Raises:
         ValueError: both or neither of `threshold` and `classes` are given; `average` is none of
@@ -114,8 +117,8 @@ def precision(
         Array(0.6666667, dtype=float32)
     """
 
-    def value(counts: Counts) -> jax.Array:
-        return _ratio(counts.right, counts.predicted)
+    def value(counts: CountAccumulator) -> jax.Array:
+        return _ratio(counts.correct, counts.predicted)
 
     return _of_counts("precision", value, threshold, classes, average, axis, ignore_index)
 
@@ -129,21 +132,12 @@ def recall(
     axis: int = -1,
     ignore_index: int | None = None,
 ) -> Metric:
-    """The fraction of a class that is predicted to be it: `true positives / actual`.
+    """Recall: the fraction of positives that are predicted, `true positives / actual`.
 
-    Args:
-        threshold: for yes or no, as in `precision`.
-        classes: for classes, their number, as in `precision`.
-        average: of the classes: "macro", "weighted", "micro" or None, as in `precision`.
-        axis: the axis of the classes.
-        ignore_index: the target of elements that count in no way; None for none.
+    See `precision` for the arguments.
 
     Returns:
         A `Metric`; NaN for no examples.
-
-    Raises:
-        ValueError: both or neither of `threshold` and `classes` are given; `average` is none of
-            the four; the shapes do not fit.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -153,8 +147,8 @@ def recall(
         Array(0.6666667, dtype=float32)
     """
 
-    def value(counts: Counts) -> jax.Array:
-        return _ratio(counts.right, counts.actual)
+    def value(counts: CountAccumulator) -> jax.Array:
+        return _ratio(counts.correct, counts.actual)
 
     return _of_counts("recall", value, threshold, classes, average, axis, ignore_index)
 
@@ -168,21 +162,12 @@ def f1(
     axis: int = -1,
     ignore_index: int | None = None,
 ) -> Metric:
-    """The harmonic mean of precision and recall: `2 true positives / (predicted + actual)`.
+    """F1 score, the harmonic mean of precision and recall.
 
-    Args:
-        threshold: for yes or no, as in `precision`.
-        classes: for classes, their number, as in `precision`.
-        average: of the classes: "macro", "weighted", "micro" or None, as in `precision`.
-        axis: the axis of the classes.
-        ignore_index: the target of elements that count in no way; None for none.
+    `2 true positives / (predicted + actual)`. See `precision` for the arguments.
 
     Returns:
         A `Metric`; NaN for no examples.
-
-    Raises:
-        ValueError: both or neither of `threshold` and `classes` are given; `average` is none of
-            the four; the shapes do not fit.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -192,8 +177,8 @@ def f1(
         Array(0.5, dtype=float32)
     """
 
-    def value(counts: Counts) -> jax.Array:
-        return _ratio(2 * counts.right, counts.predicted + counts.actual)
+    def value(counts: CountAccumulator) -> jax.Array:
+        return _ratio(2 * counts.correct, counts.predicted + counts.actual)
 
     return _of_counts("f1", value, threshold, classes, average, axis, ignore_index)
 
@@ -204,7 +189,7 @@ def _ratio(part: jax.Array, whole: jax.Array) -> jax.Array:
 
 def _of_counts(
     metric: str,
-    value: Callable[[Counts], jax.Array],
+    value: Callable[[CountAccumulator], jax.Array],
     threshold: float | None,
     classes: int | None,
     average: Literal["macro", "micro", "weighted"] | None,
@@ -214,17 +199,17 @@ def _of_counts(
     if (threshold is None) == (classes is None):
         raise ValueError(
             f"{metric}: threshold is {threshold} and classes is {classes}, expected one of them: "
-            "a threshold for yes or no, or a number of classes"
+            "a threshold for binary classification, or a number of classes"
         )
     if average not in AVERAGES:
         raise ValueError(f"{metric}: average is {average!r}, expected one of {AVERAGES}")
     rows = 2 if classes is None else check_count(metric, "classes", classes)
 
-    def init() -> Counts:
-        return Counts(*(summed(jnp.zeros((rows,))) for _ in Counts._fields))
+    def init() -> CountAccumulator:
+        return CountAccumulator(*(summed(jnp.zeros((rows,))) for _ in CountAccumulator._fields))
 
     def update(
-        accumulator: Counts,
+        accumulator: CountAccumulator,
         predictions: ArrayLike,
         targets: ArrayLike | None = None,
         weights: ArrayLike | None = None,
@@ -236,22 +221,22 @@ def _of_counts(
             label = targets.astype(bool).astype(jnp.int32)
         else:
             chosen, label = _classes(metric, predictions, targets, rows, axis)
-        weight = _weights(accumulator.right, targets, weights, ignore_index)
+        weight = _weights(accumulator.correct, targets, weights, ignore_index)
         weight = _nan_for_unknown_classes(weight, label, rows)
-        sums = Counts(
+        sums = CountAccumulator(
             _totals(label, jnp.where(chosen == label, weight, 0), rows),
             _totals(chosen, weight, rows),
             _totals(label, weight, rows),
         )
-        return merge(accumulator, Counts(*map(summed, sums)))
+        return merge(accumulator, CountAccumulator(*map(summed, sums)))
 
-    def compute(accumulator: Counts) -> jax.Array:
-        counts = Counts(*(field.total() for field in accumulator))
+    def compute(accumulator: CountAccumulator) -> jax.Array:
+        counts = CountAccumulator(*(field.total() for field in accumulator))
         weight = jnp.sum(counts.actual)
         if classes is None:
             result = value(counts)[1]
         elif average == "micro":
-            result = value(Counts(*(jnp.sum(field) for field in counts)))
+            result = value(CountAccumulator(*(jnp.sum(field) for field in counts)))
         elif average is None:
             result = value(counts)
         else:
@@ -278,7 +263,7 @@ def _classes(
 
 
 def _weights(
-    like: Sum, targets: jax.Array, weights: ArrayLike | None, ignore_index: int | None
+    like: CompensatedSum, targets: jax.Array, weights: ArrayLike | None, ignore_index: int | None
 ) -> jax.Array:
     """A weight for each target."""
     weight = element_weights(targets.shape, weights, like.value.dtype)

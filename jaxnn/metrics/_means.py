@@ -11,14 +11,14 @@ from jaxnn._core.arrays import accumulator_dtype, canonical_axes, check_count
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import PyTree
 from jaxnn.losses import absolute_error, softmax_cross_entropy, squared_error
-from jaxnn.metrics._accumulators import Metric, Sum, merge, summed
+from jaxnn.metrics._accumulators import CompensatedSum, Metric, merge, summed
 
 
 class MeanAccumulator(NamedTuple):
-    """A weighted sum of values and the sum of their weights."""
+    """A weighted sum of values, and the sum of their weights."""
 
-    total: Sum | jax.Array
-    weight: Sum | jax.Array
+    total: CompensatedSum | jax.Array
+    weight: CompensatedSum | jax.Array
 
 
 @constructor
@@ -30,7 +30,7 @@ def mean(function: Callable[[Any, Any], ArrayLike] | None = None) -> Metric:
             `nn.losses`; None for the predictions themselves.
 
     Returns:
-        A `Metric`.
+        A `Metric` with accumulator `MeanAccumulator(total, weight)`.
 
     Raises:
         ValueError: the weights are not one for each example.
@@ -53,20 +53,19 @@ def mean(function: Callable[[Any, Any], ArrayLike] | None = None) -> Metric:
 def accuracy(
     threshold: float | None = None, axis: int = -1, *, ignore_index: int | None = None
 ) -> Metric:
-    """The fraction of right predictions.
+    """Accuracy: the fraction of correct predictions.
 
     Args:
-        threshold: None for classes: the prediction is the largest logit (or probability) along
-            `axis`. A number for yes or no: the prediction is yes where it is more than the
-            threshold (0 for logits, 0.5 for probabilities).
+        threshold: None for several classes: the prediction is the largest logit (or probability)
+            along `axis`. A number for binary classification: a prediction is positive where it is
+            greater (0 for logits, 0.5 for probabilities).
         axis: the axis of the classes.
-        ignore_index: the target of elements, as of padded tokens, that count in no way; None for
-            none.
+        ignore_index: the label of elements to ignore, as of padded tokens; None for none.
 
     Returns:
-        A `Metric`. For classes the targets are integers, in the shape of the predictions without
-        `axis`, or distributions of the same shape, of which the largest counts; for yes or no
-        they have the shape of the predictions.
+        A `Metric`. The targets are integer labels, in the shape of the predictions without
+        `axis`, or distributions of the same shape, of which the largest counts; in binary
+        classification they have the shape of the predictions.
 
     Raises:
         ValueError: the shapes do not fit.
@@ -99,17 +98,18 @@ def accuracy(
 
 @constructor
 def top_k_accuracy(k: int, axis: int = -1, *, ignore_index: int | None = None) -> Metric:
-    """The fraction of examples whose label is among the k largest predictions.
+    """Top-k accuracy: the fraction of labels among the k largest predictions.
 
-    Of equal predictions the first counts as the largest, as for `accuracy`, which it is for k = 1.
+    Of equal predictions the first counts as the largest, as in `accuracy`, which it equals for
+    k = 1.
 
     Args:
-        k: how many predictions, at least 1.
+        k: the number of predictions, at least 1.
         axis: the axis of the classes.
-        ignore_index: the target of elements that count in no way; None for none.
+        ignore_index: the label of elements to ignore; None for none.
 
     Returns:
-        A `Metric`. The targets are integer classes, in the shape of the predictions without `axis`.
+        A `Metric`. The targets are integer labels, in the shape of the predictions without `axis`.
 
     Raises:
         ValueError: `k` is less than 1, or the shapes do not fit.
@@ -143,16 +143,17 @@ def top_k_accuracy(k: int, axis: int = -1, *, ignore_index: int | None = None) -
 
 @constructor
 def perplexity(axis: int = -1, *, ignore_index: int | None = None) -> Metric:
-    """The exponential of the mean cross-entropy: as many equally likely classes would be as hard.
+    """Perplexity: the exponential of the mean cross-entropy.
+
+    As many equally likely classes would be as hard to predict.
 
     Args:
         axis: the axis of the classes.
-        ignore_index: the target of elements, as of padded tokens, that count in no way; None for
-            none.
+        ignore_index: the label of elements to ignore, as of padded tokens; None for none.
 
     Returns:
-        A `Metric`. The predictions are logits, the targets integers in the shape of the logits
-        without `axis`, or distributions, as of `softmax_cross_entropy`.
+        A `Metric`. The predictions are logits, the targets integer labels in the shape of the
+        logits without `axis`, or distributions, as in `softmax_cross_entropy`.
 
     Raises:
         ValueError: the shapes do not fit.
@@ -177,7 +178,7 @@ def perplexity(axis: int = -1, *, ignore_index: int | None = None) -> Metric:
 
 @constructor
 def mean_absolute_error() -> Metric:
-    """The mean over all elements of `|predictions - targets|`.
+    """Mean absolute error: the mean over all elements of `|predictions - targets|`.
 
     Returns:
         A `Metric`.
@@ -194,7 +195,7 @@ def mean_absolute_error() -> Metric:
 
 @constructor
 def mean_squared_error() -> Metric:
-    """The mean over all elements of `(predictions - targets)²`.
+    """Mean squared error: the mean over all elements of `(predictions - targets)²`.
 
     Returns:
         A `Metric`.
@@ -211,7 +212,7 @@ def mean_squared_error() -> Metric:
 
 @constructor
 def root_mean_squared_error() -> Metric:
-    """The square root of the mean over all elements of `(predictions - targets)²`.
+    """Root mean squared error: the square root of the mean of `(predictions - targets)²`.
 
     Of several outputs, scikit-learn averages the roots, one for each; here there is one root.
 
@@ -255,8 +256,8 @@ def _mean_of(
     return Metric(init, update, compute)
 
 
-def _number(part: Sum | jax.Array) -> jax.Array:
-    return part.total() if isinstance(part, Sum) else part
+def _number(part: CompensatedSum | jax.Array) -> jax.Array:
+    return part.total() if isinstance(part, CompensatedSum) else part
 
 
 def _counted(targets: jax.Array, ignore_index: int | None) -> jax.Array | None:

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxnn._core.arrays import accumulator_dtype, check_count, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import PyTree
-from jaxnn.metrics._accumulators import Examples, Metric, merge
+from jaxnn.metrics._accumulators import ExampleAccumulator, Metric, merge
 from jaxnn.metrics._means import arrays, check_classes, check_equal_shapes, element_weights
 
 AVERAGES = ("macro", "weighted", None)
@@ -19,20 +19,20 @@ AVERAGES = ("macro", "weighted", None)
 
 @constructor
 def whole_set(function: Callable[[jax.Array, jax.Array, jax.Array], Any]) -> Metric:
-    """A metric that is no sum over examples, as a rank statistic is none.
+    """A metric that is no sum over examples, such as a rank statistic.
 
-    The accumulator holds every example, so the result is exact and the memory grows with the set.
-    `nn.evaluate`, `nn.fit` and `nn.training_run` make room for all examples beforehand. In loops of
-    your own, accumulators are merged by `nn.metrics.merge`, or stacked by `jax.lax.scan` and
-    `jax.lax.all_gather` and merged by `nn.metrics.merge_all`; added up, as by `jax.lax.psum`, they
-    give NaN.
+    The accumulator holds every example, so that the result is exact and the memory grows with the
+    data set. `nn.evaluate`, `nn.fit` and `nn.training_run` allocate it for all examples beforehand.
+    In loops of your own, accumulators are merged by `nn.metrics.merge`, or stacked by
+    `jax.lax.scan` and `jax.lax.all_gather` and merged by `nn.metrics.merge_all`; added up, as by
+    `jax.lax.psum`, they give NaN.
 
     Args:
         function: `function(predictions, targets, weights) -> value`, of all examples along axis 0;
-            those with weight 0 may be anything and must count for nothing.
+            examples of weight 0 may have any values, and must be ignored.
 
     Returns:
-        A `Metric`; NaN for no examples.
+        A `Metric` with accumulator `ExampleAccumulator(columns, parts)`; NaN for no examples.
 
     Raises:
         ValueError: the weights are not one for each example, or there are no targets.
@@ -54,11 +54,11 @@ def _whole_set(
     function: Callable[[jax.Array, jax.Array, jax.Array], Any],
     check: Callable[[jax.Array, jax.Array], None] = lambda predictions, targets: None,
 ) -> Metric:
-    def init() -> Examples:
-        return Examples((jnp.zeros((0,)),) * 3, jnp.ones((), jnp.int32))
+    def init() -> ExampleAccumulator:
+        return ExampleAccumulator((jnp.zeros((0,)),) * 3, jnp.ones((), jnp.int32))
 
     def update(
-        accumulator: Examples,
+        accumulator: ExampleAccumulator,
         predictions: ArrayLike,
         targets: ArrayLike | None = None,
         weights: ArrayLike | None = None,
@@ -72,9 +72,11 @@ def _whole_set(
             )
         weight = element_weights(predictions.shape[:1], weights, jnp.result_type(float))
         weight = jnp.broadcast_to(weight, predictions.shape[:1])
-        return merge(accumulator, Examples((predictions, targets, weight), accumulator.parts))
+        return merge(
+            accumulator, ExampleAccumulator((predictions, targets, weight), accumulator.parts)
+        )
 
-    def compute(accumulator: Examples) -> Any:
+    def compute(accumulator: ExampleAccumulator) -> Any:
         if accumulator.rows == 0:
             return jnp.full((), jnp.nan)
         predictions, targets, weights = accumulator.columns
@@ -95,19 +97,19 @@ def roc_auc(
     """The area under the ROC curve: how often a positive has a higher score than a negative.
 
     `Σ_i Σ_j w_i w_j ([s_i > s_j] + [s_i = s_j] / 2) / Σ_i Σ_j w_i w_j` over the positives i and the
-    negatives j. Exact, ties and weights included, however the set was cut into batches: see
+    negatives j. Exact, ties and weights included, however the data set is split into batches: see
     `whole_set` for what that takes.
 
     Paper: Hanley and McNeil, The Meaning and Use of the Area under a Receiver Operating
     Characteristic (ROC) Curve, 1982.
 
     Args:
-        classes: None for yes or no: the predictions are scores (logits as well as probabilities),
-            the targets of the same shape. Else the number of classes, each against the rest: the
-            predictions have their scores along `axis`, the targets are integers in the shape
-            without it.
-        average: of the classes: "macro", the mean; "weighted", weighted by how frequent they are;
-            None for a value each.
+        classes: None for binary classification: the predictions are scores (logits as well as
+            probabilities), the targets of the same shape. Otherwise the number of classes, each
+            against the rest: the predictions have their scores along `axis`, the targets are
+            integer labels in the shape without it.
+        average: over the classes: "macro", the mean; "weighted", weighted by their frequency; None
+            for a value each.
         axis: the axis of the classes.
 
     Returns:
@@ -134,22 +136,14 @@ def average_precision(
     average: Literal["macro", "weighted"] | None = "macro",
     axis: int = -1,
 ) -> Metric:
-    """The precision at the score of each positive, averaged over the positives.
+    """Average precision: the precision at the score of each positive, averaged over the positives.
 
-    The precision at a score is that of predicting "yes" from this score on. Exact, however the set
-    was cut into batches: see `whole_set` for what that takes.
-
-    Args:
-        classes: None for yes or no, or the number of classes, as in `roc_auc`.
-        average: of the classes: "macro", "weighted" or None, as in `roc_auc`.
-        axis: the axis of the classes.
+    The precision at a score is that of predicting "positive" from this score on. Exact, however the
+    data set is split into batches: see `whole_set` for what that takes, and `roc_auc` for the
+    arguments.
 
     Returns:
         A `Metric`; NaN without a positive (scikit-learn: 0), and for a score that is NaN.
-
-    Raises:
-        ValueError: `classes` is less than 1; `average` is none of the three; the shapes do not fit.
-        TypeError: `classes` is no integer.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -163,11 +157,12 @@ def average_precision(
 
 @constructor
 def r2_score() -> Metric:
-    """How much of the variance is explained: `1 - Σ (t - predictions)² / Σ (t - mean(t))²`.
+    """R², the coefficient of determination: `1 - Σ (t - predictions)² / Σ (t - mean(t))²`.
 
     Of several outputs, the mean of the scores of each, as in scikit-learn; where the targets t do
-    not vary it is 1 for predictions without error, else 0. Their mean is taken before the squares,
-    so that targets far from 0 lose no precision: see `whole_set` for what that takes.
+    not vary it is 1 for predictions without error, else 0. The mean of the targets is subtracted
+    before the squares, so that targets far from 0 lose no precision: see `whole_set` for what that
+    takes.
 
     Returns:
         A `Metric`; NaN for fewer than two examples. The predictions and targets have the same

@@ -8,21 +8,29 @@ a traced array cannot be checked; all others are, when the optimizer is made. Th
 tuples with the names and fields of optax's.
 """
 
-from jaxnn.optimizers._accumulation import accumulate, skip_not_finite
-from jaxnn.optimizers._adabelief import adabelief, scale_by_belief
-from jaxnn.optimizers._adadelta import adadelta, scale_by_adadelta
-from jaxnn.optimizers._adafactor import adafactor, scale_by_factored_rms
-from jaxnn.optimizers._adagrad import adagrad, scale_by_rss
-from jaxnn.optimizers._adam import adam, adamw, nadam, nadamw, scale_by_adam
+from jaxnn.optimizers._accumulation import MultiStepsState, accumulate, skip_not_finite
+from jaxnn.optimizers._adabelief import ScaleByBeliefState, adabelief, scale_by_belief
+from jaxnn.optimizers._adadelta import ScaleByAdaDeltaState, adadelta, scale_by_adadelta
+from jaxnn.optimizers._adafactor import FactoredState, adafactor, scale_by_factored_rms
+from jaxnn.optimizers._adagrad import ScaleByRssState, adagrad, scale_by_rss
+from jaxnn.optimizers._adam import ScaleByAdamState, adam, adamw, nadam, nadamw, scale_by_adam
 from jaxnn.optimizers._adamax import adamax, adamaxw, scale_by_adamax
-from jaxnn.optimizers._adan import adan, scale_by_adan
-from jaxnn.optimizers._ademamix import ademamix, scale_by_ademamix
+from jaxnn.optimizers._adan import ScaleByAdanState, adan, scale_by_adan
+from jaxnn.optimizers._ademamix import ScaleByAdemamixState, ademamix, scale_by_ademamix
 from jaxnn.optimizers._adopt import adopt, scale_by_adopt
-from jaxnn.optimizers._amsgrad import amsgrad, scale_by_amsgrad
-from jaxnn.optimizers._averaging import ema, evaluation_params, params_ema
-from jaxnn.optimizers._base import Optimizer, apply_updates, chain, identity
+from jaxnn.optimizers._amsgrad import ScaleByAmsgradState, amsgrad, scale_by_amsgrad
+from jaxnn.optimizers._averaging import EmaState, ParamsEmaState, ema, evaluation_params, params_ema
+from jaxnn.optimizers._base import EmptyState, Optimizer, apply_updates, chain, identity
 from jaxnn.optimizers._block_rms import clip_by_block_rms, scale_by_param_block_rms
-from jaxnn.optimizers._by_path import freeze, masked, partition, set_to_zero
+from jaxnn.optimizers._by_path import (
+    MaskedNode,
+    MaskedState,
+    PartitionState,
+    freeze,
+    masked,
+    partition,
+    set_to_zero,
+)
 from jaxnn.optimizers._clipping import (
     adaptive_grad_clip,
     clip,
@@ -31,39 +39,109 @@ from jaxnn.optimizers._clipping import (
     unitwise_norm,
 )
 from jaxnn.optimizers._constraining import keep_params_nonnegative
-from jaxnn.optimizers._finite import apply_if_finite
-from jaxnn.optimizers._injection import inject_hyperparams
-from jaxnn.optimizers._lbfgs import lbfgs, scale_by_lbfgs
-from jaxnn.optimizers._line_search import scale_by_zoom_linesearch, value_and_grad_from_state
-from jaxnn.optimizers._lion import lion, scale_by_lion, scale_by_sign, sign_sgd
-from jaxnn.optimizers._lookahead import lookahead
-from jaxnn.optimizers._loss_scaling import dynamic_loss_scale, loss_scale
-from jaxnn.optimizers._muon import MuonDimensionNumbers, muon, scale_by_muon
-from jaxnn.optimizers._noise import add_noise
+from jaxnn.optimizers._finite import ApplyIfFiniteState, apply_if_finite
+from jaxnn.optimizers._injection import (
+    InjectStatefulHyperparamsState,
+    WrappedScheduleState,
+    inject_hyperparams,
+)
+from jaxnn.optimizers._lbfgs import ScaleByLBFGSState, lbfgs, scale_by_lbfgs
+from jaxnn.optimizers._line_search import (
+    ScaleByZoomLinesearchState,
+    ZoomLinesearchInfo,
+    scale_by_zoom_linesearch,
+    value_and_grad_from_state,
+)
+from jaxnn.optimizers._lion import ScaleByLionState, lion, scale_by_lion, scale_by_sign, sign_sgd
+from jaxnn.optimizers._lookahead import LookaheadState, lookahead
+from jaxnn.optimizers._loss_scaling import LossScaleState, dynamic_loss_scale, loss_scale
+from jaxnn.optimizers._muon import MuonDimensionNumbers, MuonState, muon, scale_by_muon
+from jaxnn.optimizers._noise import AddNoiseState, add_noise
 from jaxnn.optimizers._normalizing import centralize, normalize, normalize_by_update_norm
-from jaxnn.optimizers._novograd import novograd, scale_by_novograd
-from jaxnn.optimizers._plateau import reduce_on_plateau
-from jaxnn.optimizers._prodigy import prodigy
+from jaxnn.optimizers._novograd import ScaleByNovogradState, novograd, scale_by_novograd
+from jaxnn.optimizers._plateau import ReduceLROnPlateauState, reduce_on_plateau
+from jaxnn.optimizers._prodigy import ProdigyState, prodigy
 from jaxnn.optimizers._radam import radam, scale_by_radam
-from jaxnn.optimizers._rmsprop import rmsprop, scale_by_rms, scale_by_stddev
-from jaxnn.optimizers._rprop import rprop, scale_by_rprop
-from jaxnn.optimizers._sam import sam
-from jaxnn.optimizers._scaling import scale, scale_by_learning_rate, scale_by_schedule
+from jaxnn.optimizers._rmsprop import (
+    ScaleByRmsState,
+    ScaleByRmsWithCountState,
+    ScaleByRStdDevState,
+    ScaleByRStdDevWithCountState,
+    rmsprop,
+    scale_by_rms,
+    scale_by_stddev,
+)
+from jaxnn.optimizers._rprop import ScaleByRpropState, rprop, scale_by_rprop
+from jaxnn.optimizers._sam import SAMState, sam
+from jaxnn.optimizers._scaling import (
+    ScaleByScheduleState,
+    scale,
+    scale_by_learning_rate,
+    scale_by_schedule,
+)
 from jaxnn.optimizers._schedule_free import (
+    ScheduleFreeState,
     schedule_free,
     schedule_free_adamw,
     schedule_free_eval_params,
     schedule_free_sgd,
 )
-from jaxnn.optimizers._sgd import sgd, trace
-from jaxnn.optimizers._sophia import hutchinson_estimator_diag_hessian, scale_by_sophia, sophia
+from jaxnn.optimizers._sgd import TraceState, sgd, trace
+from jaxnn.optimizers._sophia import (
+    HutchinsonState,
+    SophiaState,
+    hutchinson_estimator_diag_hessian,
+    scale_by_sophia,
+    sophia,
+)
 from jaxnn.optimizers._trust_ratio import lamb, lars, scale_by_trust_ratio
-from jaxnn.optimizers._weight_decay import add_decayed_weights
+from jaxnn.optimizers._weight_decay import WeightDecaySchedule, add_decayed_weights
 from jaxnn.optimizers._yogi import scale_by_yogi, yogi
 
 __all__ = [
+    "AddNoiseState",
+    "ApplyIfFiniteState",
+    "EmaState",
+    "EmptyState",
+    "FactoredState",
+    "HutchinsonState",
+    "InjectStatefulHyperparamsState",
+    "LookaheadState",
+    "LossScaleState",
+    "MaskedNode",
+    "MaskedState",
+    "MultiStepsState",
     "MuonDimensionNumbers",
+    "MuonState",
     "Optimizer",
+    "ParamsEmaState",
+    "PartitionState",
+    "ProdigyState",
+    "ReduceLROnPlateauState",
+    "SAMState",
+    "ScaleByAdaDeltaState",
+    "ScaleByAdamState",
+    "ScaleByAdanState",
+    "ScaleByAdemamixState",
+    "ScaleByAmsgradState",
+    "ScaleByBeliefState",
+    "ScaleByLBFGSState",
+    "ScaleByLionState",
+    "ScaleByNovogradState",
+    "ScaleByRStdDevState",
+    "ScaleByRStdDevWithCountState",
+    "ScaleByRmsState",
+    "ScaleByRmsWithCountState",
+    "ScaleByRpropState",
+    "ScaleByRssState",
+    "ScaleByScheduleState",
+    "ScaleByZoomLinesearchState",
+    "ScheduleFreeState",
+    "SophiaState",
+    "TraceState",
+    "WeightDecaySchedule",
+    "WrappedScheduleState",
+    "ZoomLinesearchInfo",
     "accumulate",
     "adabelief",
     "adadelta",

@@ -74,7 +74,7 @@ def identity() -> Optimizer:
     """The transformation that returns the updates unchanged.
 
     Returns:
-        An `Optimizer`.
+        An `Optimizer` with state `EmptyState()`, as all without state.
 
     Example:
         >>> import jaxnn as nn

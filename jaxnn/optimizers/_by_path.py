@@ -43,7 +43,7 @@ def masked(
 
     Args:
         inner: the `Optimizer` or optax transformation for the chosen leaves. It keeps no state for
-            the others.
+            the others, in whose place it sees a `MaskedNode()`.
         mask: which leaves: a glob on the path or several of them, a predicate
             `(path, leaf) -> bool`, a tree of booleans (one of which may stand for a subtree) or a
             function from the params to one, or a boolean for all.

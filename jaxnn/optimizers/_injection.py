@@ -28,7 +28,7 @@ class InjectStatefulHyperparamsState(NamedTuple):
     """The step count, the hyperparameters by name, the states of their schedules, the inner state.
 
     `hyperparams` has the values that the last update used; those that are not scheduled may be
-    replaced by others.
+    replaced by others. `hyperparams_states` has a `WrappedScheduleState(count)` for each schedule.
     """
 
     count: jax.Array  # type: ignore[assignment]

@@ -27,7 +27,10 @@ class ZoomLinesearchInfo(NamedTuple):
 
 
 class ScaleByZoomLinesearchState(NamedTuple):
-    """The step size that was found, the value and the gradient there, and how the search went."""
+    """The step size that was found, the value and the gradient there, and how the search went.
+
+    `info` is a `ZoomLinesearchInfo(num_linesearch_steps, decrease_error, curvature_error)`.
+    """
 
     learning_rate: jax.Array
     value: jax.Array

@@ -25,7 +25,7 @@ def l1(strength: Scalar, where: Selection = KERNELS) -> Penalty:
         A function of the params that returns a scalar, float32 or wider.
 
     Raises:
-        ValueError: `strength` is known and negative; a pattern matches no leaf.
+        ValueError: `strength` is negative; a pattern matches no leaf.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -51,7 +51,7 @@ def l2(strength: Scalar, where: Selection = KERNELS) -> Penalty:
         A function of the params that returns a scalar, float32 or wider.
 
     Raises:
-        ValueError: `strength` is known and negative; a pattern matches no leaf.
+        ValueError: `strength` is negative; a pattern matches no leaf.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -80,7 +80,7 @@ def elastic_net(l1_strength: Scalar, l2_strength: Scalar, where: Selection = KER
         A function of the params that returns a scalar, float32 or wider.
 
     Raises:
-        ValueError: a strength is known and negative; a pattern matches no leaf.
+        ValueError: a strength is negative; a pattern matches no leaf.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

@@ -1,4 +1,4 @@
-"""Schedules: functions of the number of updates so far, with optax's names and arguments.
+"""Learning rate schedules: functions of the step count, with optax's names and arguments.
 
 A schedule can be given wherever an optimizer takes a learning rate. Numbers of steps, and whatever
 else a schedule is made of, may be traced, as in a sweep by `jax.vmap`.

@@ -1,4 +1,4 @@
-"""Schedules with one formula, from the first count on."""
+"""Decays: schedules with one formula."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ from jaxnn.schedules._counts import (
 
 @constructor
 def constant_schedule(value: Scalar) -> Schedule:
-    """Always the same: `f(t) = value`.
+    """A constant: `f(t) = value`.
 
     Args:
         value: the value; may be traced.
@@ -42,19 +42,19 @@ def constant_schedule(value: Scalar) -> Schedule:
 def linear_schedule(
     init_value: Scalar, end_value: Scalar, transition_steps: Scalar, transition_begin: Scalar = 0
 ) -> Schedule:
-    """A straight line from `init_value` to `end_value`, which it keeps.
+    """Linear decay (or growth) from `init_value` to `end_value`, and constant from then on.
 
     Args:
         init_value: the value until t = `transition_begin`.
         end_value: the value `transition_steps` later, and from there on.
-        transition_steps: the number of steps of the line, at least 1.
-        transition_begin: the step at which the line begins, at least 0.
+        transition_steps: the number of steps of the transition, at least 1.
+        transition_begin: the step at which the transition begins, at least 0.
 
     Returns:
         A schedule.
 
     Raises:
-        ValueError: `transition_steps` is known and less than 1 (optax keeps `init_value` then), or
+        ValueError: `transition_steps` is less than 1 (optax keeps `init_value` then), or
             `transition_begin` less than 0 (optax takes 0 then).
 
     Example:
@@ -80,14 +80,14 @@ def polynomial_schedule(
     transition_steps: Scalar,
     transition_begin: Scalar = 0,
 ) -> Schedule:
-    """A power of the steps that are left, from `init_value` to `end_value`, which it keeps.
+    """Polynomial decay (or growth) from `init_value` to `end_value`, and constant from then on.
 
     `f(t) = (init_value - end_value) (1 - s)^power + end_value`, s going from 0 to 1.
 
     Args:
         init_value: the value until t = `transition_begin`.
         end_value: the value `transition_steps` later, and from there on.
-        power: the exponent, more than 0; 1 for a straight line.
+        power: the degree of the polynomial, more than 0; 1 for linear decay.
         transition_steps: the number of steps in which s goes from 0 to 1, at least 1.
         transition_begin: the step at which it begins to, at least 0.
 
@@ -95,7 +95,7 @@ def polynomial_schedule(
         A schedule.
 
     Raises:
-        ValueError: `transition_steps` is known and less than 1 (optax keeps `init_value` then), or
+        ValueError: `transition_steps` is less than 1 (optax keeps `init_value` then), or
             `transition_begin` less than 0 (optax takes 0 then).
 
     Example:
@@ -118,7 +118,7 @@ def polynomial_schedule(
 def cosine_decay_schedule(
     init_value: Scalar, decay_steps: Scalar, alpha: Scalar = 0.0, exponent: Scalar = 1.0
 ) -> Schedule:
-    """Half a cosine from `init_value` down to `alpha * init_value`, which it keeps.
+    """Cosine decay from `init_value` to `alpha * init_value`, and constant from then on.
 
     `f(t) = init_value ((1 - alpha) (½ (1 + cos(π min(t, T) / T)))^exponent + alpha)`, T being
     `decay_steps`.
@@ -128,14 +128,14 @@ def cosine_decay_schedule(
     Args:
         init_value: the value at t = 0.
         decay_steps: the number of steps T of the decay, at least 1.
-        alpha: the last value as a fraction of the first.
-        exponent: bends the curve.
+        alpha: the final value as a fraction of the initial one.
+        exponent: the power of the cosine.
 
     Returns:
         A schedule.
 
     Raises:
-        ValueError: `decay_steps` is known and less than 1.
+        ValueError: `decay_steps` is less than 1.
 
     Example:
         >>> import jaxnn as nn
@@ -162,21 +162,21 @@ def exponential_decay(
     staircase: bool = False,
     end_value: Scalar | None = None,
 ) -> Schedule:
-    """A geometric decay: `f(t) = init_value decay_rate^((t - transition_begin) / steps)`.
+    """Exponential decay: `f(t) = init_value decay_rate^((t - transition_begin) / steps)`.
 
     Args:
         init_value: the value until t = `transition_begin`.
         transition_steps: the number of steps in which the value is multiplied by `decay_rate`.
         decay_rate: the factor, more than 0; the value grows if it is more than 1.
         transition_begin: the step at which the decay begins, at least 0.
-        staircase: whether the exponent is rounded down to a whole number.
+        staircase: whether to decay at discrete intervals: the exponent is rounded down.
         end_value: a bound of the value: below for a decay, above for growth; None for none.
 
     Returns:
         A schedule.
 
     Raises:
-        ValueError: `transition_steps` or `decay_rate` is known and not positive (optax makes the
+        ValueError: `transition_steps` or `decay_rate` is not positive (optax makes the
             schedule constant then), or `transition_begin` less than 0 (optax takes 0 then).
 
     Example:
@@ -207,7 +207,7 @@ def exponential_decay(
 
 @constructor
 def step_decay(init_value: Scalar, step_size: Scalar, decay_rate: Scalar = 0.1) -> Schedule:
-    """A stair: `f(t) = init_value decay_rate^floor(t / step_size)`.
+    """Step decay: `f(t) = init_value decay_rate^floor(t / step_size)`.
 
     As `torch.optim.lr_scheduler.StepLR(step_size, gamma=decay_rate)`, counting updates.
 
@@ -220,7 +220,7 @@ def step_decay(init_value: Scalar, step_size: Scalar, decay_rate: Scalar = 0.1) 
         A schedule.
 
     Raises:
-        ValueError: `step_size` or `decay_rate` is known and not positive.
+        ValueError: `step_size` or `decay_rate` is not positive.
 
     Example:
         >>> import jaxnn as nn

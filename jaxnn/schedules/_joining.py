@@ -1,4 +1,4 @@
-"""Schedules made of others, one after the other."""
+"""Schedules joined one after the other."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,11 +15,11 @@ from jaxnn.schedules._warmups import warmup_cosine_decay_schedule
 
 @constructor
 def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[Any]) -> Schedule:
-    """One schedule after the other, each with a count of its own that begins at 0.
+    """Join schedules one after the other, each with a step count of its own that begins at 0.
 
     Args:
         schedules: at least one.
-        boundaries: the counts at which the second, third, ... begin, in growing order; may be
+        boundaries: the step counts at which the second, third, ... begin, in growing order; may be
             traced.
 
     Returns:
@@ -53,12 +53,12 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[Any]) -> 
 
 @constructor
 def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Any]]) -> Schedule:
-    """Warm restarts: one `warmup_cosine_decay_schedule` after the other.
+    """SGD with warm restarts: one `warmup_cosine_decay_schedule` after the other.
 
     Paper: Loshchilov and Hutter, SGDR, https://arxiv.org/abs/1608.03983
 
     Args:
-        cosine_kwargs: for each, the keyword arguments; it lasts for its `decay_steps`.
+        cosine_kwargs: for each cycle, the keyword arguments; it lasts for its `decay_steps`.
 
     Returns:
         A schedule.

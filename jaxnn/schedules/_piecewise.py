@@ -29,18 +29,18 @@ INTERPOLATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 def piecewise_constant_schedule(
     init_value: Scalar, boundaries_and_scales: Mapping[int, Scalar] | None = None
 ) -> Schedule:
-    """A stair: the value is multiplied by a factor at each boundary.
+    """Piecewise constant: the value is multiplied by a scale at each boundary.
 
     Args:
         init_value: the value before the first boundary.
-        boundaries_and_scales: the factor, at least 0, for each count from which on it applies; may
-            be traced. None for no boundaries.
+        boundaries_and_scales: the scale, at least 0, by the step count from which on it applies;
+            may be traced. None for no boundaries.
 
     Returns:
         A schedule.
 
     Raises:
-        ValueError: a factor is known and negative.
+        ValueError: a scale is negative.
 
     Example:
         >>> import jaxnn as nn
@@ -65,19 +65,20 @@ def piecewise_interpolate_schedule(
     init_value: Scalar,
     boundaries_and_scales: Mapping[int, Scalar] | None = None,
 ) -> Schedule:
-    """From value to value, each the one before times a factor, along lines or half cosines.
+    """Piecewise linear or cosine interpolation between values.
 
     Args:
         interpolate_type: "linear" or "cosine".
         init_value: the value at t = 0.
-        boundaries_and_scales: for each count, by what factor, at least 0, the value then differs
-            from that at the boundary before; may be traced. None for no boundaries.
+        boundaries_and_scales: the scale, at least 0, by the step count of each boundary: the value
+            there is that at the boundary before times the scale; may be traced. None for no
+            boundaries.
 
     Returns:
         A schedule, constant from the last boundary on.
 
     Raises:
-        ValueError: `interpolate_type` is neither, or a factor is known and negative.
+        ValueError: `interpolate_type` is neither, or a scale is negative.
 
     Example:
         >>> import jaxnn as nn
@@ -103,7 +104,7 @@ def linear_onecycle_schedule(
     div_factor: Scalar = 25.0,
     final_div_factor: Scalar = 1e4,
 ) -> Schedule:
-    """Straight lines up to `peak_value`, back down, and on down to almost nothing.
+    """The one-cycle policy, linear: up to `peak_value`, back down, and on to almost nothing.
 
     Paper: Smith and Topin, Super-Convergence, https://arxiv.org/abs/1708.07120
 
@@ -119,7 +120,7 @@ def linear_onecycle_schedule(
         A schedule.
 
     Raises:
-        ValueError: `transition_steps` is known and less than 1.
+        ValueError: `transition_steps` is less than 1.
 
     Example:
         >>> import jaxnn as nn
@@ -141,7 +142,7 @@ def cosine_onecycle_schedule(
     div_factor: Scalar = 25.0,
     final_div_factor: Scalar = 1e4,
 ) -> Schedule:
-    """Half a cosine up to `peak_value`, half a cosine down to almost nothing.
+    """The one-cycle policy, by cosines: up to `peak_value`, then down to almost nothing.
 
     Paper: Smith and Topin, Super-Convergence, https://arxiv.org/abs/1708.07120
 
@@ -156,7 +157,7 @@ def cosine_onecycle_schedule(
         A schedule.
 
     Raises:
-        ValueError: `transition_steps` is known and less than 1.
+        ValueError: `transition_steps` is less than 1.
 
     Example:
         >>> import jaxnn as nn

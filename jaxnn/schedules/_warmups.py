@@ -1,4 +1,4 @@
-"""Schedules that begin with a straight line up."""
+"""Schedules that begin with a linear warm-up."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -26,21 +26,21 @@ from jaxnn.schedules._decays import exponential_decay
 def warmup_constant_schedule(
     init_value: Scalar, peak_value: Scalar, warmup_steps: Scalar
 ) -> Schedule:
-    """A straight line up to `peak_value`, which it keeps.
+    """Linear warm-up to `peak_value`, and constant from then on.
 
     Paper: Goyal et al., Accurate, Large Minibatch SGD, https://arxiv.org/abs/1706.02677
 
     Args:
         init_value: the value at t = 0.
         peak_value: the value from t = `warmup_steps` on.
-        warmup_steps: the number of steps of the line, at least 0. With 0 steps it is `peak_value`
+        warmup_steps: the number of warm-up steps, at least 0. With 0 steps it is `peak_value`
             from the first (in optax, `init_value` for ever).
 
     Returns:
         A schedule.
 
     Raises:
-        ValueError: `warmup_steps` is known and negative.
+        ValueError: `warmup_steps` is negative.
 
     Example:
         >>> import jaxnn as nn
@@ -61,7 +61,7 @@ def warmup_cosine_decay_schedule(
     end_value: Scalar = 0.0,
     exponent: Scalar = 1.0,
 ) -> Schedule:
-    """A straight line up to `peak_value`, then half a cosine down to `end_value`, which it keeps.
+    """Linear warm-up to `peak_value`, then cosine decay to `end_value`.
 
     Paper: Goyal et al., Accurate, Large Minibatch SGD, https://arxiv.org/abs/1706.02677 (warm-up);
     Loshchilov and Hutter, SGDR, https://arxiv.org/abs/1608.03983 (cosine)
@@ -69,16 +69,16 @@ def warmup_cosine_decay_schedule(
     Args:
         init_value: the value at t = 0.
         peak_value: the value at t = `warmup_steps`.
-        warmup_steps: the number of steps of the line, at least 0.
-        decay_steps: the number of steps of the whole, the line included.
+        warmup_steps: the number of warm-up steps, at least 0.
+        decay_steps: the number of steps in total, the warm-up included.
         end_value: the value from t = `decay_steps` on.
-        exponent: bends the cosine.
+        exponent: the power of the cosine.
 
     Returns:
         A schedule.
 
     Raises:
-        ValueError: the steps are known and not `0 <= warmup_steps < decay_steps`.
+        ValueError: the steps are not `0 <= warmup_steps < decay_steps`.
 
     Example:
         >>> import jaxnn as nn
@@ -109,23 +109,23 @@ def warmup_exponential_decay_schedule(
     staircase: bool = False,
     end_value: Scalar | None = None,
 ) -> Schedule:
-    """A straight line up to `peak_value`, then `exponential_decay` from there.
+    """Linear warm-up to `peak_value`, then `exponential_decay`.
 
     Args:
         init_value: the value at t = 0.
         peak_value: the value at t = `warmup_steps`.
-        warmup_steps: the number of steps of the line, at least 0.
+        warmup_steps: the number of warm-up steps, at least 0.
         transition_steps: the number of steps in which the value is multiplied by `decay_rate`.
         decay_rate: the factor, more than 0.
-        transition_begin: the number of steps after the line at which the decay begins.
-        staircase: whether the exponent is rounded down to a whole number.
+        transition_begin: the number of steps after the warm-up at which the decay begins.
+        staircase: whether to decay at discrete intervals: the exponent is rounded down.
         end_value: a bound of the value: below for a decay, above for growth; None for none.
 
     Returns:
         A schedule.
 
     Raises:
-        ValueError: `warmup_steps` is known and negative, or the arguments of the decay are wrong.
+        ValueError: `warmup_steps` is negative, or the arguments of the decay are wrong.
 
     Example:
         >>> import jaxnn as nn
@@ -142,7 +142,7 @@ def warmup_exponential_decay_schedule(
 
 @constructor
 def inverse_sqrt_schedule(init_value: Scalar, peak_value: Scalar, warmup_steps: Scalar) -> Schedule:
-    """A straight line up to `peak_value`, then the inverse square root of the count.
+    """Linear warm-up to `peak_value`, then decay by the inverse square root of the step count.
 
     `f(t) = peak_value sqrt(warmup_steps / t)` from t = `warmup_steps` on. With `init_value = 0` and
     `peak_value = (width * warmup_steps) ** -0.5` it is the schedule of the paper ("Noam"), where
@@ -153,13 +153,13 @@ def inverse_sqrt_schedule(init_value: Scalar, peak_value: Scalar, warmup_steps: 
     Args:
         init_value: the value at t = 0.
         peak_value: the value at t = `warmup_steps`.
-        warmup_steps: the number of steps of the line, at least 1.
+        warmup_steps: the number of warm-up steps, at least 1.
 
     Returns:
         A schedule.
 
     Raises:
-        ValueError: `warmup_steps` is known and less than 1.
+        ValueError: `warmup_steps` is less than 1.
 
     Example:
         >>> import jaxnn as nn
@@ -193,7 +193,7 @@ def warmup_stable_decay_schedule(
     end_value: Scalar = 0.0,
     shape: Literal["linear", "cosine", "sqrt"] = "linear",
 ) -> Schedule:
-    """A straight line up to `peak_value`, which stays for a while, then down to `end_value`.
+    """Linear warm-up to `peak_value`, a constant part, then decay to `end_value` (WSD).
 
     A run can be stopped, or prolonged, by a decay from anywhere in its long stable part.
 
@@ -203,7 +203,7 @@ def warmup_stable_decay_schedule(
     Args:
         init_value: the value at t = 0.
         peak_value: the value of the stable part.
-        warmup_steps: the number of steps of the line up, at least 0.
+        warmup_steps: the number of warm-up steps, at least 0.
         stable_steps: the number of steps after it that keep `peak_value`, at least 0.
         decay_steps: the number of steps after those, of the decay alone, at least 1.
         end_value: the value after `warmup_steps + stable_steps + decay_steps` steps, and later.
@@ -214,7 +214,7 @@ def warmup_stable_decay_schedule(
         A schedule.
 
     Raises:
-        ValueError: a number of steps is known and out of range, or `shape` is none of the three.
+        ValueError: a number of steps is out of range, or `shape` is none of the three.
 
     Example:
         >>> import jaxnn as nn
@@ -240,7 +240,7 @@ def warmup_stable_decay_schedule(
 def _warmed_up(
     init_value: Scalar, peak_value: Scalar, warmup_steps: Scalar, following: Schedule
 ) -> Schedule:
-    """A line for `warmup_steps`, then another schedule, with a count of its own."""
+    """Linear warm-up, then another schedule, with a step count of its own."""
 
     def schedule(count: ArrayLike) -> jax.Array:
         part = progress(count, 0, jnp.maximum(as_float(warmup_steps), 1))
