@@ -20,12 +20,18 @@ test: lint pytest ## Run the linters, the type checkers, the tests and the docte
 
 test-all: ## The same and the slow tests, under the oldest and the newest Python found
 	@for python in $$( (.ci/newest-python 3.11 3.12 3.13 3.14 3.15; .ci/newest-python) | uniq); do \
-	    XLA_FLAGS= $(MAKE) --no-print-directory test PYTEST_ARGS='-m ""' PYTHON=$$python \
+	    XLA_FLAGS= $(MAKE) --no-print-directory test CACHED= PYTEST_ARGS='-m ""' PYTHON=$$python \
 	        VENV=.venv-$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])') || exit; \
 	done
 
+# Most of the time of the tests goes into compiling the same programs again, which JAX remembers
+# here. Its key is the program, the options, and the versions: no other program is ever found.
+# `make test-all` compiles everything anew.
+CACHED := JAX_COMPILATION_CACHE_DIR='$(CURDIR)/.jax_cache' \
+    JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
+
 pytest: $(VENV)/.test ## Run the tests and the doctests alone, one process per core
-	$(BIN)/python -m pytest -n auto --dist loadgroup $(PYTEST_ARGS)
+	$(CACHED) $(BIN)/python -m pytest -n auto --dist loadgroup $(PYTEST_ARGS)
 
 lint: $(VENV)/.test ## Run the linters and the type checkers alone
 	$(BIN)/ruff check
@@ -44,7 +50,7 @@ bench: $(VENV)/.bench ## Compare the speed with that of other libraries, in .ven
 	$(BIN)/python -m benchmarks $(ROW)
 
 clean: ## Remove everything that make has made, the environments included
-	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site digits.png
+	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .jax_cache .hypothesis build dist site digits.png
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment. A PYTHON= that was asked for names the interpreter by its version, so that an

@@ -1,5 +1,6 @@
 """The whole suite runs under JAX's strictest settings."""
 
+import gc
 import os
 import signal
 
@@ -24,6 +25,13 @@ jax.config.update("jax_debug_key_reuse", True)
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish():
+    """Thousands of collected tests are not looked through again at each garbage collection."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(scope="module", autouse=True)
