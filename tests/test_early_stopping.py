@@ -45,8 +45,16 @@ def untouched():
     return result, params
 
 
-@pytest.mark.parametrize("train", ["fit", "training_run"])
-@pytest.mark.parametrize(("patience", "min_delta"), [(1, 0.0), (3, 0.0), (2, 0.05), (20, 0.0)])
+def trainings():
+    """Both with each patience; always one of the two, since what stops them is the same."""
+    quick = {("fit", 1), ("training_run", 3), ("fit", 2), ("training_run", 20)}
+    for train in ("fit", "training_run"):
+        for patience, min_delta in ((1, 0.0), (3, 0.0), (2, 0.05), (20, 0.0)):
+            marks = () if (train, patience) in quick else pytest.mark.slow
+            yield pytest.param(train, patience, min_delta, marks=marks)
+
+
+@pytest.mark.parametrize(("train", "patience", "min_delta"), list(trainings()))
 def test_it_ends_at_the_right_epoch_with_the_params_of_the_best(
     train, patience, min_delta, untouched
 ):

@@ -149,8 +149,8 @@ def derived(are_variants):
                 given[i] = value
             return getattr(module, name)(*given, **options)
 
-        y, pullback = jax.vjp(function, *floats)
-        return y, pullback(jnp.cos(y)), jax.jvp(function, tuple(floats), tuple(along))[1]
+        y, pushforward = jax.linearize(function, *floats)
+        return y, jax.linear_transpose(pushforward, *floats)(jnp.cos(y)), pushforward(*along)
 
     @fast_jit
     def both():

@@ -184,7 +184,7 @@ def test_averages_over_classes(name, average, weights):
     metric = getattr(metrics, name)(classes=CLASSES + 1, average=average)
     counts = reference.confusion_matrix(logits, LABELS, weights, classes=CLASSES + 1)
     np.testing.assert_allclose(
-        value_of(metric, logits, LABELS, weights),
+        compiled(metric)(logits, LABELS, weights),
         getattr(reference, name)(counts, average),
         rtol=1e-5,
     )
@@ -211,8 +211,9 @@ def sklearn():
     return pytest.importorskip("sklearn.metrics")
 
 
+@pytest.fixture(scope="module")
 def scikit_learn(sklearn):
-    """Ours, its arguments, and scikit-learn's of (sample_weight=...)."""
+    """Scikit-learn's of (sample_weight=...), and a compiled function of the weights with ours."""
     chosen = LOGITS.argmax(-1)
     averages = {
         f"{name} {average}": (
@@ -263,7 +264,7 @@ def scikit_learn(sklearn):
         for kind, given in (("distinct", SCORES), ("tied", TIED), ("constant", 0 * SCORES))
     }
     partial = functools.partial
-    return {
+    table = {
         **averages,
         **yes_or_no,
         **one_against_rest,
@@ -311,18 +312,19 @@ def scikit_learn(sklearn):
         ),
     }
 
-
-@weightings
-def test_scikit_learn(sklearn, weights):
-    table = scikit_learn(sklearn)
-
     @fast_jit
     def ours(weights):
         return {name: value_of(m, *arguments, weights) for name, (m, arguments, _) in table.items()}
 
+    return {name: theirs for name, (_, _, theirs) in table.items()}, ours
+
+
+@weightings
+def test_scikit_learn(scikit_learn, weights):
+    theirs, ours = scikit_learn
     kwargs = {} if weights is None else {"sample_weight": weights}
     for name, value in ours(weights).items():
-        expected = table[name][2](**kwargs)
+        expected = theirs[name](**kwargs)
         np.testing.assert_allclose(value, expected, rtol=2e-6, atol=1e-7, err_msg=name)
 
 
@@ -417,12 +419,17 @@ def test_scan(case):
         of_batch = metric.update(metric.init(), *batch)
         return metrics.merge(sums, of_batch) if carried else sums, of_batch
 
+    @fast_jit
+    def scanned(examples):
+        sums, stacked = jax.lax.scan(step, metric.init(), examples)
+        return metric.compute(metrics.merge_all(stacked)), metric.compute(sums) if carried else None
+
     carried = case[0] not in [row[0] for row in WHOLE_SETS.values()]
-    sums, stacked = jax.lax.scan(step, metric.init(), of_examples(case, WEIGHTS))
-    whole = value_of(*case, WEIGHTS)
-    np.testing.assert_allclose(metric.compute(metrics.merge_all(stacked)), whole, rtol=1e-5)
+    merged, one_after_other = scanned(of_examples(case, WEIGHTS))
+    whole = compiled(metric)(*case[1:], WEIGHTS)
+    np.testing.assert_allclose(merged, whole, rtol=1e-5)
     if carried:
-        np.testing.assert_allclose(metric.compute(sums), whole, rtol=1e-5)
+        np.testing.assert_allclose(one_after_other, whole, rtol=1e-5)
 
 
 # Large counts
@@ -476,8 +483,8 @@ def test_no_examples(case):
     nothing = jax.tree.map(lambda a: a[:0], (predictions, targets))
     for value in (
         metric.compute(metric.init()),
-        value_of(metric, *nothing),
-        value_of(metric, predictions, targets, np.zeros(N)),
+        compiled(metric)(*nothing),
+        compiled(metric)(predictions, targets, np.zeros(N, np.float32)),
     ):
         if metric is CASES["confusion_matrix"][0]:
             np.testing.assert_array_equal(value, np.zeros((CLASSES, CLASSES)))
@@ -495,8 +502,8 @@ def test_what_has_weight_zero_may_be_anything(case):
     labels = None if targets is None else targets.copy()
     if labels is not None and labels.dtype.kind == "i" and labels.ndim == 1:
         labels[[0, 7]] = 1000
-    expected = value_of(metric, predictions, targets, weights)
-    np.testing.assert_array_equal(value_of(metric, spoiled, labels, weights), expected)
+    expected = compiled(metric)(predictions, targets, weights)
+    np.testing.assert_array_equal(compiled(metric)(spoiled, labels, weights), expected)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -113,7 +113,7 @@ def test_training_run():
     check(params, history)
 
 
-@pytest.mark.parametrize("progress", [False, "lines"])
+@pytest.mark.parametrize("progress", [pytest.param(False, marks=pytest.mark.slow), "lines"])
 def test_fit(progress, capsys):
     seen = []
     result = nn.fit(

@@ -32,7 +32,15 @@ CASES = {
     "in order": {"batch_size": 8, "shuffle": False},
     "penalty": {"batch_size": 8, "regularizer": nn.regularizers.l2(1e-2)},
     "metrics": {"batch_size": 8, "metrics": {"accuracy": ACCURACY}},
+    "all of it": {
+        "batch_size": 8,
+        "shuffle": False,
+        "regularizer": nn.regularizers.l2(1e-2),
+        "metrics": {"accuracy": ACCURACY},
+    },
 }
+# Of the others, each is a part of one of these, or is without a remainder.
+ALWAYS = ("full batch", "remainder", "one by one", "all of it")
 
 
 def settings(**changes):
@@ -46,7 +54,10 @@ def fitted(model=NOISY, key=None, data=(X, LABELS), **changes):
     return nn.fit(model, data, key=key, progress=False, **settings(**changes))
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=() if c in ALWAYS else pytest.mark.slow) for c in CASES],
+)
 def test_fit_agrees_with_the_pure_run(case):
     options = CASES[case]
     result = fitted(validation=VALIDATION, **options)

@@ -45,7 +45,7 @@ def batches(epoch):
         yield X[order[i : i + 8]], LABELS[order[i : i + 8]]
 
 
-@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("shuffle", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_mapped_files_give_the_numbers_of_memory(shuffle, mapped):
     options = {"batch_size": 8, "shuffle": shuffle, "metrics": {"right": ACCURACY}}
     ours = fitted(data=mapped, validation=VALIDATION, **options)
