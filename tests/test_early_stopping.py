@@ -68,7 +68,9 @@ def test_it_ends_at_the_right_epoch_with_the_params_of_the_best(
         assert len(history["loss"]) == epochs
     else:
         params, _, history = run(LINEAR, validation=VALIDATION, early_stopping=stopping, **ROUGH)
-        assert np.isnan(history["loss"][epochs:]).all()
+        assert history.pop("epochs") == epochs
+        for rows in history.values():
+            assert (rows[epochs:] == rows[epochs - 1]).all()
     assert_close(params, params_of_epoch[best])
     for name, values in plain.history.items():
         np.testing.assert_allclose(history[name][:epochs], values[:epochs], rtol=1e-5)
@@ -89,10 +91,56 @@ def test_each_of_many_networks_stops_at_its_own_time():
     )
     train = nn.training_run(LINEAR, **options)
     params, _, history = jax.jit(jax.vmap(train, in_axes=(None, None, 0)))(KEY, DATA, rates)
-    assert np.isfinite(history["loss"]).sum(axis=1).tolist()[:2] == [3, 6]
+    assert history["epochs"].tolist()[:2] == [3, 6]
     for i in range(3):
         alone = jax.jit(train)(KEY, DATA, rates[i])
         assert_close(jax.tree.map(lambda leaf, i=i: leaf[i], (params, history)), alone[::2])
+
+
+def test_a_metric_knows_its_direction():
+    """It returned the worst epoch, the one of the least accuracy."""
+    options = {"metrics": {"right": nn.metrics.accuracy()}, "validation": VALIDATION, **ROUGH}
+    plain = fitted(LINEAR, **options)
+    stopping = nn.early_stopping("val_right", patience=EPOCHS)
+    result = fitted(LINEAR, early_stopping=stopping, **options)
+    assert result.best_value == plain.history["val_right"].max()
+    assert result.best_epoch == plain.history["val_right"].argmax()
+
+
+def test_the_best_epoch_and_its_value_are_told(tmp_path):
+    stopping = nn.early_stopping("loss", patience=2)
+    options = {"early_stopping": stopping, **ROUGH}
+    result = fitted(LINEAR, **options)
+    assert result.best_epoch == result.history["loss"].argmin()
+    assert result.best_value == result.history["loss"].min()
+    assert fitted(LINEAR, **ROUGH).best_epoch is None
+    kept = fitted(LINEAR, checkpoint=tmp_path, **ROUGH)
+    assert kept.best_epoch == kept.history["loss"].argmin()
+    members = fitted(LINEAR, members=2, **options)
+    loss = members.history["loss"]
+    np.testing.assert_array_equal(members.best_epoch, loss.argmin(axis=0))
+    np.testing.assert_array_equal(members.best_value, loss.min(axis=0))
+
+
+@pytest.mark.parametrize("name", ["gradient_norm", "own"])
+def test_what_has_no_direction_must_be_told_it(name):
+    own = nn.metrics.Metric(*nn.metrics.accuracy()[:3])
+    options = {"metrics": {"own": own}, "record": ["gradient_norm"], **ROUGH}
+    with pytest.raises(ValueError, match=r"whether less or more is better, .* mode='min'"):
+        fitted(LINEAR, early_stopping=nn.early_stopping(name), **options)
+    fitted(LINEAR, early_stopping=nn.early_stopping(name, mode="max"), **options)
+
+
+@pytest.mark.parametrize("train", [fitted, run])
+@pytest.mark.parametrize("config", ["jax_debug_nans", "jax_debug_infs"])
+def test_a_sound_run_has_no_nan_and_no_infinity(train, config):
+    options = {"early_stopping": nn.early_stopping("loss", patience=1), "on_nonfinite": "skip"}
+    jax.config.update(config, True)
+    try:
+        train(LINEAR, validation=VALIDATION, metrics={"r": nn.metrics.accuracy()}, **options)
+        train(LINEAR, members=2, **options, **ROUGH)
+    finally:
+        jax.config.update(config, False)
 
 
 def test_nan_is_no_improvement():
@@ -111,7 +159,7 @@ def test_nan_is_no_improvement():
         ({"patience": 0}, ValueError, "patience is 0, expected at least 1"),
         ({"patience": 1.5}, TypeError, "patience is 1.5, expected an integer"),
         ({"min_delta": -1.0}, ValueError, "min_delta is -1.0, expected at least 0"),
-        ({"mode": "low"}, ValueError, "mode is 'low', expected 'min' or 'max'"),
+        ({"mode": "low"}, ValueError, "mode is 'low', expected 'min', 'max' or None"),
     ],
 )
 def test_bad_input(arguments, error, message):

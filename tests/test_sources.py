@@ -98,7 +98,6 @@ class Loader:
 IN_MEMORY = {
     "pair": (X, Y),
     "list": [X, Y],
-    "list of pairs": [(X, Y), (X, Y)],
     "dict": {"x": X, "y": jnp.asarray(Y)},
     "array": X,
     "JAX array": jnp.asarray(Y),
@@ -106,6 +105,7 @@ IN_MEMORY = {
     "number": 3,
 }
 STREAMED = {
+    "list of batches": [(X, Y)],
     "loader": Loader([(X, Y)]),
     "generator": counting()(0),
     "function": counting(),

@@ -65,7 +65,7 @@ def test_each_member_stops_early_by_itself(monkeypatch):
         monkeypatch.setattr(clock, "SECONDS_PER_CHUNK", seconds)
         results.append(fitted(NOISY, members=MEMBERS, **options))
     assert_equal(results[0].params, results[1].params)
-    lengths = np.isfinite(results[0].history["loss"]).sum(axis=0)
+    lengths = results[0].history["epochs"]
     assert len(set(lengths)) > 1
     for i in range(MEMBERS):
         alone = fitted(NOISY, key=jax.random.fold_in(KEY, i), **options)
@@ -174,7 +174,7 @@ def test_members_of_a_loss_function():
         logits = x @ params["w"]
         return jnp.mean(nn.losses.softmax_cross_entropy(logits, y)), (state, {})
 
-    start = {"w": jax.random.normal(KEY, (2, 3, 3))}
+    start = {"w": jax.random.normal(jax.random.key(7), (2, 3, 3))}
     options = {"optimizer": ADAM, "epochs": 2, "batch_size": 8}
     together = nn.fit(loss_fn, DATA, key=KEY, params=start, members=2, **options)
     key = jax.random.fold_in(KEY, 1)

@@ -246,11 +246,11 @@ def test_the_count_of_compilations_sees_a_call_with_other_parts():
 
 
 def test_numpy_data_are_copied_not_aliased():
-    from jaxnn._training.data.arrays import device_array
+    from jaxnn._training.data.arrays import arrays_on_device
 
     for _ in range(20):
         buffer = np.zeros((64, 64), np.float32)
-        array = device_array(buffer)
+        array = arrays_on_device("fit: data", buffer)
         buffer += 1
         assert not array.any()
 

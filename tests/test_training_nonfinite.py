@@ -75,7 +75,7 @@ def test_stopping_keeps_what_was_before(train):
         params = result.params
     else:
         params, _, history = run(LINEAR, on_nonfinite="stop", **HOSTILE)
-        assert np.isnan(history["loss"]).all()
+        assert history["epochs"] == 0
     assert_close(params, two.params)
 
 

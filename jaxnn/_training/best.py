@@ -7,16 +7,20 @@ import jax.numpy as jnp
 
 from jaxnn._core.arrays import check_count
 from jaxnn._core.types import PyTree
+from jaxnn._training.measuring import Metrics
 from jaxnn._training.run import Carry, Row, Run, choose
 
 
 class EarlyStopping(NamedTuple):
-    """What `early_stopping` returns; a `patience` of None waits for ever."""
+    """What `early_stopping` returns; a `patience` of None waits for ever.
+
+    A `mode` of None asks the metric whether less or more is better.
+    """
 
     metric: str
     patience: int | None
     min_delta: float
-    mode: str
+    mode: Literal["min", "max"] | None
 
 
 def early_stopping(
@@ -24,7 +28,7 @@ def early_stopping(
     *,
     patience: int = 5,
     min_delta: float = 0.0,
-    mode: Literal["min", "max"] = "min",
+    mode: Literal["min", "max"] | None = None,
 ) -> EarlyStopping:
     """Stop when a metric has not improved for some epochs, and go back to the best.
 
@@ -35,15 +39,17 @@ def early_stopping(
         metric: the metric's name in the history.
         patience: the epochs in a row without improvement after which training stops, at least 1.
         min_delta: by how much a value has to be better than the best to improve on it, at least 0.
-        mode: "min" if smaller is better, "max" if larger is. NaN is never better.
+        mode: "min" if less is better, "max" if more is; None asks the metric (losses and penalties
+            are better when less). What `record` or a loss function of your own adds to the history
+            has no direction of its own. NaN is never better.
 
     Returns:
         An `EarlyStopping`.
 
     Raises:
         TypeError: `patience` is not an integer.
-        ValueError: an argument is out of range; in training, the history has no such metric, or
-            it is not one number.
+        ValueError: an argument is out of range; in training, the history has no such metric, it
+            is not one number, or nobody knows its direction.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -57,8 +63,8 @@ def early_stopping(
     check_count("early_stopping", "patience", patience)
     if not min_delta >= 0:
         raise ValueError(f"early_stopping: min_delta is {min_delta}, expected at least 0")
-    if mode not in ("min", "max"):
-        raise ValueError(f"early_stopping: mode is {mode!r}, expected 'min' or 'max'")
+    if mode not in ("min", "max", None):
+        raise ValueError(f"early_stopping: mode is {mode!r}, expected 'min', 'max' or None")
     return EarlyStopping(metric, patience, min_delta, mode)
 
 
@@ -79,14 +85,14 @@ def keeping_best(run: Run, wanted: EarlyStopping) -> Run:
         carry = run.init(*arguments)
         copies = jax.tree.map(jnp.copy, (carry.train.params, carry.train.state))
         before = jnp.full((), -1, jnp.int32)
-        best = Best(worst_value(wanted), before, jnp.zeros((), jnp.int32), *copies)
+        best = Best(no_value(), before, jnp.zeros((), jnp.int32), *copies)
         return carry._replace(kept=carry.kept | {"best": best})
 
     def finish(carry: Carry, sums: dict[str, PyTree]) -> tuple[Carry, Row]:
         after, row = run.finish(carry, sums)
         best: Best = carry.kept["best"]
         value = value_of(wanted, row)
-        better = is_better(wanted, value, best.value)
+        better = is_better(wanted, value, best.value, best.epoch < 0)
         now = Best(value, best.epochs, best.epochs, *run.last(carry))
         best = choose(better, now, best)._replace(epochs=best.epochs + 1)
         return after._replace(kept=after.kept | {"best": best}), row
@@ -102,10 +108,9 @@ def keeping_best(run: Run, wanted: EarlyStopping) -> Run:
     return run._replace(init=init, finish=finish, result=result)
 
 
-def worst_value(wanted: EarlyStopping) -> jax.Array:
-    """What every value is better than."""
-    worst = jnp.inf if wanted.mode == "min" else -jnp.inf
-    return jnp.full((), worst, jnp.result_type(float))
+def no_value() -> jax.Array:
+    """What stands for the best value before there is one."""
+    return jnp.zeros((), jnp.result_type(float))
 
 
 def value_of(wanted: EarlyStopping, row: Row) -> jax.Array:
@@ -119,8 +124,37 @@ def value_of(wanted: EarlyStopping, row: Row) -> jax.Array:
     return row[name].astype(jnp.result_type(float))
 
 
-def is_better(wanted: EarlyStopping, value: jax.Array, best: jax.Array) -> jax.Array:
-    """Whether a value improves on the best."""
-    if wanted.mode == "min":
-        return value < best - wanted.min_delta
-    return value > best + wanted.min_delta
+def is_better(
+    wanted: EarlyStopping, value: jax.Array, best: jax.Array, is_first: jax.Array
+) -> jax.Array:
+    """Whether a value improves on the best, or is the first that is finite."""
+    if wanted.mode == "max":
+        improves = value > best + wanted.min_delta
+    else:
+        improves = value < best - wanted.min_delta
+    return jnp.where(is_first, jnp.isfinite(value), improves)
+
+
+def with_direction(
+    function: str, wanted: EarlyStopping, metrics: Metrics, others: tuple[str, ...] | None
+) -> EarlyStopping:
+    """`wanted` with a mode, that of the metric if none was given.
+
+    `others` are the names of what has no direction; None for all that are not known.
+    """
+    if wanted.mode is not None:
+        return wanted
+    name = wanted.metric.removeprefix("val_")
+    of_metrics = {name: metric.better for name, metric in metrics}
+    directions = {"loss": "less", "penalty": "less", **of_metrics}
+    if others is not None:
+        directions = dict.fromkeys(others) | directions
+        if name not in directions:  # there is no such metric: training names those that there are
+            return wanted._replace(mode="min")
+    better = directions.get(name)
+    if better is None:
+        raise ValueError(
+            f"{function}: early_stopping looks at {wanted.metric!r}, of which nobody says whether "
+            "less or more is better, expected nn.early_stopping(..., mode='min') or mode='max'"
+        )
+    return wanted._replace(mode="min" if better == "less" else "max")

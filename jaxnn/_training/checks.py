@@ -31,7 +31,7 @@ LOSSES_OF_CLASSES = (
     softmax_cross_entropy_with_integer_labels,
 )
 
-RESERVED = ("loss", "penalty", "skipped", *RECORDS)
+RESERVED = ("loss", "penalty", "skipped", "epochs", *RECORDS)
 
 
 def check_metrics(function: str, metrics: Mapping[str, Metric] | None) -> Metrics:

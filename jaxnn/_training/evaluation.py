@@ -17,9 +17,9 @@ from jaxnn._core.programs import compiled
 from jaxnn._core.types import Data, Loss
 from jaxnn._training.checks import check_labels, check_metrics
 from jaxnn._training.data.arrays import (
+    arrays_on_device,
     check_set,
     count_examples,
-    device_array,
     effective_batch_size,
     example_of,
     on_device,
@@ -236,7 +236,7 @@ def predict_with_spread(
 
 
 def _inputs(function: str, x: PyTree, batch_size: int | None) -> tuple[PyTree, int]:
-    x = jax.tree.map(device_array, x)
+    x = arrays_on_device(f"{function}: x", x)
     return x, effective_batch_size(function, batch_size, count_examples(function, "x", x))
 
 

@@ -14,7 +14,12 @@ from jaxnn._core.programs import compiled
 from jaxnn._core.types import Data, Loss, LossFunction, OptimizerLike, Regularizer
 from jaxnn._training.best import EarlyStopping
 from jaxnn._training.checks import check_labels
-from jaxnn._training.data.arrays import check_set, effective_batch_size, on_device
+from jaxnn._training.data.arrays import (
+    check_set,
+    check_steps,
+    effective_batch_size,
+    on_device,
+)
 from jaxnn._training.data.epochs import Epoch
 from jaxnn._training.data.sources import as_source, is_streamed
 from jaxnn._training.evaluation import reported
@@ -26,8 +31,9 @@ from jaxnn._training.host.interrupts import interruptible
 from jaxnn._training.host.progress import progress_callback
 from jaxnn._training.host.watchers import Watchers
 from jaxnn._training.loop import Position
-from jaxnn._training.run import Run
+from jaxnn._training.run import Carry, Run
 from jaxnn._training.run_of import check_initial, checked_run
+from jaxnn._training.stop import rows_that_count
 from jaxnn.callbacks import Event
 from jaxnn.callbacks._callbacks import CallbackLike
 from jaxnn.metrics import Metric
@@ -39,7 +45,11 @@ class FitResult(NamedTuple):
     """What `fit` returns: `history` has an array for each metric, one value per finished epoch.
 
     `reason` says why training ended: "epochs" if all were done, "early_stopping", "callback",
-    "interrupted" by Ctrl-C, or "nonfinite".
+    "interrupted" by Ctrl-C, or "nonfinite". With `early_stopping` or a `checkpoint`, `best_epoch`
+    is the number of the best epoch, counted from 0, and `best_value` what it was the best by; None
+    without, or if no epoch had a finite value. With `members`, `best_epoch` and `best_value` are
+    arrays, in which -1 and 0 stand for none; where a run may stop, the rows of each member after
+    its end repeat its last one, and `history["epochs"]` says how many count.
     """
 
     params: PyTree
@@ -47,6 +57,8 @@ class FitResult(NamedTuple):
     history: dict[str, np.ndarray]
     opt_state: PyTree
     reason: Reason
+    best_epoch: Any = None
+    best_value: Any = None
 
 
 def fit(
@@ -113,7 +125,7 @@ def fit(
         members: how many copies of the model to train side by side, number `i` as it would be
             trained alone with the key `jax.random.fold_in(key, i)`; None for one.
         callbacks: `nn.callbacks.Callback`s, or plain functions of an `Event`, called after each
-            epoch; a true result stops training.
+            epoch; the result True stops training.
         progress: True for a bar (with the extra `progress`) in a terminal and lines elsewhere,
             False for nothing, None for a bar in a terminal and nothing elsewhere, "bar" or "lines"
             for either anywhere.
@@ -177,6 +189,7 @@ def fit(
     )
     check_initial("fit", loss, params)
     feed = _feed(run, model, loss, key, data, validation, epochs, batch_size, shuffle, members)
+    check_steps("fit", epochs, feed.steps_per_epoch)
     steps = None if feed.steps_per_epoch is None else feed.steps_per_epoch * epochs
     watchers = Watchers(callbacks, progress_callback(progress, steps))
     clock = Clock()
@@ -235,8 +248,25 @@ def fit(
     if on_nonfinite == "raise" and bad_steps is not None and np.any(bad_steps.step >= 0):
         raise FloatingPointError(f"fit: {described(bad_steps, carry.train.params)}")
     params, state = compiled(run.result)(carry)
-    history = {name: np.array(v)[: int(position.epoch)] for name, v in position.history.items()}
-    return FitResult(params, state, history, carry.train.opt_state, reason)
+    history = position.history
+    if run.may_stop and members is not None:
+        history = compiled(rows_that_count)(carry, history)
+    finished = int(position.epoch)
+    on_host = {
+        name: np.array(v if name == "epochs" else v[:finished]) for name, v in history.items()
+    }
+    return FitResult(params, state, on_host, carry.train.opt_state, reason, *_best_of(carry))
+
+
+def _best_of(carry: Carry) -> tuple[Any, Any]:
+    """The number of the best epoch and its value, None if there is none."""
+    best = carry.kept.get("best")
+    if best is None:
+        return None, None
+    epoch, value = np.array(best.epoch), np.array(best.value)
+    if epoch.ndim:
+        return epoch, value
+    return (int(epoch), float(value)) if epoch >= 0 else (None, None)
 
 
 def _own_end(position: Position, epochs: int) -> Reason | None:

@@ -13,6 +13,7 @@ from jaxnn._core.types import PyTree
 from jaxnn._training.data.arrays import example_of
 from jaxnn._training.data.epochs import Epoch
 from jaxnn._training.run import Carry, Row, Run
+from jaxnn._training.stop import rows_that_count
 from jaxnn.metrics import mean
 
 # XLA on CPU runs a loop with no array beyond 512 bytes at half the cost, which small networks feel,
@@ -57,7 +58,7 @@ def scanned(
             return _with_key(after, None), row
 
         _, row = jax.eval_shape(trained)
-        nothing = {name: jnp.full(v.shape, jnp.nan, v.dtype) for name, v in row.items()}
+        nothing = {name: jnp.zeros(v.shape, v.dtype) for name, v in row.items()}
         after, row = lax.cond(
             jnp.all(carry.stopped), lambda: (_with_key(carry, None), nothing), trained
         )
@@ -75,7 +76,8 @@ def scanned(
     at_once = max(rows for rows in range(1, ROWS_AT_ONCE + 1) if epochs % rows == 0)
     sums, carry = carry.sums, carry._replace(sums={})  # which do not outlive an epoch
     carry, history = lax.scan(some_epochs, carry, jnp.arange(epochs).reshape(-1, at_once))
-    return carry, {name: lax.collapse(rows, 0, 2) for name, rows in history.items()}
+    history = {name: lax.collapse(rows, 0, 2) for name, rows in history.items()}
+    return carry, rows_that_count(carry, history) if run.may_stop else history
 
 
 def finished(run: Run, carry: Carry, validation: PyTree | None) -> tuple[Carry, Row]:
@@ -94,7 +96,7 @@ class Position(NamedTuple):
     """Where a run stands: all that is needed to go on.
 
     `epoch` counts finished epochs and `step` the steps of the current one. `loss` is the mean
-    over the current epoch so far, else over the last; NaN before, and None inside of a program.
+    over the current epoch so far, else over the last; None inside of a program.
     """
 
     carry: Carry
@@ -119,7 +121,7 @@ def start(
     params, state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), (params, state))
     carry = run.init(key, example_of(data), rows, params, state)
     _, row = jax.eval_shape(lambda carry: finished(run, carry, validation), carry)
-    history = {name: jnp.full((epochs, *v.shape), jnp.nan, v.dtype) for name, v in row.items()}
+    history = {name: jnp.zeros((epochs, *v.shape), v.dtype) for name, v in row.items()}
     zero = jnp.zeros((), jnp.int32)
     return _with_loss(Position(carry, history, zero, zero, None))
 
@@ -235,7 +237,11 @@ def _over(run: Run, carry: Carry) -> jax.Array:
 def _with_loss(position: Position) -> Position:
     current = mean().compute(position.carry.sums["loss"])
     loss = jnp.where(position.step > 0, current, position.history["loss"][position.epoch - 1])
-    return position._replace(loss=jnp.nanmean(loss) if loss.ndim else loss)
+    if loss.ndim:  # that of the members which still train
+        trains = ~position.carry.stopped
+        count = jnp.maximum(jnp.sum(trains.astype(loss.dtype)), 1)
+        loss = jnp.sum(jnp.where(trains, loss, 0)) / count
+    return position._replace(loss=loss)
 
 
 def step(run: Run, position: Position, batch: PyTree, first: Any) -> tuple[Position, jax.Array]:

@@ -7,7 +7,7 @@ from jaxnn._core.arrays import check_count
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, as_layer
 from jaxnn._core.types import PyTree
-from jaxnn._training.best import EarlyStopping, keeping_best
+from jaxnn._training.best import EarlyStopping, keeping_best, with_direction
 from jaxnn._training.checks import check_metrics
 from jaxnn._training.guard import check_on_nonfinite, guarded
 from jaxnn._training.measuring import Metrics
@@ -61,6 +61,9 @@ def checked_run(
         model = as_layer(model, f"{function}: model")
     check_on_nonfinite(function, on_nonfinite, outcomes)
     watched = check_record(function, record)
+    if best is not None:
+        without_direction = None if loss is None else ("skipped", *watched)
+        best = with_direction(function, best, pairs, without_direction)
     return run_of(
         model, loss, optimizer, pairs, regularizer, batch_size, watched, best, on_nonfinite, members
     )

@@ -127,6 +127,7 @@ def take_step(
         return scaled, (loss, state, metrics)
 
     (_, (loss, state, metrics)), grads = jax.value_and_grad(objective, has_aux=True)(train.params)
+    grads = jax.tree.map(_downhill, grads)
     updates, opt_state = extra_tolerant(optimizer)(
         grads,
         train.opt_state,
@@ -141,3 +142,8 @@ def take_step(
         grads = jax.tree.map(lambda g: widen(g) / scale.astype(widen(g).dtype), grads)
     of_update = recorded(record, optimizer, grads, updates, train.opt_state, opt_state)
     return Step(following, loss, grads, of_update, metrics)
+
+
+def _downhill(gradient: jax.Array) -> jax.Array:
+    """The conjugate of what `jax.grad` gives for complex numbers: minus it, the loss falls."""
+    return jnp.conj(gradient) if jnp.iscomplexobj(gradient) else gradient

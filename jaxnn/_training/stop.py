@@ -6,14 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn._core.types import PyTree
-from jaxnn._training.best import EarlyStopping, is_better, value_of, worst_value
+from jaxnn._training.best import EarlyStopping, is_better, no_value, value_of
 from jaxnn._training.run import Carry, Row, Run, choose
 
 
 class Waiting(NamedTuple):
-    """The best value so far, and the epochs since."""
+    """The best value so far, if there is one, and the epochs since."""
 
     value: jax.Array
+    is_first: jax.Array
     epochs: jax.Array
 
 
@@ -22,16 +23,18 @@ def stopping_early(run: Run, wanted: EarlyStopping, patience: int) -> Run:
 
     def init(*arguments: Any) -> Carry:
         carry = run.init(*arguments)
-        waiting = Waiting(worst_value(wanted), jnp.zeros((), jnp.int32))
+        waiting = Waiting(no_value(), jnp.ones((), bool), jnp.zeros((), jnp.int32))
         return carry._replace(kept=carry.kept | {"stop": waiting})
 
     def finish(carry: Carry, sums: dict[str, PyTree]) -> tuple[Carry, Row]:
         after, row = run.finish(carry, sums)
         waiting: Waiting = carry.kept["stop"]
         value = value_of(wanted, row)
-        better = is_better(wanted, value, waiting.value)
+        better = is_better(wanted, value, waiting.value, waiting.is_first)
         now = Waiting(
-            jnp.where(better, value, waiting.value), jnp.where(better, 0, waiting.epochs + 1)
+            jnp.where(better, value, waiting.value),
+            waiting.is_first & ~better,
+            jnp.where(better, 0, waiting.epochs + 1),
         )
         over = now.epochs >= patience
         return after._replace(stopped=after.stopped | over, kept=after.kept | {"stop": now}), row
@@ -40,11 +43,36 @@ def stopping_early(run: Run, wanted: EarlyStopping, patience: int) -> Run:
 
 
 def staying_stopped(run: Run) -> Run:
-    """The run that remembers nothing new once it is stopped; its rows are NaN from then on."""
+    """The run that remembers nothing new once it is stopped, and counts the epochs before."""
+
+    def init(*arguments: Any) -> Carry:
+        carry = run.init(*arguments)
+        return carry._replace(kept=carry.kept | {"epochs": jnp.zeros((), jnp.int32)})
 
     def finish(carry: Carry, sums: dict[str, PyTree]) -> tuple[Carry, Row]:
         after, row = run.finish(carry, sums)
-        row = {name: jnp.where(carry.stopped, jnp.nan, value) for name, value in row.items()}
-        return after._replace(kept=choose(carry.stopped, carry.kept, after.kept)), row
+        row = {
+            name: jnp.where(carry.stopped, jnp.zeros_like(value), value)
+            for name, value in row.items()
+        }
+        kept = after.kept | {"epochs": carry.kept["epochs"] + 1}
+        return after._replace(kept=choose(carry.stopped, carry.kept, kept)), row
 
-    return run._replace(finish=finish)
+    return run._replace(init=init, finish=finish)
+
+
+def rows_that_count(carry: Carry, history: Row) -> Row:
+    """The history of a run that may have stopped: its last row again and again, and how many count.
+
+    `history["epochs"]` is the number of epochs that were trained to their end.
+    """
+    epochs = carry.kept["epochs"]
+
+    def repeated(values: jax.Array) -> jax.Array:
+        numbers = jnp.arange(len(values)).reshape(-1, *(1,) * epochs.ndim)
+        last = jnp.maximum(epochs - 1, 0)[None]
+        rows = jnp.minimum(*jnp.broadcast_arrays(numbers, last))
+        rows = rows.reshape(rows.shape + (1,) * (values.ndim - rows.ndim))
+        return jnp.take_along_axis(values, rows, axis=0)
+
+    return {name: repeated(values) for name, values in history.items()} | {"epochs": epochs}

@@ -14,6 +14,8 @@ from jaxnn._core.types import Loss, LossFunction, OptimizerLike, PyTree, Regular
 from jaxnn._training.best import EarlyStopping
 from jaxnn._training.data.arrays import (
     check_set,
+    check_size,
+    check_steps,
     count_examples,
     effective_batch_size,
     example_of,
@@ -65,11 +67,11 @@ def training_run(
         shuffle: whether each epoch has its own random order.
         record: what else is in the history, the mean over the steps of each epoch: any of
             "learning_rate", "gradient_norm" and "update_norm", see `train_step`.
-        early_stopping: `nn.early_stopping(...)`: after it the history is NaN, and the params and
-            state of the best epoch are returned.
+        early_stopping: `nn.early_stopping(...)`: the params and state of the best epoch are
+            returned.
         on_nonfinite: what to do about a step whose loss or gradient is infinite or NaN: None for
             nothing, "skip" to leave it out (the history counts them as "skipped"), "stop" to end
-            training before it, the history being NaN from that epoch on.
+            training before it.
         members: how many copies of the model to train side by side, number `i` as it would be
             trained alone with the key `jax.random.fold_in(key, i)`; None for one.
 
@@ -83,7 +85,8 @@ def training_run(
         epoch. The params that are validated and returned are those of
         `nn.optimizers.evaluation_params`: an average, if the optimizer keeps one. With `members`,
         params and state have a leading axis for them, as those of `nn.ensemble(model, members)`,
-        and each array of the history a second one.
+        and each array of the history a second one. Where a run may stop, the rows after its end
+        repeat its last one, and `history["epochs"]` says how many count.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -146,6 +149,7 @@ def training_run(
         supervised = loss is not None
         data, n = _as_arrays("data", data, supervised)
         epoch = Epoch(n, effective_batch_size("training_run", batch_size, n), shuffle)
+        check_steps("training_run", epochs, epoch.steps)
         if validation is not None:
             validation, _ = _as_arrays("validation", validation, supervised)
         if params is not None and state is None:
@@ -162,4 +166,6 @@ def _as_arrays(name: str, data: Any, supervised: bool) -> tuple[PyTree, int]:
     """A data set, perhaps traced, as arrays, and the number of its examples."""
     check_set("training_run", name, data, supervised)
     arrays = jax.tree.map(jnp.asarray, tuple(data) if isinstance(data, list) else data)
-    return arrays, count_examples("training_run", name, arrays)
+    n = count_examples("training_run", name, arrays)
+    check_size("training_run", name, n)
+    return arrays, n

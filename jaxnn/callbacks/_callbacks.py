@@ -36,7 +36,7 @@ class Callback(NamedTuple):
     """Functions that `nn.fit` calls with an `Event`; each may be None.
 
     `on_epoch` is called after each epoch and `on_step_chunk` after each chunk of steps, whose
-    length `fit` chooses; training stops if either returns something true. `on_end` is called once,
+    length `fit` chooses; training stops if either returns True. `on_end` is called once,
     at the end, also if training was interrupted. A plain function given as a callback is an
     `on_epoch`.
 

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from jaxnn._core.construction import call_repr
 from jaxnn._core.types import PyTree
 from jaxnn.metrics._functions import (
+    Better,
     MetricCompute,
     MetricFunctions,
     MetricInit,
@@ -24,7 +25,9 @@ class Metric(MetricFunctions):
     `init() -> accumulator` of nothing;
     `update(accumulator, predictions, targets=None, weights=None) -> accumulator`, with one weight
     for each example (axis 0), 1 if None, 0 for an example that is only padding;
-    `compute(accumulator) -> value`.
+    `compute(accumulator) -> value`;
+    `better` says whether "less" or "more" of it is better, None if it is not one number or nobody
+    knows: early stopping and the best checkpoint ask it.
 
     Accumulators of parts of a set, of two batches or two devices, are merged by `merge`, and what
     is computed is then the metric of the whole set. Most are sums, which may just as well be added
@@ -44,10 +47,18 @@ class Metric(MetricFunctions):
     if TYPE_CHECKING:  # any functions that fit, see _functions.py
 
         def __new__(
-            cls, init: MetricInit, update: MetricUpdateLike, compute: MetricCompute
+            cls,
+            init: MetricInit,
+            update: MetricUpdateLike,
+            compute: MetricCompute,
+            better: Better | None = None,
         ) -> Self: ...
         def __init__(
-            self, init: MetricInit, update: MetricUpdateLike, compute: MetricCompute
+            self,
+            init: MetricInit,
+            update: MetricUpdateLike,
+            compute: MetricCompute,
+            better: Better | None = None,
         ) -> None: ...
         def _replace(
             self,
@@ -55,6 +66,7 @@ class Metric(MetricFunctions):
             init: MetricInit = ...,
             update: MetricUpdateLike = ...,
             compute: MetricCompute = ...,
+            better: Better | None = ...,
         ) -> Self: ...
 
     def __repr__(self) -> str:

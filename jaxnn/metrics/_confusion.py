@@ -245,7 +245,7 @@ def _of_counts(
             result = _ratio(jnp.sum(shares * value(counts)), jnp.sum(shares))
         return jnp.where(weight == 0, jnp.nan, result)
 
-    return Metric(init, update, compute)
+    return Metric(init, update, compute, "more")
 
 
 def _classes(

@@ -1,8 +1,10 @@
 """The fields of a `Metric`: functions whose arguments have names and types."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from jaxnn._core.types import PyTree
+
+Better = Literal["less", "more"]
 
 
 class MetricInit(Protocol):
@@ -45,3 +47,4 @@ class MetricFunctions(NamedTuple):
     init: MetricInit
     update: MetricUpdate
     compute: MetricCompute
+    better: Better | None = None

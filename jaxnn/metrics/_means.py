@@ -12,6 +12,7 @@ from jaxnn._core.construction import constructor
 from jaxnn._core.types import PyTree
 from jaxnn.losses import absolute_error, softmax_cross_entropy, squared_error
 from jaxnn.metrics._accumulators import CompensatedSum, Metric, merge, summed
+from jaxnn.metrics._functions import Better
 
 
 class MeanAccumulator(NamedTuple):
@@ -22,12 +23,15 @@ class MeanAccumulator(NamedTuple):
 
 
 @constructor
-def mean(function: Callable[[Any, Any], ArrayLike] | None = None) -> Metric:
+def mean(
+    function: Callable[[Any, Any], ArrayLike] | None = None, *, better: Better | None = None
+) -> Metric:
     """The weighted mean over all elements: `Σ w v / Σ w`, NaN for none.
 
     Args:
         function: `function(predictions, targets) -> values`, of shape `(batch, ...)`, as any of
             `nn.losses`; None for the predictions themselves.
+        better: whether "less" or "more" of it is better, for early stopping; None for unknown.
 
     Returns:
         A `Metric` with accumulator `MeanAccumulator(total, weight)`.
@@ -46,7 +50,7 @@ def mean(function: Callable[[Any, Any], ArrayLike] | None = None) -> Metric:
     def values(predictions: Any, targets: Any) -> tuple[ArrayLike, None]:
         return predictions if function is None else function(predictions, targets), None
 
-    return _mean_of(values)
+    return _mean_of(values, better=better)
 
 
 @constructor
@@ -93,7 +97,7 @@ def accuracy(
         classes = jnp.argmax(predictions, axis)
         return classes == targets.astype(classes.dtype), _counted(targets, ignore_index)
 
-    return _mean_of(is_right)
+    return _mean_of(is_right, better="more")
 
 
 @constructor
@@ -138,7 +142,7 @@ def top_k_accuracy(k: int, axis: int = -1, *, ignore_index: int | None = None) -
         exists = (targets >= 0) & (targets < scores.shape[-1])
         return (rank < k) & exists, _counted(targets, ignore_index)
 
-    return _mean_of(is_right)
+    return _mean_of(is_right, better="more")
 
 
 @constructor
@@ -173,7 +177,7 @@ def perplexity(axis: int = -1, *, ignore_index: int | None = None) -> Metric:
         values = softmax_cross_entropy(predictions, targets, axis, ignore_index=ignore_index)
         return values, _counted(targets, ignore_index)
 
-    return _mean_of(entropy, jnp.exp)
+    return _mean_of(entropy, jnp.exp, better="less")
 
 
 @constructor
@@ -190,7 +194,7 @@ def mean_absolute_error() -> Metric:
         >>> metric.compute(metric.update(metric.init(), predictions, targets))
         Array(2., dtype=float32)
     """
-    return mean(absolute_error)
+    return mean(absolute_error, better="less")
 
 
 @constructor
@@ -207,7 +211,7 @@ def mean_squared_error() -> Metric:
         >>> metric.compute(metric.update(metric.init(), predictions, targets))
         Array(5., dtype=float32)
     """
-    return mean(squared_error)
+    return mean(squared_error, better="less")
 
 
 @constructor
@@ -227,13 +231,17 @@ def root_mean_squared_error() -> Metric:
         Array(1., dtype=float32)
     """
     return _mean_of(
-        lambda predictions, targets: (squared_error(predictions, targets), None), jnp.sqrt
+        lambda predictions, targets: (squared_error(predictions, targets), None),
+        jnp.sqrt,
+        better="less",
     )
 
 
 def _mean_of(
     function: Callable[[Any, Any], tuple[ArrayLike, jax.Array | None]],
     last: Callable[[jax.Array], jax.Array] = lambda value: value,
+    *,
+    better: Better | None,
 ) -> Metric:
     """The mean of the values of a function, which may tell which of them count; then `last`."""
 
@@ -253,7 +261,7 @@ def _mean_of(
         some = weight != 0
         return last(jnp.where(some, total / jnp.where(some, weight, 1), jnp.nan))
 
-    return Metric(init, update, compute)
+    return Metric(init, update, compute, better)
 
 
 def _number(part: CompensatedSum | jax.Array) -> jax.Array:

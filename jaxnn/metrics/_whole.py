@@ -12,13 +12,16 @@ from jaxnn._core.arrays import accumulator_dtype, check_count, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import PyTree
 from jaxnn.metrics._accumulators import ExampleAccumulator, Metric, merge
+from jaxnn.metrics._functions import Better
 from jaxnn.metrics._means import arrays, check_classes, check_equal_shapes, element_weights
 
 AVERAGES = ("macro", "weighted", None)
 
 
 @constructor
-def whole_set(function: Callable[[jax.Array, jax.Array, jax.Array], Any]) -> Metric:
+def whole_set(
+    function: Callable[[jax.Array, jax.Array, jax.Array], Any], *, better: Better | None = None
+) -> Metric:
     """A metric that is no sum over examples, such as a rank statistic.
 
     The accumulator holds every example, so that the result is exact and the memory grows with the
@@ -30,6 +33,7 @@ def whole_set(function: Callable[[jax.Array, jax.Array, jax.Array], Any]) -> Met
     Args:
         function: `function(predictions, targets, weights) -> value`, of all examples along axis 0;
             examples of weight 0 may have any values, and must be ignored.
+        better: whether "less" or "more" of it is better, for early stopping; None for unknown.
 
     Returns:
         A `Metric` with accumulator `ExampleAccumulator(columns, parts)`; NaN for no examples.
@@ -46,13 +50,15 @@ def whole_set(function: Callable[[jax.Array, jax.Array, jax.Array], Any]) -> Met
         >>> metric.compute(metric.update(metric.init(), predictions, targets))
         Array(3., dtype=float32)
     """
-    return _whole_set("whole_set", function)
+    return _whole_set("whole_set", function, better=better)
 
 
 def _whole_set(
     metric: str,
     function: Callable[[jax.Array, jax.Array, jax.Array], Any],
     check: Callable[[jax.Array, jax.Array], None] = lambda predictions, targets: None,
+    *,
+    better: Better | None = "more",
 ) -> Metric:
     def init() -> ExampleAccumulator:
         return ExampleAccumulator((jnp.zeros((0,)),) * 3, jnp.ones((), jnp.int32))
@@ -84,7 +90,7 @@ def _whole_set(
         is_sound = (accumulator.parts == 1) & jnp.any(weights != 0)
         return jax.tree.map(lambda leaf: jnp.where(is_sound, leaf, jnp.nan), value)
 
-    return Metric(init, update, compute)
+    return Metric(init, update, compute, better)
 
 
 @constructor

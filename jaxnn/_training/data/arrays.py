@@ -12,7 +12,9 @@ from jaxnn._core.layer import abstract
 from jaxnn._core.paths import path_text
 from jaxnn._core.types import PyTree
 from jaxnn._training.data.shuffle import shuffled_indices
-from jaxnn._training.data.transfer import copy_to_device
+from jaxnn._training.data.transfer import as_numpy, copy_to_device, place_of
+
+MOST_EXAMPLES = 2**31 - 1
 
 
 def on_device(function: str, name: str, data: Any, supervised: bool = True) -> tuple[PyTree, int]:
@@ -21,8 +23,11 @@ def on_device(function: str, name: str, data: Any, supervised: bool = True) -> t
     NumPy arrays are copied, never aliased.
     """
     check_set(function, name, data, supervised)
-    arrays = jax.tree.map(device_array, tuple(data) if isinstance(data, list) else data)
-    return arrays, count_examples(function, name, arrays)
+    data = tuple(data) if isinstance(data, list) else data
+    arrays = arrays_on_device(f"{function}: {name}", data)
+    n = count_examples(function, name, arrays)
+    check_size(function, name, n)
+    return arrays, n
 
 
 def check_set(function: str, name: str, data: Any, supervised: bool) -> None:
@@ -33,9 +38,18 @@ def check_set(function: str, name: str, data: Any, supervised: bool) -> None:
         raise TypeError(f"{function}: {name} is {kind}, expected (x, y) or (x, y, weights)")
 
 
-def device_array(leaf: Any) -> jax.Array:
-    """An array that shares no memory with a NumPy array."""
-    return leaf if isinstance(leaf, jax.Array) else copy_to_device(np.asarray(leaf))
+def arrays_on_device(where: str, tree: PyTree) -> PyTree:
+    """A pytree of arrays that share no memory with NumPy arrays; errors begin with `where`."""
+
+    def one(path: tuple[Any, ...], leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array):
+            return leaf
+        if isinstance(leaf, (str, bytes)):
+            raise TypeError(f"{place_of(where, path)} is {leaf!r}, expected an array of numbers")
+        array = as_numpy(where, path, leaf if hasattr(leaf, "__array__") else np.asarray(leaf))
+        return copy_to_device(place_of(where, path), array)
+
+    return jax.tree_util.tree_map_with_path(one, tree)
 
 
 def count_examples(function: str, name: str, tree: PyTree) -> int:
@@ -55,6 +69,24 @@ def count_examples(function: str, name: str, tree: PyTree) -> int:
     if n == 0:
         raise ValueError(f"{function}: {name} has no examples, expected at least one")
     return n
+
+
+def check_size(function: str, name: str, n: int) -> None:
+    """Raise if data in memory have more examples than 32 bits count."""
+    if n > MOST_EXAMPLES:
+        raise ValueError(
+            f"{function}: {name} has {n} examples, expected at most {MOST_EXAMPLES} in memory; "
+            "give an np.memmap or batches from an iterable"
+        )
+
+
+def check_steps(function: str, epochs: int, steps: int | None) -> None:
+    """Raise if a run has more steps than its count of 32 bits holds."""
+    if epochs * (steps or 1) > MOST_EXAMPLES:
+        raise ValueError(
+            f"{function}: epochs is {epochs} of {steps or 'unknown'} steps each, expected at most "
+            f"{MOST_EXAMPLES} steps in all"
+        )
 
 
 def effective_batch_size(function: str, batch_size: int | None, n: int) -> int:

@@ -9,17 +9,18 @@ import numpy as np
 
 from jaxnn._core.types import PyTree
 from jaxnn._training.data.shuffle import epoch_seeds, shuffled_indices
-from jaxnn._training.data.transfer import copy_to_device, take_to_device
+from jaxnn._training.data.transfer import copy_to_device, place_of, take_to_device
 
 MOST_SHUFFLED = 2**32  # examples that `shuffled_indices` can tell apart
 
 
 def memmap_batches(
-    data: PyTree, n: int, size: int, key: jax.Array | None, epoch: int, skip: int
+    where: str, data: PyTree, n: int, size: int, key: jax.Array | None, epoch: int, skip: int
 ) -> Generator[PyTree, None, None]:
     """The batches of an epoch, after the first `skip`, which are not read.
 
     Args:
+        where: what errors begin with.
         data: a pytree of NumPy arrays with `n` examples along axis 0, in memory or mapped.
         n: the number of examples.
         size: how many are in a batch; in the last, what is left.
@@ -32,14 +33,20 @@ def memmap_batches(
     """
     seeds = None if key is None or size == n else _seeds(key, epoch)
     for first in range(skip * size, n, size):
-        yield _batch(data, n, first, min(first + size, n), seeds)
+        yield _batch(where, data, n, first, min(first + size, n), seeds)
 
 
-def _batch(data: PyTree, n: int, first: int, last: int, seeds: np.ndarray | None) -> PyTree:
+def _batch(
+    where: str, data: PyTree, n: int, first: int, last: int, seeds: np.ndarray | None
+) -> PyTree:
     if seeds is None:
-        return jax.tree.map(lambda leaf: copy_to_device(leaf[first:last]), data)
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: copy_to_device(place_of(where, path), leaf[first:last]), data
+        )
     rows = _rows(seeds, n, first, last)
-    return jax.tree.map(lambda leaf: take_to_device(leaf, rows), data)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: take_to_device(place_of(where, path), leaf, rows), data
+    )
 
 
 def _seeds(key: jax.Array, epoch: int) -> np.ndarray:

@@ -21,13 +21,16 @@ from jaxnn._training.data.transfer import as_numpy, device_dtype, is_iterator
 def is_streamed(data: Any) -> bool:
     """Whether `data` is read in batches: it has an `np.memmap`, or is no pytree of arrays.
 
-    Arrays, and tuples, lists, dicts and other pytrees, also of tuples, are data in memory. Any
-    other iterable is one of batches, and any other callable a function that makes one.
+    Arrays, and tuples, dicts and other pytrees, also of tuples, are data in memory, and so is a
+    list of arrays. A list of tuples or dicts is one of batches, as any other iterable is, and any
+    other callable a function that makes one.
     """
     return _has_memmap(data) or _makes_batches(data)
 
 
 def _makes_batches(data: Any) -> bool:
+    if isinstance(data, list):
+        return bool(data) and all(isinstance(batch, (tuple, list, dict)) for batch in data)
     is_array = hasattr(data, "__array__")
     is_container = not jax.tree_util.all_leaves([data])
     return not is_array and not is_container and (isinstance(data, Iterable) or callable(data))
@@ -157,7 +160,7 @@ def as_source(
             raise ValueError(
                 f"{where} has {n} examples, expected at most {MOST_SHUFFLED} to shuffle"
             )
-        draw = partial(memmap_batches, arrays, n, size, shuffle_key)
+        draw = partial(memmap_batches, where, arrays, n, size, shuffle_key)
         first = jax.tree.map(lambda leaf: _spec((size, *leaf.shape[1:]), leaf.dtype), arrays)
         return Source(where, draw, first, steps=-(-n // size), examples=n, prefetch=prefetch)
     stream = Stream(where, data)

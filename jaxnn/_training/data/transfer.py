@@ -30,26 +30,59 @@ def is_iterator(leaf: Any) -> bool:
     return isinstance(leaf, Iterator)
 
 
-def copy_to_device(array: np.ndarray) -> jax.Array:
-    """A copy of a NumPy array."""
+def copy_to_device(where: str, array: np.ndarray) -> jax.Array:
+    """A copy of a NumPy array; an integer that its dtype on the device cannot hold raises."""
     own = _aligned(array.shape, device_dtype(array.dtype))
+    _check_integers(where, array, own.dtype)
     np.copyto(own, array, casting="unsafe")
     copied: jax.Array = jax.device_put(own)
     return copied
 
 
-def take_to_device(array: np.ndarray, rows: np.ndarray) -> jax.Array:
+def take_to_device(where: str, array: np.ndarray, rows: np.ndarray) -> jax.Array:
     """A copy of some rows of a NumPy array; no other row is read."""
-    own = _aligned((len(rows), *array.shape[1:]), device_dtype(array.dtype))
+    dtype = device_dtype(array.dtype)
+    if _may_not_fit(array.dtype, dtype):
+        return copy_to_device(where, np.take(array, rows, axis=0))
+    own = _aligned((len(rows), *array.shape[1:]), dtype)
     np.take(array, rows, axis=0, out=own, mode="clip")  # the mode "raise" would copy once more
     taken: jax.Array = jax.device_put(own)
     return taken
+
+
+def place_of(where: str, path: tuple[Any, ...]) -> str:
+    """A leaf of an argument in words: "fit: data at '1'"."""
+    return f"{where} at {path_text(path)!r}" if path else where
+
+
+def _may_not_fit(dtype: np.dtype, narrow: np.dtype) -> bool:
+    return dtype.kind in "iu" and dtype.newbyteorder("=") != narrow
+
+
+def _check_integers(where: str, array: np.ndarray, dtype: np.dtype) -> None:
+    """Raise unless `dtype` holds all integers: cast, they would be other labels or ids."""
+    if not _may_not_fit(array.dtype, dtype) or array.size == 0:
+        return
+    limits = np.iinfo(dtype)
+    if array.min() >= limits.min and array.max() <= limits.max:
+        return
+    wrong = np.argwhere((array < limits.min) | (array > limits.max))[0]
+    place = tuple(int(i) for i in wrong)
+    raise ValueError(
+        f"{where} has the integer {array[place]} at {place}, expected integers that {dtype} can "
+        f"hold, from {limits.min} to {limits.max}; wider ones need "
+        "jax.config.update('jax_enable_x64', True)"
+    )
 
 
 def as_numpy(where: str, path: tuple[Any, ...], leaf: Any) -> np.ndarray:
     """A leaf as a NumPy array of numbers, which may share its memory."""
     place = f" at {path_text(path)!r}" if path else ""
     expected = f"{place}, expected an array of numbers"
+    if isinstance(leaf, np.ma.MaskedArray):
+        raise TypeError(
+            f"{where} has a masked array{expected}: its mask would be lost; give weights of 0"
+        )
     if not hasattr(leaf, "__array__"):
         raise TypeError(f"{where} has a {type(leaf).__name__}{expected}")
     try:
@@ -77,12 +110,12 @@ def _leaf_to_device(where: str, path: tuple[Any, ...], leaf: Any) -> jax.Array:
         if shared is None:
             raise
         return shared
-    return copy_to_device(array)
+    return copy_to_device(place_of(where, path), array)
 
 
 def _by_dlpack(leaf: Any) -> jax.Array | None:
     """A copy of what NumPy has no dtype for, such as a bfloat16 tensor of torch."""
-    if not hasattr(leaf, "__dlpack__"):
+    if isinstance(leaf, np.ndarray) or not hasattr(leaf, "__dlpack__"):
         return None
     try:
         shared = jnp.from_dlpack(leaf)  # also where it is told to copy (jax 0.10)

@@ -115,5 +115,5 @@ class Checkpoints:
 
 def _with_rows(saved: jax.Array, empty: jax.Array, finished: int) -> jax.Array:
     """A history with room for as many rows as `empty`, but no less than are finished."""
-    nothing = jnp.full((max(len(empty) - finished, 0), *empty.shape[1:]), jnp.nan, empty.dtype)
+    nothing = jnp.zeros((max(len(empty) - finished, 0), *empty.shape[1:]), empty.dtype)
     return jnp.concatenate([saved[:finished], nothing])

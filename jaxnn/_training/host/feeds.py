@@ -10,6 +10,7 @@ import numpy as np
 from jaxnn._core.programs import compiled
 from jaxnn._core.types import PyTree
 from jaxnn._training import loop
+from jaxnn._training.data.arrays import MOST_EXAMPLES
 from jaxnn._training.data.epochs import Epoch
 from jaxnn._training.data.sources import Source
 from jaxnn._training.loop import Position
@@ -129,7 +130,7 @@ class Streamed:
                 if within_epoch or np.all(position.carry.stopped):
                     break
                 continue
-            position, done = take_step(position, batch, np.int32(self.seen[1]))
+            position, done = take_step(position, batch, np.int32(min(self.seen[1], MOST_EXAMPLES)))
             jax.block_until_ready(previous)  # one step runs while the next is handed over
             previous, taken = done, taken + 1
             size = len(next(leaf for leaf in jax.tree.leaves(batch) if leaf.ndim))

@@ -36,7 +36,7 @@ def counter(
     def print_line(done: int | None, note: str = "") -> None:
         if form == "lines" and done is not None:
             line = f"{function}: {done} of {total} {unit}  {note}".rstrip()
-            print(line, file=sys.stderr, flush=True)
+            _print(line)
 
     return print_line
 
@@ -47,12 +47,29 @@ def _form(function: str, progress: bool | str | None) -> str | None:
         raise ValueError(
             f"{function}: progress is {progress!r}, expected True, False, None, 'bar' or 'lines'"
         )
-    terminal = sys.stderr.isatty()
+    terminal = _is_terminal(sys.stderr)
+    if sys.stderr is None or getattr(sys.stderr, "closed", False):
+        return None
     if progress is False or (progress is None and not terminal):
         return None
     if isinstance(progress, str):
         return progress
     return "bar" if terminal and importlib.util.find_spec("tqdm") is not None else "lines"
+
+
+def _is_terminal(stream: Any) -> bool:
+    """Whether a stream is a terminal: closed ones, None and odd objects are not."""
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):
+        return False
+
+
+def _print(line: str, file: Any = None) -> None:
+    """A line on a stream, or on standard error; nothing where that is closed or None."""
+    file = sys.stderr if file is None else file
+    if file is not None and not getattr(file, "closed", False):
+        print(line, file=file, flush=True)
 
 
 def _tqdm(function: str) -> Any:
@@ -110,7 +127,7 @@ def lines(file: TextIO | None = None, seconds_between: float = 1.0) -> Callback:
         last_line, last_step = event.seconds, event.step
         steps = "" if event.steps is None else f"/{event.steps}"
         where = f"epoch {event.epoch}/{event.epochs}", f"step {event.step}{steps}"
-        print("  ".join([*where, *_values(event)]), file=file or sys.stderr, flush=True)
+        _print("  ".join([*where, *_values(event)]), file)
 
     def on_step_chunk(event: Event) -> None:
         if event.seconds - last_line >= max(seconds_between, 0.1 * event.seconds):

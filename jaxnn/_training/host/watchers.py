@@ -26,7 +26,7 @@ class Watchers:
         for callback in self._all:
             functions = callback.on_step_chunk, callback.on_epoch if is_new_epoch else None
             wishes += [function(now) for function in functions if function is not None]
-        return any(wishes)
+        return any(map(_is_true, wishes))
 
     def at_end(self, event: Callable[[], Event]) -> None:
         """Call `on_end`."""
@@ -35,6 +35,13 @@ class Watchers:
             now = event()
             for function in functions:
                 function(now)
+
+
+def _is_true(result: Any) -> bool:
+    """Whether a callback returned True: a bool of Python, NumPy or JAX, and nothing else."""
+    kind = getattr(getattr(result, "dtype", None), "kind", None)
+    is_bool = isinstance(result, bool) or (kind == "b" and result.shape == ())
+    return is_bool and bool(result)
 
 
 def _as_callback(callback: Any) -> Callback:

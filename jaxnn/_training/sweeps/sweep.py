@@ -265,7 +265,11 @@ def _last_values(params: PyTree, history: Mapping[str, np.ndarray]) -> dict[str,
     for leaf in jax.tree.leaves(params):
         lost |= ~np.isfinite(leaf).reshape(runs, -1).all(axis=1)
     values = {name: column for name, column in history.items() if column.ndim == 1}
-    rows = {name: rows for name, rows in history.items() if rows.ndim == 2 and rows.size}
+    rows = {
+        name: rows
+        for name, rows in history.items()
+        if rows.ndim == 2 and rows.size and name != "epochs"
+    }
     for name, metric in rows.items():
         alike = (other for other in rows.values() if other.shape == metric.shape)
         trained = np.logical_or.reduce([~np.isnan(other) for other in alike])

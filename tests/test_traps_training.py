@@ -1,0 +1,200 @@
+"""What went wrong in training, here or in other libraries, and does not any more."""
+
+import io
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxnn as nn
+from jaxnn._training.data import arrays
+from tests.training_cases import DATA, KEY, LABELS, LINEAR, VALIDATION, X, assert_close, fitted, run
+
+SOFTMAX = nn.losses.softmax_cross_entropy
+
+
+# Batches in a list
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_a_list_of_batches_is_one_of_batches(number):
+    """Of two or three, it was taken for a data set of as many parts."""
+    batches = [(X[i : i + 5], LABELS[i : i + 5]) for i in range(0, 5 * number, 5)]
+    listed = fitted(LINEAR, batches, validation=batches)
+    iterated = fitted(LINEAR, lambda: iter(batches), validation=VALIDATION)
+    assert_close(listed.params, iterated.params)
+    value = nn.evaluate(LINEAR, listed.params, {}, batches, loss=SOFTMAX)["loss"]
+    whole = (X[: 5 * number], LABELS[: 5 * number])
+    np.testing.assert_allclose(
+        value, nn.evaluate(LINEAR, listed.params, {}, whole, loss=SOFTMAX)["loss"], rtol=1e-6
+    )
+
+
+# Integers that the device's dtype does not hold
+
+WIDE = {
+    "another class": np.int64(2**32 + 1),
+    "the class 0": np.uint64(2**63),
+    "negative": np.int64(-(2**31) - 1),
+}
+
+
+def batches_of(x, y):
+    return lambda: iter([(x[:11], y[:11]), (x[11:], y[11:])])
+
+
+def memmaps_of(x, y, directory):
+    mapped = []
+    for name, array in (("x", x), ("y", y)):
+        file = np.memmap(directory / name, array.dtype, "w+", shape=array.shape)
+        file[:] = array
+        mapped.append(file)
+    return tuple(mapped)
+
+
+@pytest.mark.parametrize("value", WIDE.values(), ids=WIDE)
+@pytest.mark.parametrize("source", ["arrays", "batches", "memmap", "shuffled memmap"])
+def test_an_integer_that_would_become_another_is_refused(source, value, tmp_path):
+    y = LABELS.astype(value.dtype)
+    y[20] = value
+    data = X, y
+    if source == "batches":
+        data = batches_of(*data)
+    elif "memmap" in source:
+        data = memmaps_of(*data, tmp_path)
+    with pytest.raises(ValueError, match=rf"at '1' has the integer {value} at \(\d+,\)"):
+        fitted(LINEAR, data, batch_size=8, shuffle=source == "shuffled memmap")
+
+
+def test_ids_are_looked_at_as_labels_are():
+    ids = np.full((4, 2), 3, np.int64)
+    ids[1, 1] += 2**32
+    for function in (
+        lambda: fitted(
+            nn.embedding(5, 3), (ids, np.zeros((4, 2, 3))), loss=nn.losses.squared_error
+        ),
+        lambda: nn.predict(nn.embedding(5, 3), {"embedding": jnp.ones((5, 3))}, {}, ids),
+        lambda: nn.evaluate(LINEAR, {}, {}, (X, np.full(22, 2**40)), loss=SOFTMAX),
+    ):
+        with pytest.raises(ValueError, match=r"has the integer \d+ at \("):
+            function()
+
+
+def test_wide_integers_that_fit_are_taken():
+    narrow, wide = (fitted(LINEAR, (X, LABELS.astype(d))) for d in (np.int32, np.int64))
+    assert_close(narrow.params, wide.params)
+
+
+def test_a_masked_array_is_refused():
+    masked = np.ma.masked_array(LABELS, LABELS == 0)
+    for data in ((X, masked), batches_of(X, masked)):
+        with pytest.raises(TypeError, match=r"masked array.*weights of 0"):
+            fitted(LINEAR, data)
+
+
+# Counts beyond 32 bits
+
+
+def test_more_examples_than_32_bits_count_are_refused(monkeypatch):
+    monkeypatch.setattr(arrays, "MOST_EXAMPLES", 21)
+    for function in (fitted, run):
+        with pytest.raises(ValueError, match="data has 22 examples, expected at most 21"):
+            function(LINEAR, epochs=1)
+
+
+def test_more_steps_than_32_bits_count_are_refused():
+    for function in (fitted, run):
+        with pytest.raises(ValueError, match="epochs is 1000000000 of 3 steps each"):
+            function(LINEAR, epochs=10**9, batch_size=8)
+
+
+# Callbacks
+
+
+@pytest.mark.parametrize(
+    ("result", "stops"),
+    [
+        (True, True),
+        (np.True_, True),
+        (jnp.asarray(True), True),
+        (False, False),
+        (None, False),
+        (7, False),
+        ("written", False),
+        (np.ones(3), False),
+    ],
+)
+def test_only_true_stops(result, stops):
+    reason = fitted(LINEAR, callbacks=[lambda event: result]).reason
+    assert reason == ("callback" if stops else "epochs")
+
+
+# Standard error
+
+
+class Odd:
+    """A stream that can do nothing but write."""
+
+    def write(self, text):
+        return len(text)
+
+    def flush(self):
+        pass
+
+
+def closed():
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stream", [None, closed(), Odd()], ids=["None", "closed", "odd"])
+@pytest.mark.parametrize("progress", [None, False, True, "lines"])
+def test_fit_runs_whatever_standard_error_is(stream, progress, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", stream)
+    options = {"loss": SOFTMAX, "optimizer": nn.optimizers.sgd(0.1), "key": KEY, "epochs": 1}
+    assert nn.fit(LINEAR, DATA, progress=progress, **options).reason == "epochs"
+
+
+# Complex parameters
+
+
+def test_complex_parameters_go_downhill():
+    """For |w - c|² the update is -2 rate (w - c), by hand; jax.grad gives its conjugate."""
+    target, rate = np.array([0.5 - 1j, 2 + 0.5j]), 0.1
+    w = np.array([1 + 2j, -1j])
+
+    def loss_fn(params, state, batch, key):
+        return jnp.sum(jnp.abs(params["w"] - target) ** 2), (state, {})
+
+    start = {"w": jnp.asarray(w, jnp.complex64)}
+    result = nn.fit(
+        loss_fn,
+        jnp.zeros((1, 1)),
+        params=start,
+        optimizer=nn.optimizers.sgd(rate),
+        key=KEY,
+        epochs=5,
+        progress=False,
+    )
+    for _ in range(5):
+        w = w - 2 * rate * (w - target)
+    np.testing.assert_allclose(result.params["w"], w, rtol=1e-5)
+    assert (np.diff(result.history["loss"]) < 0).all()
+
+
+def test_a_complex_layer_learns_a_complex_map():
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((64, 3)) + 1j * rng.standard_normal((64, 3))).astype(np.complex64)
+    y = x @ np.array([[1 + 1j], [2j], [-1 + 0.5j]], np.complex64)
+
+    def init(key, x):
+        return {"kernel": jnp.zeros((3, 1), jnp.complex64)}
+
+    def loss(predictions, y):
+        return jnp.abs(predictions - y) ** 2
+
+    layer = nn.pure(init, lambda params, x: x @ params["kernel"])
+    result = fitted(layer, (x, y), loss=loss, optimizer=nn.optimizers.adam(0.1), epochs=200)
+    assert result.history["loss"][-1] < 1e-3
