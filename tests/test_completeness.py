@@ -194,7 +194,8 @@ def missing_sections(value):
 def referred_to(text, module):
     """The docstrings to which one refers as in "See `adam` for the arguments"."""
     for name in re.findall(r"`(\w+)`\s+for\s+(?:the update rule and )?the\s+arguments", text):
-        other = inspect.getdoc(getattr(module, name))
+        package = importlib.import_module(module.__package__)
+        other = inspect.getdoc(getattr(module, name, None) or getattr(package, name))
         yield from (other, *referred_to(other, module))
 
 

@@ -1,6 +1,6 @@
 """AdaBelief: Adam that divides by how far the gradients are from their mean."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from jax.typing import ArrayLike
@@ -11,7 +11,7 @@ from jaxnn._core.types import PyTree, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._base import Optimizer, chain
-from jaxnn.optimizers._leafwise import leafwise
+from jaxnn.optimizers._leafwise import leafwise_transformation
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 
 
@@ -53,24 +53,16 @@ def scale_by_belief(
             moments.zero_count(), moments.zeros(params), moments.zero_squares(params)
         )
 
-    def update(
-        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
-    ) -> tuple[PyTree, PyTree]:
-        count = moments.next_count(state.count)
+    def rule(count: jax.Array, g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
+        mu = moments.moving_average(mu, g, b1)
+        nu = moments.moving_average(nu, moments.abs_square(g - mu), b2) + hyperparameter(
+            eps_root, nu.dtype
+        )
+        mean = moments.bias_corrected_mean(mu, g, b1, count, nesterov=nesterov)
+        square = moments.bias_corrected(nu, b2, count)
+        return moments.over_root(mean, square, eps), mu, nu
 
-        def rule(g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
-            mu = moments.moving_average(mu, g, b1)
-            nu = moments.moving_average(nu, moments.abs_square(g - mu), b2) + hyperparameter(
-                eps_root, nu.dtype
-            )
-            mean = moments.bias_corrected_mean(mu, g, b1, count, nesterov=nesterov)
-            square = moments.bias_corrected(nu, b2, count)
-            return moments.over_root(mean, square, eps), mu, nu
-
-        updates, mu, nu = leafwise("scale_by_belief", rule, updates, state.mu, state.nu)
-        return updates, ScaleByBeliefState(count, mu, nu)
-
-    return Optimizer(init, update)
+    return leafwise_transformation("scale_by_belief", init, rule)
 
 
 @constructor

@@ -1,6 +1,6 @@
 """Adam, AdamW and their variants with Nesterov's look ahead."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from jax.typing import ArrayLike, DTypeLike
@@ -11,7 +11,7 @@ from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._amsgrad import scale_by_amsgrad
 from jaxnn.optimizers._base import Optimizer, chain
-from jaxnn.optimizers._leafwise import leafwise
+from jaxnn.optimizers._leafwise import leafwise_transformation
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 from jaxnn.optimizers._weight_decay import add_decayed_weights
 
@@ -55,22 +55,14 @@ def scale_by_adam(
             moments.zero_count(), moments.zeros(params, mu_dtype), moments.zero_squares(params)
         )
 
-    def update(
-        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
-    ) -> tuple[PyTree, PyTree]:
-        count = moments.next_count(state.count)
+    def rule(count: jax.Array, g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
+        mu = moments.moving_average(mu, g, b1)
+        nu = moments.moving_average(nu, moments.abs_square(g), b2)
+        mean = moments.bias_corrected_mean(mu, g, b1, count, nesterov=nesterov)
+        square = moments.bias_corrected(nu, b2, count)
+        return moments.over_root(mean, square, eps, eps_root), mu, nu
 
-        def rule(g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
-            mu = moments.moving_average(mu, g, b1)
-            nu = moments.moving_average(nu, moments.abs_square(g), b2)
-            mean = moments.bias_corrected_mean(mu, g, b1, count, nesterov=nesterov)
-            square = moments.bias_corrected(nu, b2, count)
-            return moments.over_root(mean, square, eps, eps_root), mu, nu
-
-        updates, mu, nu = leafwise("adam", rule, updates, state.mu, state.nu)
-        return updates, ScaleByAdamState(count, mu, nu)
-
-    return Optimizer(init, update)
+    return leafwise_transformation("adam", init, rule)
 
 
 def _moments(

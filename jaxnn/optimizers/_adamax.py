@@ -1,7 +1,5 @@
 """Adamax: Adam with the infinity norm."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -13,7 +11,7 @@ from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._adam import ScaleByAdamState
 from jaxnn.optimizers._base import Optimizer, chain
-from jaxnn.optimizers._leafwise import leafwise
+from jaxnn.optimizers._leafwise import leafwise_transformation
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 from jaxnn.optimizers._weight_decay import add_decayed_weights
 
@@ -41,21 +39,13 @@ def scale_by_adamax(b1: ArrayLike = 0.9, b2: ArrayLike = 0.999, eps: ArrayLike =
             moments.zero_count(), moments.zeros(params), moments.zero_squares(params)
         )
 
-    def update(
-        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
-    ) -> tuple[PyTree, PyTree]:
-        count = moments.next_count(state.count)
+    def rule(count: jax.Array, g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
+        mu = moments.moving_average(mu, g, b1)
+        size = absolute(g) + hyperparameter(eps, nu.dtype)
+        nu = jnp.maximum(size, hyperparameter(b2, nu.dtype) * nu)
+        return moments.bias_corrected(mu, b1, count) / nu.astype(mu.dtype), mu, nu
 
-        def rule(g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
-            mu = moments.moving_average(mu, g, b1)
-            size = absolute(g) + hyperparameter(eps, nu.dtype)
-            nu = jnp.maximum(size, hyperparameter(b2, nu.dtype) * nu)
-            return moments.bias_corrected(mu, b1, count) / nu.astype(mu.dtype), mu, nu
-
-        updates, mu, nu = leafwise("scale_by_adamax", rule, updates, state.mu, state.nu)
-        return updates, ScaleByAdamState(count, mu, nu)
-
-    return Optimizer(init, update)
+    return leafwise_transformation("scale_by_adamax", init, rule)
 
 
 @constructor

@@ -1,6 +1,6 @@
 """AMSGrad: Adam whose steps do not grow again."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jaxnn._core.types import PyTree, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._base import Optimizer, chain
-from jaxnn.optimizers._leafwise import leafwise
+from jaxnn.optimizers._leafwise import leafwise_transformation
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 
 
@@ -63,31 +63,21 @@ def scale_by_amsgrad(
             moments.zero_count(), mu, moments.zero_squares(params), moments.zero_squares(params)
         )
 
-    def update(
-        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
-    ) -> tuple[PyTree, PyTree]:
-        count = moments.next_count(state.count)
+    def rule(
+        count: jax.Array, g: jax.Array, mu: jax.Array, nu: jax.Array, nu_max: jax.Array
+    ) -> tuple[jax.Array, ...]:
+        mu = moments.moving_average(mu, g, b1)
+        nu = moments.moving_average(nu, moments.abs_square(g), b2)
+        mean = moments.bias_corrected(mu, b1, count) if bias_correction_mu else mu
+        if maximum_first:
+            nu_max = jnp.maximum(nu_max, nu)
+            square = moments.bias_corrected(nu_max, b2, count) if bias_correction_nu else nu_max
+        else:
+            square = moments.bias_corrected(nu, b2, count) if bias_correction_nu else nu
+            nu_max = square = jnp.maximum(nu_max, square)
+        return moments.over_root(mean, square, eps, eps_root), mu, nu, nu_max
 
-        def rule(
-            g: jax.Array, mu: jax.Array, nu: jax.Array, nu_max: jax.Array
-        ) -> tuple[jax.Array, ...]:
-            mu = moments.moving_average(mu, g, b1)
-            nu = moments.moving_average(nu, moments.abs_square(g), b2)
-            mean = moments.bias_corrected(mu, b1, count) if bias_correction_mu else mu
-            if maximum_first:
-                nu_max = jnp.maximum(nu_max, nu)
-                square = moments.bias_corrected(nu_max, b2, count) if bias_correction_nu else nu_max
-            else:
-                square = moments.bias_corrected(nu, b2, count) if bias_correction_nu else nu
-                nu_max = square = jnp.maximum(nu_max, square)
-            return moments.over_root(mean, square, eps, eps_root), mu, nu, nu_max
-
-        updates, *accumulators = leafwise(
-            "scale_by_amsgrad", rule, updates, state.mu, state.nu, state.nu_max
-        )
-        return updates, ScaleByAmsgradState(count, *accumulators)
-
-    return Optimizer(init, update)
+    return leafwise_transformation("scale_by_amsgrad", init, rule)
 
 
 @constructor

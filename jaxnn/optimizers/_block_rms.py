@@ -1,7 +1,5 @@
 """Root mean squares of leaves, of updates and of parameters."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -11,7 +9,7 @@ from jaxnn._core.construction import constructor
 from jaxnn._core.types import PyTree
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
-from jaxnn.optimizers._base import EmptyState, Optimizer
+from jaxnn.optimizers._base import Optimizer, stateless_transformation
 from jaxnn.optimizers._leafwise import leafwise
 
 
@@ -45,21 +43,14 @@ def clip_by_block_rms(threshold: ArrayLike) -> Optimizer:
     """
     check_range("clip_by_block_rms", "threshold", threshold, 0)
 
-    def init(params: PyTree) -> PyTree:
-        return EmptyState()
-
     def rule(g: jax.Array) -> tuple[jax.Array, ...]:
         rms = _rms(g)
         excess = jnp.maximum(rms / hyperparameter(threshold, rms.dtype), 1)
         return (g / excess.astype(g.dtype),)
 
-    def update(
-        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
-    ) -> tuple[PyTree, PyTree]:
-        (updates,) = leafwise("clip_by_block_rms", rule, updates)
-        return updates, state
-
-    return Optimizer(init, update)
+    return stateless_transformation(
+        lambda updates, params: leafwise("clip_by_block_rms", rule, updates)[0]
+    )
 
 
 @constructor
@@ -86,18 +77,12 @@ def scale_by_param_block_rms(min_scale: ArrayLike = 1e-3) -> Optimizer:
     """
     check_range("scale_by_param_block_rms", "min_scale", min_scale, 0)
 
-    def init(params: PyTree) -> PyTree:
-        return EmptyState()
-
     def rule(g: jax.Array, w: jax.Array) -> tuple[jax.Array, ...]:
         rms = _rms(w)
         return (g * jnp.maximum(rms, hyperparameter(min_scale, rms.dtype)).astype(g.dtype),)
 
-    def update(
-        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
-    ) -> tuple[PyTree, PyTree]:
+    def function(updates: PyTree, params: PyTree) -> PyTree:
         check.params("scale_by_param_block_rms", params)
-        (updates,) = leafwise("scale_by_param_block_rms", rule, updates, given=(params,))
-        return updates, state
+        return leafwise("scale_by_param_block_rms", rule, updates, given=(params,))[0]
 
-    return Optimizer(init, update)
+    return stateless_transformation(function)

@@ -1,5 +1,6 @@
 """A rule applied to every leaf."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,7 +8,9 @@ import jax
 
 from jaxnn._core.paths import same_structure
 from jaxnn._core.types import PyTree
+from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
+from jaxnn.optimizers._base import Optimizer
 
 
 def leafwise(
@@ -44,3 +47,27 @@ def leafwise(
         )
         for i, leaves in enumerate(replaced)
     )
+
+
+def leafwise_transformation(
+    transformation: str,
+    init: Callable[[PyTree], PyTree],
+    rule: Callable[..., tuple[jax.Array, ...]],
+) -> Optimizer:
+    """The transformation that applies `rule(count, g, *accumulators)` to each leaf, see `leafwise`.
+
+    `init` makes the state, a named tuple of the step count and the accumulators. At the first
+    update, the rule gets a count of 1.
+    """
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        count, *accumulators = state
+        count = moments.next_count(count)
+        updates, *accumulators = leafwise(
+            transformation, functools.partial(rule, count), updates, *accumulators
+        )
+        return updates, type(state)(count, *accumulators)
+
+    return Optimizer(init, update)

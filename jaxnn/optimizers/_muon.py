@@ -15,7 +15,7 @@ from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
 from jaxnn.optimizers._adam import adamw
-from jaxnn.optimizers._base import EmptyState, Optimizer, chain
+from jaxnn.optimizers._base import Optimizer, chain, stateless_transformation
 from jaxnn.optimizers._by_path import partition
 from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale_by_learning_rate
@@ -247,22 +247,16 @@ def scale_by_muon(
 def _scale_by_shape(given: Any, consistent_rms: ArrayLike | None) -> Optimizer:
     """Steps whose size fits the shape: `√max(1, columns / rows)` or `consistent_rms √max(...)`."""
 
-    def init(params: PyTree) -> PyTree:
-        return EmptyState()
-
     def rule(g: jax.Array, numbers: MuonDimensionNumbers) -> tuple[jax.Array, ...]:
         _, rows, columns = _sizes(g, numbers)
         if consistent_rms is None:
             return (math.sqrt(max(1, columns / rows)) * g,)
         return (math.sqrt(max(rows, columns)) * hyperparameter(consistent_rms, g.dtype) * g,)
 
-    def update(
-        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
-    ) -> tuple[PyTree, PyTree]:
-        (updates,) = leafwise("muon", rule, updates, known=[_numbers_of(updates, given)])
-        return updates, state
+    def function(updates: PyTree, params: PyTree) -> PyTree:
+        return leafwise("muon", rule, updates, known=[_numbers_of(updates, given)])[0]
 
-    return Optimizer(init, update)
+    return stateless_transformation(function)
 
 
 @constructor

@@ -1,7 +1,5 @@
 """RAdam: Adam that does without the mean square until it is known well enough."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -13,7 +11,7 @@ from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._adam import ScaleByAdamState
 from jaxnn.optimizers._base import Optimizer, chain
-from jaxnn.optimizers._leafwise import leafwise
+from jaxnn.optimizers._leafwise import leafwise_transformation
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 
 
@@ -48,23 +46,15 @@ def scale_by_radam(
             moments.zero_count(), moments.zeros(params), moments.zero_squares(params)
         )
 
-    def update(
-        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
-    ) -> tuple[PyTree, PyTree]:
-        count = moments.next_count(state.count)
+    def rule(count: jax.Array, g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
+        mu = moments.moving_average(mu, g, b1)
+        nu = moments.moving_average(nu, moments.abs_square(g), b2)
+        mean = moments.bias_corrected_mean(mu, g, b1, count, nesterov=nesterov)
+        r, is_known = _rectification(hyperparameter(b2, nu.dtype), count, threshold)
+        adaptive = moments.over_root(mean, moments.bias_corrected(nu, b2, count), eps, eps_root)
+        return jnp.where(is_known, r.astype(mean.dtype) * adaptive, mean), mu, nu
 
-        def rule(g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
-            mu = moments.moving_average(mu, g, b1)
-            nu = moments.moving_average(nu, moments.abs_square(g), b2)
-            mean = moments.bias_corrected_mean(mu, g, b1, count, nesterov=nesterov)
-            r, is_known = _rectification(hyperparameter(b2, nu.dtype), count, threshold)
-            adaptive = moments.over_root(mean, moments.bias_corrected(nu, b2, count), eps, eps_root)
-            return jnp.where(is_known, r.astype(mean.dtype) * adaptive, mean), mu, nu
-
-        updates, mu, nu = leafwise("scale_by_radam", rule, updates, state.mu, state.nu)
-        return updates, ScaleByAdamState(count, mu, nu)
-
-    return Optimizer(init, update)
+    return leafwise_transformation("scale_by_radam", init, rule)
 
 
 def _rectification(

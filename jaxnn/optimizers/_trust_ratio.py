@@ -1,7 +1,5 @@
 """Steps in proportion to the norm of what they change: LARS and LAMB."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -12,7 +10,7 @@ from jaxnn._core.types import Mask, PyTree, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._adam import scale_by_adam
-from jaxnn.optimizers._base import EmptyState, Optimizer, chain
+from jaxnn.optimizers._base import Optimizer, chain, stateless_transformation
 from jaxnn.optimizers._by_path import masked
 from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scale_by_learning_rate
@@ -50,9 +48,6 @@ def scale_by_trust_ratio(
         "scale_by_trust_ratio", min_norm=min_norm, trust_coefficient=trust_coefficient, eps=eps
     )
 
-    def init(params: PyTree) -> PyTree:
-        return EmptyState()
-
     def rule(g: jax.Array, w: jax.Array) -> tuple[jax.Array, ...]:
         sizes = [moments.safe_sqrt(jnp.sum(moments.abs_square(x))) for x in (w, g)]
         dtype = sizes[0].dtype
@@ -62,14 +57,11 @@ def scale_by_trust_ratio(
         ratio = hyperparameter(trust_coefficient, dtype) * of_w / divisor
         return (g * jnp.where(is_known, ratio, 1).astype(g.dtype),)
 
-    def update(
-        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
-    ) -> tuple[PyTree, PyTree]:
+    def function(updates: PyTree, params: PyTree) -> PyTree:
         check.params("scale_by_trust_ratio", params)
-        (updates,) = leafwise("scale_by_trust_ratio", rule, updates, given=(params,))
-        return updates, state
+        return leafwise("scale_by_trust_ratio", rule, updates, given=(params,))[0]
 
-    return Optimizer(init, update)
+    return stateless_transformation(function)
 
 
 @constructor
@@ -145,25 +137,13 @@ def lamb(
     `w = w - learning_rate u ‖w‖ / ‖u‖` with `u = m̂ / (√(v̂ + eps_root) + eps) + weight_decay w`
     and the bias-corrected moments of `adam`; the ratio is 1 where a norm is 0. As in optax, the
     norm of the weights is not clipped (φ of the paper is the identity), and unlike optax's, the
-    weight decay leaves out biases and scales.
+    weight decay leaves out biases and scales. See `adamw` for the arguments.
 
     Paper: You et al., Large Batch Optimization for Deep Learning: Training BERT in 76 minutes,
     https://arxiv.org/abs/1904.00962
 
-    Args:
-        learning_rate: a number at least 0 (may be traced), or a schedule `count -> number`.
-        b1: decay rate of the first moment, in [0, 1]; may be traced.
-        b2: decay rate of the second moment, in [0, 1]; may be traced.
-        eps: a small constant added to the denominator, outside the square root.
-        eps_root: a small constant added inside the square root.
-        weight_decay: the strength of the weight decay, at least 0 (may be traced), or a schedule.
-        mask: the leaves with weight decay, see `add_decayed_weights`; None for those of ndim >= 2.
-
     Returns:
         An `Optimizer` whose `update` requires the params.
-
-    Raises:
-        ValueError: a hyperparameter is out of range; `update` is called without params.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

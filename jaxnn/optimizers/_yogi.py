@@ -1,7 +1,5 @@
 """Yogi: Adam whose mean square changes little at a time."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -13,7 +11,7 @@ from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._adam import ScaleByAdamState
 from jaxnn.optimizers._base import Optimizer, chain
-from jaxnn.optimizers._leafwise import leafwise
+from jaxnn.optimizers._leafwise import leafwise_transformation
 from jaxnn.optimizers._scaling import scale_by_learning_rate
 
 
@@ -59,23 +57,15 @@ def scale_by_yogi(
             moments.zero_count(), mu, moments.zero_squares(params, initial_accumulator_value)
         )
 
-    def update(
-        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
-    ) -> tuple[PyTree, PyTree]:
-        count = moments.next_count(state.count)
+    def rule(count: jax.Array, g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
+        mu = moments.moving_average(mu, g, b1)
+        square = moments.abs_square(g)
+        nu = nu - (1 - hyperparameter(b2, nu.dtype)) * jnp.sign(nu - square) * square
+        mean = moments.bias_corrected(mu, b1, count)
+        second = moments.bias_corrected(nu, b2, count)
+        return moments.over_root(mean, second, eps, eps_root), mu, nu
 
-        def rule(g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
-            mu = moments.moving_average(mu, g, b1)
-            square = moments.abs_square(g)
-            nu = nu - (1 - hyperparameter(b2, nu.dtype)) * jnp.sign(nu - square) * square
-            mean = moments.bias_corrected(mu, b1, count)
-            second = moments.bias_corrected(nu, b2, count)
-            return moments.over_root(mean, second, eps, eps_root), mu, nu
-
-        updates, mu, nu = leafwise("scale_by_yogi", rule, updates, state.mu, state.nu)
-        return updates, ScaleByAdamState(count, mu, nu)
-
-    return Optimizer(init, update)
+    return leafwise_transformation("scale_by_yogi", init, rule)
 
 
 @constructor
