@@ -31,7 +31,7 @@ CACHED := JAX_COMPILATION_CACHE_DIR='$(CURDIR)/.jax_cache' \
     JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 
 pytest: $(VENV)/.test ## Run the tests and the doctests alone, one process per core
-	$(CACHED) $(BIN)/python -m pytest -n auto --dist loadgroup $(PYTEST_ARGS)
+	$(CACHED) $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/.test ## Run the linters and the type checkers alone
 	$(BIN)/ruff check

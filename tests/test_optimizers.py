@@ -20,9 +20,6 @@ from tests.optimizer_cases import (
     usual_promotion,
 )
 
-# One program makes all paths: one process compiles it.
-pytestmark = pytest.mark.xdist_group("paths of optimizers")
-
 NOT_UPDATING = {
     "apply_updates",
     "global_norm",

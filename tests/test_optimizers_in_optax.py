@@ -7,6 +7,7 @@ import pytest
 
 import jaxnn as nn
 from jaxnn._core.paths import leaf_paths
+from tests.compiling import fast_jit
 from tests.optimizer_cases import (
     CASES,
     as_parameters,
@@ -96,10 +97,14 @@ def test_every_optimizer_in_chain_multi_transform_and_inject_hyperparams(case):
     params, state = PARAMS, wrapped.init(PARAMS)
     kernel = {"kernel": jnp.asarray(PARAMS["kernel"])}
     bare_state = bare.init(kernel)
-    for _ in range(3):
-        updates, state = wrapped.update(params, state, params)
+
+    @fast_jit
+    def both(params, state, kernel, bare_state):
         clipped = {"kernel": jnp.clip(kernel["kernel"], -0.5, 0.5)}
-        bare_updates, bare_state = bare.update(clipped, bare_state, kernel)
+        return wrapped.update(params, state, params), bare.update(clipped, bare_state, kernel)
+
+    for _ in range(3):
+        (updates, state), (bare_updates, bare_state) = both(params, state, kernel, bare_state)
         np.testing.assert_allclose(updates["kernel"], bare_updates["kernel"], rtol=1e-12)
         params = optax.apply_updates(params, updates)
         kernel = optax.apply_updates(kernel, bare_updates)
