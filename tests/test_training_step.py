@@ -76,7 +76,7 @@ def test_value_and_gradient_reach_the_optimizer():
         (
             lambda: nn.train_state({}, {}, nn.optimizers.sgd, jax.random.key(0)),
             TypeError,
-            "train_state: optimizer is <function sgd",
+            "train_state: optimizer is the constructor sgd, expected an Optimizer",
         ),
         (
             lambda: nn.train_state({}, {}, nn.optimizers.sgd(0.1), 0),

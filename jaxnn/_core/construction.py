@@ -187,7 +187,9 @@ def _alive(entry: tuple[Callable[..., Any], list[Callable[[], Any]]] | None) -> 
         return None
     rebuild, held = entry
     fields = [field() for field in held]
-    return None if any(field is None for field in fields) else rebuild(*fields)
+    references = (field for field in held if isinstance(field, weakref.ref))
+    # Asked after the fields are held: none can die in between.
+    return None if any(reference() is None for reference in references) else rebuild(*fields)
 
 
 def _named(result: R, construct: Any, call: str, arguments: dict[str, Any]) -> R:
