@@ -598,8 +598,8 @@ BAD = {
     "no-targets": ((metrics.accuracy(), LOGITS), ["accuracy", "targets"]),
     "weights": ((metrics.mean(), VALUES, None, WEIGHTS[:5]), ["weights", "(5,)", "(23, 3)"]),
     "weights-2d": (
-        (metrics.mean(), VALUES, None, np.ones((N, 3))),
-        ["weights", "one for each example"],
+        (metrics.mean(), VALUES, None, np.ones((N, 2))),
+        ["weights", "(23, 2)", "(23, 3)", "one for each example"],
     ),
     "weights-of-scalar": (
         (metrics.mean(), jnp.float32(1.0), None, jnp.float32(1.0)),

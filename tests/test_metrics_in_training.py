@@ -153,7 +153,7 @@ PADDED = np.where(np.arange(N) % 4 == 0, -100, LABELS)
     [
         nn.losses.softmax_cross_entropy,
         nn.losses.softmax_cross_entropy_with_integer_labels,
-        functools.partial(nn.losses.nll, ignore_index=-1),
+        nn.losses.ignoring(nn.losses.nll, -1),
         functools.partial(nn.losses.poly_loss_cross_entropy, epsilon=1.0),
         nn.losses.multiclass_hinge_loss,
     ],
@@ -164,7 +164,7 @@ def test_a_label_outside_the_classes_is_refused(loss):
 
 
 def test_ignored_labels_pass():
-    loss = functools.partial(nn.losses.softmax_cross_entropy, ignore_index=-100)
+    loss = nn.losses.ignoring(nn.losses.softmax_cross_entropy, -100)
     accuracy = {"accuracy": nn.metrics.accuracy(ignore_index=-100)}
     got = nn.evaluate(nn.identity, {}, {}, (X, PADDED), loss=loss, metrics=accuracy, batch_size=5)
     kept = PADDED != -100
@@ -177,7 +177,7 @@ def test_ignored_labels_pass():
         metrics={"accuracy": nn.metrics.accuracy()},
     )
     np.testing.assert_allclose(got["accuracy"], alone["accuracy"], rtol=1e-6)
-    np.testing.assert_allclose(got["loss"], alone["loss"] * kept.mean(), rtol=1e-5)
+    np.testing.assert_allclose(got["loss"], alone["loss"], rtol=1e-5)
 
 
 def test_the_axis_of_the_classes():

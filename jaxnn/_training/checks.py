@@ -65,9 +65,7 @@ def check_labels(function: str, model: Layer, loss: Any, **pairs: Any) -> None:
 
     `pairs` are data sets by name, as `fit` takes them; None for one that is not there.
     """
-    options: dict[str, Any] = {}
-    while isinstance(loss, functools.partial):
-        loss, options = loss.func, {**loss.keywords, **options}
+    loss, options = loss_and_options(loss)
     axis = options.get("axis", -1)
     given = {name: pair for name, pair in pairs.items() if pair is not None}
     labels = {name: y for name, (_, y, *_) in given.items() if _is_integer(y)}
@@ -81,6 +79,31 @@ def check_labels(function: str, model: Layer, loss: Any, **pairs: Any) -> None:
             classes = logits.shape[axis]
             ignored = options.get("ignore_index")
             _check_classes(function, name, np.asarray(y), classes, ignored, logits.shape)
+
+
+def loss_and_options(loss: Any) -> tuple[Any, dict[str, Any]]:
+    """The function that partial applications and `nn.losses.ignoring` are of, and its keywords."""
+    options: dict[str, Any] = {}
+    while True:
+        if isinstance(loss, functools.partial):
+            loss, options = loss.func, {**loss.keywords, **options}
+        elif hasattr(loss, "ignores"):
+            loss, label = loss.ignores
+            options = {"ignore_index": label, **options}
+        else:
+            return loss, options
+
+
+def check_no_ignored_label(function: str, loss: Any) -> None:
+    """Raise for a loss that has zeros for a label, which the mean would count."""
+    if isinstance(loss, functools.partial):
+        ignored = loss.keywords.get("ignore_index")
+        if ignored is not None:
+            raise ValueError(
+                f"{function}: loss has ignore_index={ignored}, whose zeros would count in the "
+                f"mean, expected nn.losses.ignoring(loss, {ignored})"
+            )
+        check_no_ignored_label(function, loss.func)
 
 
 def _is_integer(y: Any) -> bool:

@@ -15,7 +15,7 @@ from jaxnn._core.arrays import PyTree, check_count, widen
 from jaxnn._core.layer import Layer, LayerLike, as_layer
 from jaxnn._core.programs import compiled
 from jaxnn._core.types import Data, Loss
-from jaxnn._training.checks import check_labels, check_metrics
+from jaxnn._training.checks import check_labels, check_metrics, check_no_ignored_label
 from jaxnn._training.data.arrays import (
     arrays_on_device,
     check_set,
@@ -117,12 +117,15 @@ def evaluate(
     pairs = check_metrics("evaluate", metrics)
     if loss is None and not pairs:
         raise ValueError("evaluate: loss and metrics are both None, expected one at least")
+    check_no_ignored_label("evaluate", loss)
     if members is not None:
         check_count("evaluate", "members", members)
         check_copies("evaluate", members, params)
         check_copies("evaluate", members, state, "state")
     if is_streamed(data):
-        source = as_source("evaluate", "data", data, batch_size=batch_size, shuffle_key=None)
+        source = as_source(
+            "evaluate", "data", data, batch_size=batch_size, shuffle_key=None, weighted=True
+        )
         check_set("evaluate", "data", source.example, supervised=True)
         sums_of = compiled(_sums, model, loss, pairs, None, members)
         with source.batches(0) as batches:

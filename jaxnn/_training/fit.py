@@ -294,11 +294,23 @@ def _feed(
     supervised = loss is not None
     if is_streamed(data) or is_streamed(validation):
         order_key = child_key(key, "shuffle") if shuffle and members is None else None
-        source = as_source("fit", "data", data, batch_size=batch_size, shuffle_key=order_key)
+        source = as_source(
+            "fit",
+            "data",
+            data,
+            batch_size=batch_size,
+            shuffle_key=order_key,
+            weighted=supervised,
+        )
         check_set("fit", "data", source.example, supervised)
         if is_streamed(validation):
             validation = as_source(
-                "fit", "validation", validation, batch_size=batch_size, shuffle_key=None
+                "fit",
+                "validation",
+                validation,
+                batch_size=batch_size,
+                shuffle_key=None,
+                weighted=supervised,
             )
         elif validation is not None:
             validation, _ = on_device("fit", "validation", validation, supervised)

@@ -10,8 +10,10 @@ from jax import lax
 from jaxnn._core.layer import Layer
 from jaxnn._core.types import Loss, PyTree
 from jaxnn._training.data.arrays import count_examples, effective_batch_size, take_batch
+from jaxnn.losses import Weighted
 from jaxnn.metrics import Metric, mean
 from jaxnn.metrics._accumulators import blank, merge, merge_into
+from jaxnn.metrics._means import element_weights
 
 Metrics = tuple[tuple[str, Metric], ...]
 
@@ -22,16 +24,30 @@ def metric_sums(
     """The accumulators of the loss and of the metrics over one batch."""
     sums = {}
     if loss is not None:
-        metric = mean()
-        values = loss_values(loss, predictions, targets)
-        sums["loss"] = metric.update(metric.init(), values, None, weights)
+        sums["loss"] = loss_sums(loss_values(loss, predictions, targets), weights)
     for name, metric in metrics:
         sums[name] = metric.update(metric.init(), predictions, targets, weights)
     return sums
 
 
+def loss_sums(values: Any, weights: Any) -> PyTree:
+    """The accumulator of the mean of a loss, whose values may have weights of their own."""
+    metric = mean()
+    if not isinstance(values, Weighted):
+        return metric.update(metric.init(), values, None, weights)
+    if jnp.shape(values.values) != jnp.shape(values.weights):
+        raise ValueError(
+            f"loss: the values have shape {jnp.shape(values.values)} and their weights "
+            f"{jnp.shape(values.weights)}, expected one shape"
+        )
+    own = jnp.asarray(values.weights)
+    if weights is not None:
+        own = own * element_weights(own.shape, weights, own.dtype)
+    return metric.update(metric.init(), values.values, None, own)
+
+
 def loss_values(loss: Loss, predictions: Any, targets: Any) -> Any:
-    """The loss of each example, or several for each; a scalar passes too."""
+    """The loss of each example, or several for each, perhaps `Weighted`."""
     examples = next((leaf.shape[0] for leaf in jax.tree.leaves(targets) if leaf.ndim), None)
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(predictions)]
     hint = ""
@@ -46,10 +62,11 @@ def loss_values(loss: Loss, predictions: Any, targets: Any) -> Any:
         if hint:
             error.add_note(hint)
         raise
-    if examples is not None and jnp.shape(values)[:1] not in ((), (examples,)):
+    shape = jnp.shape(values.values if isinstance(values, Weighted) else values)
+    if examples is not None and shape[:1] not in ((), (examples,)):
         raise ValueError(
-            f"loss: the values have shape {jnp.shape(values)}, expected ({examples}, ...), since "
-            f"there are {examples} examples" + (f": {hint}" if hint else "")
+            f"loss: the values have shape {shape}, expected ({examples}, ...), since there are "
+            f"{examples} examples" + (f": {hint}" if hint else "")
         )
     return values
 
@@ -78,10 +95,14 @@ def evaluation_sums(
 
     def sums_from(first_new: Any) -> dict[str, PyTree]:
         start = jnp.minimum(first_new, n - size)
-        x, y, *weights = take_batch(data, n, start, size)
+        x, y, *weights = harmless(*take_batch(data, n, start, size))
         predictions, _ = model.apply(params, state, x, train=False)
         is_new = start + jnp.arange(size) >= first_new
-        counted = jnp.where(is_new, weights[0], jnp.zeros_like(weights[0])) if weights else is_new
+        counted = is_new
+        if weights:
+            (own,) = weights
+            of_examples = is_new.reshape(-1, *(1,) * (own.ndim - 1))
+            counted = jnp.where(of_examples, own, jnp.zeros_like(own))
         return metric_sums(loss, metrics, predictions, y, counted)
 
     if size == n:
@@ -93,6 +114,25 @@ def evaluation_sums(
     starts = jnp.arange(0, n, size)
     zero = blank(jax.eval_shape(sums_from, 0), len(starts) * size)
     return lax.scan(add, zero, starts)[0]  # type: ignore[no-any-return]
+
+
+def harmless(x: PyTree, y: PyTree, *weights: jax.Array) -> tuple[PyTree, ...]:
+    """A batch in which what has weight 0 is finite: times 0, NaN and infinity would be NaN."""
+    if not weights:
+        return x, y
+    counts = weights[0] != 0
+
+    def one(leaf: jax.Array) -> jax.Array:
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return leaf
+        own = counts
+        if leaf.shape[: own.ndim] != own.shape:
+            own = jnp.any(own, axis=tuple(range(1, own.ndim)))
+        own = own.reshape(own.shape + (1,) * (leaf.ndim - own.ndim))
+        return jnp.where(own | jnp.isfinite(leaf), leaf, jnp.zeros_like(leaf))
+
+    x, y = jax.tree.map(one, (x, y))
+    return x, y, *weights
 
 
 def sums_of_batches(

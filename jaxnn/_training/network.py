@@ -45,7 +45,14 @@ def network(
         return blank(shapes, rows or 0)  # type: ignore[no-any-return]
 
     def step(carry: Carry, batch: PyTree, first: Any) -> tuple[Carry, Step]:
-        done = take_step(objective.loss_fn, optimizer, record, carry.train, batch)
+        done = take_step(
+            objective.loss_fn,
+            optimizer,
+            record,
+            carry.train,
+            batch,
+            lambda batch, sums: sums["loss"].weight.total(),
+        )
         sums = merge_into(carry.sums, done.metrics | _means(done.recorded), first)
         return carry._replace(train=done.train, sums=sums), done
 

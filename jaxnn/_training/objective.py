@@ -10,7 +10,13 @@ from jaxnn._core.arrays import widen
 from jaxnn._core.layer import Layer
 from jaxnn._core.types import LossFunction, PyTree
 from jaxnn._training.checks import check_reported
-from jaxnn._training.measuring import Metrics, evaluation_sums, metric_sums, sums_of_batches
+from jaxnn._training.measuring import (
+    Metrics,
+    evaluation_sums,
+    harmless,
+    metric_sums,
+    sums_of_batches,
+)
 from jaxnn.metrics import mean
 from jaxnn.metrics._accumulators import summed
 from jaxnn.metrics._means import MeanAccumulator
@@ -36,13 +42,12 @@ def of_model(
     """The mean loss of a model on batches `(x, y)` or `(x, y, weights)`."""
 
     def loss_fn(params: PyTree, state: PyTree, batch: Any, key: jax.Array) -> Any:
-        x, y, *weights = batch
+        x, y, *weights = harmless(*batch)
         predictions, state = model.apply(params, state, x, key=key, train=True)
         sums = metric_sums(loss, metrics, predictions, y, *weights)
         value = mean().compute(sums["loss"])
-        if weights:  # of examples that count for nothing there is nothing to learn
-            value = jnp.where(sums["loss"].weight.total() > 0, value, 0)
-        return value, (state, sums)
+        # Of what counts for nothing there is nothing to learn.
+        return jnp.where(sums["loss"].weight.total() > 0, value, 0), (state, sums)
 
     def measure(params: PyTree, state: PyTree, validation: PyTree) -> Sums:
         return evaluation_sums(model, loss, metrics, params, state, validation, batch_size)

@@ -8,7 +8,7 @@ from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, as_layer
 from jaxnn._core.types import PyTree
 from jaxnn._training.best import EarlyStopping, keeping_best, with_direction
-from jaxnn._training.checks import check_metrics
+from jaxnn._training.checks import check_metrics, check_no_ignored_label
 from jaxnn._training.guard import check_on_nonfinite, guarded
 from jaxnn._training.measuring import Metrics
 from jaxnn._training.members import side_by_side
@@ -58,6 +58,7 @@ def checked_run(
     elif not callable(loss):
         raise TypeError(f"{function}: loss is {loss!r}, expected a function of (predictions, y)")
     else:
+        check_no_ignored_label(function, loss)
         model = as_layer(model, f"{function}: model")
     check_on_nonfinite(function, on_nonfinite, outcomes)
     watched = check_record(function, record)

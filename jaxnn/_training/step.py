@@ -64,8 +64,9 @@ def train_step(
         loss_fn: `loss_fn(params, state, batch, key) -> (loss, (state, metrics))`, the loss a
             scalar, `metrics` a dict of whatever is to be reported.
         optimizer: an `Optimizer` or optax transformation. Its `update` gets as extra keywords the
-            loss, `value`, the gradients, `grad`, and the loss of this batch as a function of the
-            params, `value_fn`.
+            loss, `value`, the gradients, `grad`, the loss of this batch as a function of the
+            params, `value_fn`, and the number of examples in the batch, `weight`, by which
+            `nn.optimizers.accumulate` weights the mean of several.
         record: what else to report: any of "learning_rate", "gradient_norm" (before the optimizer
             clips) and "update_norm". Optimizers in a `partition` have a rate each, as
             "learning_rate/head/*".
@@ -95,7 +96,7 @@ def train_step(
     names = check_record("train_step", record)
 
     def step(train: TrainState, batch: Any) -> tuple[TrainState, dict[str, Any]]:
-        done = take_step(loss_fn, optimizer, names, train, batch)
+        done = take_step(loss_fn, optimizer, names, train, batch, _examples)
         return done.train, {"loss": done.loss, **done.recorded, **done.metrics}
 
     return step
@@ -112,9 +113,18 @@ class Step(NamedTuple):
 
 
 def take_step(
-    loss_fn: LossFunction, optimizer: Any, record: Record, train: TrainState, batch: Any
+    loss_fn: LossFunction,
+    optimizer: Any,
+    record: Record,
+    train: TrainState,
+    batch: Any,
+    weight_of: Callable[[Any, Any], Any],
 ) -> Step:
-    """The step that `train_step` describes."""
+    """The step that `train_step` describes.
+
+    `weight_of(batch, metrics)` is what the mean over the batch was divided by: the optimizer gets
+    it as `weight`.
+    """
     key = jax.random.fold_in(train.key, train.step)
     scale = loss_scale(train.opt_state)
 
@@ -133,6 +143,7 @@ def take_step(
         train.opt_state,
         train.params,
         value=loss,
+        weight=weight_of(batch, metrics),
         grad=grads,
         value_fn=lambda params: loss_of(params)[0],
     )
@@ -147,3 +158,9 @@ def take_step(
 def _downhill(gradient: jax.Array) -> jax.Array:
     """The conjugate of what `jax.grad` gives for complex numbers: minus it, the loss falls."""
     return jnp.conj(gradient) if jnp.iscomplexobj(gradient) else gradient
+
+
+def _examples(batch: Any, metrics: Any) -> jax.Array:
+    """The length of axis 0; 1 for a batch without axes."""
+    lengths = (jnp.shape(leaf)[0] for leaf in jax.tree.leaves(batch) if jnp.ndim(leaf))
+    return jnp.asarray(next(lengths, 1), jnp.result_type(float))

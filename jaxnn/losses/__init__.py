@@ -40,8 +40,10 @@ from jaxnn.losses._similarity import (
     ntxent,
     triplet_margin_loss,
 )
+from jaxnn.losses._weighted import Weighted, ignoring
 
 __all__ = [
+    "Weighted",
     "absolute_error",
     "cosine_distance",
     "cosine_similarity",
@@ -51,6 +53,7 @@ __all__ = [
     "generalized_kl_divergence",
     "hinge_loss",
     "huber_loss",
+    "ignoring",
     "kl_divergence",
     "kl_divergence_with_log_targets",
     "l2_loss",

@@ -294,16 +294,16 @@ def weighted_sums(
 def element_weights(
     shape: tuple[int, ...], weights: ArrayLike | None, dtype: jnp.dtype
 ) -> jax.Array:
-    """Weights of examples in a shape that broadcasts to that of their values; ones for None."""
+    """Weights, of the first axes of `shape`, so that they broadcast to it; ones for None."""
     if weights is None:
         return jnp.ones((1,) * len(shape), dtype)
     weights = jnp.asarray(weights).astype(dtype)
-    if not shape or weights.shape != shape[:1]:
+    if weights.ndim == 0 or weights.shape != shape[: weights.ndim]:
         raise ValueError(
-            f"weights have shape {weights.shape}, expected one for each example of values of "
-            f"shape {shape}"
+            f"weights have shape {weights.shape}, expected the shape {shape} of the values or its "
+            "first axes: one for each example at least"
         )
-    return weights.reshape(weights.shape + (1,) * (len(shape) - 1))
+    return weights.reshape(weights.shape + (1,) * (len(shape) - weights.ndim))
 
 
 def arrays(

@@ -49,6 +49,21 @@ def distributions(axis):
     return draw
 
 
+def mean_of_others(logits, labels):
+    """The mean cross-entropy over the labels that are not 0."""
+    values, weights = nn.losses.ignoring(nn.losses.softmax_cross_entropy, 0)(logits, labels)
+    return (values * weights).sum() / weights.sum().clip(1)
+
+
+def mean_of_others_reference(logits, labels):
+    """The same: what has the label 0 has no part in the sum, the number or the gradient."""
+    others = labels != 0
+    count = max(others.sum(), 1)
+    values, backward = losses.softmax_cross_entropy(logits, labels)
+    mean = np.where(others, values, 0.0).sum() / count
+    return mean, lambda dy: backward(np.where(others, dy / count, 0.0))
+
+
 def classes(axis):
     """Logits and integer labels, the classes in `axis`."""
 
@@ -353,4 +368,15 @@ def other_rows():
 
 
 LAYERS = ()
-FUNCTIONS = (*elementwise_rows(), *cross_entropy_rows(), *other_rows())
+FUNCTIONS = (
+    FunctionRow(
+        "losses.ignoring",
+        mean_of_others,
+        mean_of_others_reference,
+        classes(-1),
+        ((5, 4), (2, 3, 4)),
+    ),
+    *elementwise_rows(),
+    *cross_entropy_rows(),
+    *other_rows(),
+)

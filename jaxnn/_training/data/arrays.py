@@ -27,6 +27,8 @@ def on_device(function: str, name: str, data: Any, supervised: bool = True) -> t
     arrays = arrays_on_device(f"{function}: {name}", data)
     n = count_examples(function, name, arrays)
     check_size(function, name, n)
+    if supervised:
+        check_weights(f"{function}: {name}", arrays)
     return arrays, n
 
 
@@ -50,6 +52,22 @@ def arrays_on_device(where: str, tree: PyTree) -> PyTree:
         return copy_to_device(place_of(where, path), array)
 
     return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def check_weights(where: str, batch: Any) -> None:
+    """Raise if `batch` is `(x, y, weights)` and a weight is negative or not finite."""
+    if not (isinstance(batch, (tuple, list)) and len(batch) == 3):
+        return
+    weights = batch[2]
+    if isinstance(weights, jax.core.Tracer) or not hasattr(weights, "dtype"):
+        return
+    is_sound = (weights >= 0) & (weights < np.inf)
+    if not bool(is_sound.all()):
+        place = tuple(int(i) for i in np.argwhere(~np.asarray(is_sound))[0])
+        raise ValueError(
+            f"{where} has the weight {weights[place]} at {place}, expected finite weights of at "
+            "least 0"
+        )
 
 
 def count_examples(function: str, name: str, tree: PyTree) -> int:

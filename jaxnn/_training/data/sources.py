@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxnn._core.paths import path_text, same_structure
 from jaxnn._core.types import PyTree
-from jaxnn._training.data.arrays import count_examples, effective_batch_size
+from jaxnn._training.data.arrays import check_weights, count_examples, effective_batch_size
 from jaxnn._training.data.memmaps import MOST_SHUFFLED, memmap_batches
 from jaxnn._training.data.prefetch import prefetched
 from jaxnn._training.data.streams import Stream
@@ -36,6 +36,9 @@ def _makes_batches(data: Any) -> bool:
     return not is_array and not is_container and (isinstance(data, Iterable) or callable(data))
 
 
+Draw = Callable[[int, int], Generator[PyTree, None, None]]  # batches of an epoch after the first
+
+
 class Source:
     """Where batches come from, epoch by epoch; made by `as_source`.
 
@@ -49,7 +52,7 @@ class Source:
     def __init__(
         self,
         where: str,
-        draw: Callable[[int, int], Generator[PyTree, None, None]],
+        draw: Draw,
         first: PyTree,
         *,
         steps: int | None,
@@ -115,6 +118,7 @@ def as_source(
     batch_size: int | None,
     shuffle_key: jax.Array | None,
     prefetch: int = 2,
+    weighted: bool = False,
 ) -> Source:
     """The source of batches that `data` are.
 
@@ -130,6 +134,7 @@ def as_source(
         shuffle_key: what fixes the order of the examples of mapped files, with the epoch; None
             for the order they are in.
         prefetch: how many batches to draw ahead; 0 to draw all in the thread of the caller.
+        weighted: whether a third part of a batch holds weights, which must not be negative.
 
     Returns:
         A `Source`.
@@ -160,13 +165,25 @@ def as_source(
             raise ValueError(
                 f"{where} has {n} examples, expected at most {MOST_SHUFFLED} to shuffle"
             )
-        draw = partial(memmap_batches, where, arrays, n, size, shuffle_key)
+        draw: Draw = partial(memmap_batches, where, arrays, n, size, shuffle_key)
         first = jax.tree.map(lambda leaf: _spec((size, *leaf.shape[1:]), leaf.dtype), arrays)
-        return Source(where, draw, first, steps=-(-n // size), examples=n, prefetch=prefetch)
-    stream = Stream(where, data)
-    return Source(
-        where, stream.batches, stream.first, steps=stream.steps, examples=None, prefetch=prefetch
-    )
+        steps: int | None = -(-n // size)
+        examples: int | None = n
+    else:
+        stream = Stream(where, data)
+        draw, first, steps, examples = stream.batches, stream.first, stream.steps, None
+    if weighted:
+        draw = partial(_with_sound_weights, where, draw)
+    return Source(where, draw, first, steps=steps, examples=examples, prefetch=prefetch)
+
+
+def _with_sound_weights(
+    where: str, draw: Draw, epoch: int, skip: int
+) -> Generator[PyTree, None, None]:
+    """The batches, unless a weight is negative or not finite."""
+    for number, batch in enumerate(draw(epoch, skip), start=skip):
+        check_weights(f"{where}, batch {number} of epoch {epoch},", batch)
+        yield batch
 
 
 def _has_memmap(data: Any) -> bool:
