@@ -181,7 +181,17 @@ def test_types_and_signs_of_hyperparameters_are_told_apart(name):
             assert one != other
 
 
+@pytest.fixture(scope="module")
+def _only_what_is_new_is_looked_through():
+    """A hundred garbage collections, each through the objects of the test alone."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @every_constructor
+@pytest.mark.usefixtures("_only_what_is_new_is_looked_through")
 def test_a_traced_hyperparameter_is_never_kept(name):
     alive = []
     for parameter in hyperparameters(name):
