@@ -178,7 +178,8 @@ def test_a_mask_of_everything_leaves_zeros(row):
 
 @every_loss
 def test_every_loss_has_a_mask(row):
-    others = {"losses.ctc_loss", "losses.smooth_labels"}  # paddings; its `where` is for classes
+    # Paddings; a label; its `where` is for classes.
+    others = {"losses.ctc_loss", "losses.ignoring", "losses.smooth_labels"}
     assert row.name in others | {masked.name for masked in MASKED_ROWS}
 
 

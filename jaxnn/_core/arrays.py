@@ -53,6 +53,16 @@ def widen(x: ArrayLike) -> jax.Array:
     return x.astype(accumulator_dtype(x.dtype))
 
 
+def wide_integers(x: ArrayLike) -> jax.Array:
+    """Labels or ids in a dtype that holds any number of classes: int32 for those of 8 and 16 bits.
+
+    Compared with a number, or counted up, in their own dtype, they would wrap around.
+    """
+    x = jnp.asarray(x)
+    is_narrow = jnp.issubdtype(x.dtype, jnp.integer) and jnp.iinfo(x.dtype).bits < 32
+    return x.astype(jnp.int32) if is_narrow else x
+
+
 def hyperparameter(value: Any, dtype: Any) -> jax.Array:
     """A hyperparameter in `dtype`, whatever its own dtype."""
     return jnp.asarray(value).astype(dtype)

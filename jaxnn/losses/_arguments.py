@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import accumulator_dtype, canonical_axes, is_inexact, promoted
@@ -25,6 +26,20 @@ def fitting(loss: str, **arguments: ArrayLike) -> tuple[jax.Array, ...]:
     wide = [accumulator_dtype(a.dtype) for a in arrays.values() if is_inexact(a.dtype)]
     dtype = functools.reduce(promoted, wide) if wide else jnp.result_type(float)
     return tuple(array.astype(dtype) for array in arrays.values())
+
+
+def check_ignore_index(function: str, ignore_index: int | None) -> None:
+    """Raise unless `ignore_index` is None or an integer."""
+    is_integer = isinstance(ignore_index, int | np.integer) and not isinstance(ignore_index, bool)
+    if ignore_index is not None and not is_integer:
+        raise TypeError(
+            f"{function}: ignore_index is {ignore_index!r}, expected an integer label or None"
+        )
+
+
+def clamped(values: jax.Array, low: float, high: float | None = None) -> jax.Array:
+    """Values back in their range, which rounding has left; the gradient is that of `values`."""
+    return values + jax.lax.stop_gradient(jnp.clip(values, low, high) - values)
 
 
 def masked(

@@ -4,25 +4,37 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import check_range, hyperparameter
+from jaxnn._core.arrays import check_range, check_shape, hyperparameter
 from jaxnn.losses._arguments import fitting, masked
 
 
 def sigmoid_binary_cross_entropy(
-    logits: ArrayLike, labels: ArrayLike, *, where: ArrayLike | None = None
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    pos_weight: ArrayLike | None = None,
+    class_weights: ArrayLike | None = None,
+    where: ArrayLike | None = None,
 ) -> jax.Array:
     """The binary cross-entropy: `-labels log σ(logits) - (1 - labels) log σ(-logits)`.
+
+    With weights, `c (-p labels log σ(logits) - (1 - labels) log σ(-logits))`, as in torch's
+    BCEWithLogitsLoss: `p = pos_weight` makes up for rare positives, `c = class_weights` for labels
+    that matter more than others. They multiply values; a mean divides by their number.
 
     Args:
         logits: any shape; unnormalised log-odds.
         labels: the same shape; probabilities in [0, 1], or booleans or integers 0 and 1.
+        pos_weight: the weight of positive labels, at least 0: one number, or one for each label,
+            shape `(labels,)` for the last axis; None for 1; may be traced.
+        class_weights: the weight of each label, at least 0, shape `(labels,)`; None for 1.
         where: booleans of the same shape; the loss and its gradient are 0 where False.
 
     Returns:
         The shape of `logits`, float32 or wider; `0 log 0 = 0` at infinite logits.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ; a weight is less than 0.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -33,7 +45,15 @@ def sigmoid_binary_cross_entropy(
     function = "sigmoid_binary_cross_entropy"
     logits, labels = fitting(function, logits=logits, labels=labels)
     logits, labels = masked(logits, where, function), masked(labels, where, function)
-    return masked(_cross_entropy(logits, labels), where, function)
+    if pos_weight is None:
+        loss = _cross_entropy(logits, labels)
+    else:
+        weight = _per_label(function, "pos_weight", pos_weight, logits)
+        loss = weight * _times(labels, jax.nn.softplus(-logits))
+        loss = loss + _times(1 - labels, jax.nn.softplus(logits))
+    if class_weights is not None:
+        loss = _per_label(function, "class_weights", class_weights, logits) * loss
+    return masked(loss, where, function)
 
 
 def sigmoid_focal_loss(
@@ -81,6 +101,22 @@ def sigmoid_focal_loss(
         alpha = hyperparameter(alpha, logits.dtype)
         loss = (alpha * labels + (1 - alpha) * (1 - labels)) * loss
     return masked(loss, where, function)
+
+
+def _per_label(loss: str, name: str, weight: ArrayLike, logits: jax.Array) -> jax.Array:
+    """A weight for all labels or for each, which are the last axis, to multiply a loss with."""
+    check_range(loss, name, weight, 0)
+    weight = hyperparameter(weight, logits.dtype)
+    if weight.ndim == 0:
+        return weight
+    check_shape(loss, name, weight, logits.shape[-1:])
+    return weight.reshape((1,) * (logits.ndim - 1) + weight.shape)
+
+
+def _times(share: jax.Array, value: jax.Array) -> jax.Array:
+    """`share * value`, with `0 * inf = 0`."""
+    impossible = (share == 0) & jnp.isinf(value)
+    return share * jnp.where(impossible, 0, value)
 
 
 def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

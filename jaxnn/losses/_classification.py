@@ -7,8 +7,15 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import check_range, check_shape, hyperparameter, is_inexact, widen
-from jaxnn.losses._arguments import Axis, all_axes, broadcast_mask
+from jaxnn._core.arrays import (
+    check_range,
+    check_shape,
+    hyperparameter,
+    is_inexact,
+    wide_integers,
+    widen,
+)
+from jaxnn.losses._arguments import Axis, all_axes, broadcast_mask, check_ignore_index
 
 
 def softmax_cross_entropy(
@@ -36,7 +43,7 @@ def softmax_cross_entropy(
             `axis`, they tell of whole examples.
         label_smoothing: the part `s` of the labels that is spread evenly over the classes,
             `(1 - s) labels + s / classes`; in [0, 1], may be traced.
-        class_weights: shape `(classes,)`; None for 1.
+        class_weights: shape `(classes,)`, at least 0; None for 1.
         ignore_index: the integer label of examples whose loss and gradient are 0; None for none.
 
     Returns:
@@ -162,7 +169,7 @@ def nll(
             `log_probs` without `axis`. A class outside [0, classes) gives NaN.
         axis: the axis of the classes; several, or None for all, are flattened into one.
         where: as in `softmax_cross_entropy`.
-        class_weights: shape `(classes,)`; None for 1.
+        class_weights: shape `(classes,)`, at least 0; None for 1.
         ignore_index: the integer label of examples whose loss and gradient are 0; None for none.
 
     Returns:
@@ -238,8 +245,15 @@ def _examples(
     where: ArrayLike | None,
     ignore_index: int | None = None,
 ) -> _Examples:
-    scores, labels = widen(scores), jnp.asarray(labels)
+    scores, labels = widen(scores), wide_integers(labels)
+    check_ignore_index(loss, ignore_index)
     axes = all_axes(loss, axis, scores.ndim)
+    if math.prod(scores.shape[a] for a in axes) == 1:
+        raise ValueError(
+            f"{loss}: the scores have shape {scores.shape}, expected two classes at least in axis "
+            f"{axis}: the loss of one is 0 whatever the model says; for two, "
+            "sigmoid_binary_cross_entropy takes one logit"
+        )
     without_axes = tuple(n for a, n in enumerate(scores.shape) if a not in axes)
     scores_last = _classes_last(scores, axes)
     included = jnp.full((1,) * scores_last.ndim, True)
@@ -308,6 +322,7 @@ def _expected(
     """`-Σ_c weight_c targets_c log_probs_c`, with `0 log 0 = 0`."""
     if class_weights is not None:
         check_shape(loss, "class_weights", class_weights, targets.shape[-1:])
+        check_range(loss, "class_weights", class_weights, 0)
         weights = hyperparameter(class_weights, targets.dtype)
         targets = targets * weights.reshape((1,) * (targets.ndim - 1) + weights.shape)
     impossible = (targets == 0) & jnp.isneginf(log_probs)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import check_shape, hyperparameter, widen
+from jaxnn._core.arrays import check_shape, hyperparameter, wide_integers, widen
 
 
 def ctc_loss(
@@ -55,7 +55,7 @@ def ctc_loss(
         >>> jnp.exp(-nn.losses.ctc_loss(logits, frames, label, jnp.zeros((1, 1))))
         Array([0.75], dtype=float32)
     """
-    logits, labels = widen(logits), jnp.asarray(labels)
+    logits, labels = widen(logits), wide_integers(labels)
     _check(logits, logit_paddings, labels, label_paddings, blank_id)
     is_frame = ~jnp.asarray(logit_paddings).astype(bool)
     is_label = ~jnp.asarray(label_paddings).astype(bool)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn.losses._arguments import Axis, all_axes, broadcast_mask, fitting
+from jaxnn.losses._arguments import Axis, all_axes, broadcast_mask, clamped, fitting
 
 
 def kl_divergence(
@@ -116,7 +116,8 @@ def generalized_kl_divergence(
         function, where, log_predictions=log_predictions, targets=targets
     )
     terms = _terms(targets, _safe_log(targets), log_predictions)
-    return _sum(function, terms + jnp.exp(log_predictions) - targets, axis, where)
+    of_each = clamped(terms + jnp.exp(log_predictions) - targets, 0)
+    return _sum(function, of_each, axis, where)
 
 
 def _masked_arguments(

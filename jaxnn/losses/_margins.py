@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import check_shape, widen
+from jaxnn._core.arrays import check_shape, wide_integers, widen
 from jaxnn.losses._arguments import fitting, masked
 
 
@@ -132,10 +132,15 @@ def _hinge(
 def _multiclass_margin(
     loss: str, margin: float, scores: ArrayLike, labels: ArrayLike, where: ArrayLike | None
 ) -> jax.Array:
-    scores, labels = widen(scores), jnp.asarray(labels)
+    scores, labels = widen(scores), wide_integers(labels)
     check_shape(loss, "labels", labels, scores.shape[:-1])
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"{loss}: labels have dtype {labels.dtype}, expected integer classes")
+    if scores.shape[-1] == 1:
+        raise ValueError(
+            f"{loss}: scores have shape {scores.shape}, expected two classes at least in the last "
+            "axis; for two, hinge_loss takes one score"
+        )
     if where is not None:
         scores = jnp.where(jnp.expand_dims(where, -1), scores, 0)
     is_label = jax.nn.one_hot(labels, scores.shape[-1], dtype=bool)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import (
@@ -12,7 +13,7 @@ from jaxnn._core.arrays import (
     hyperparameter,
     widen,
 )
-from jaxnn.losses._arguments import Axis, all_axes, broadcast_mask, fitting, masked
+from jaxnn.losses._arguments import Axis, all_axes, broadcast_mask, clamped, fitting, masked
 
 
 def cosine_similarity(
@@ -183,6 +184,7 @@ def ntxent(
         >>> bool(right < 1e-4), bool(wrong > 10)
         (True, True)
     """
+    check_range("ntxent", "temperature", temperature, float(np.finfo(np.float32).tiny))
     embeddings, labels = widen(embeddings), jnp.asarray(labels)
     if embeddings.ndim != 2:
         raise ValueError(
@@ -225,7 +227,8 @@ def _cosine(
     if where is not None:
         included = broadcast_mask(loss, where, predictions.shape)
         predictions, targets = (jnp.where(included, x, 0) for x in (predictions, targets))
-    return jnp.sum(_unit(predictions, epsilon, axes) * _unit(targets, epsilon, axes), axes)
+    cosine = jnp.sum(_unit(predictions, epsilon, axes) * _unit(targets, epsilon, axes), axes)
+    return clamped(cosine, -1, 1)
 
 
 def _unit(x: jax.Array, epsilon: ArrayLike, axes: tuple[int, ...]) -> jax.Array:

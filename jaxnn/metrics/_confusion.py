@@ -58,6 +58,8 @@ def confusion_matrix(classes: int, axis: int = -1, *, ignore_index: int | None =
         chosen, label = _classes("confusion_matrix", predictions, targets, classes, axis)
         weight = _weights(accumulator, targets, weights, ignore_index)
         weight = _nan_for_unknown_classes(weight, label, classes)
+        is_nan = jnp.any(jnp.isnan(predictions), axis) & (weight != 0)
+        weight = jnp.where(jnp.any(is_nan), jnp.nan, weight)  # it belongs into no column
         counts = _totals(label * classes + chosen, weight, classes**2)
         return merge(accumulator, summed(counts.reshape(classes, classes)))
 
@@ -223,9 +225,15 @@ def _of_counts(
             chosen, label = _classes(metric, predictions, targets, rows, axis)
         weight = _weights(accumulator.correct, targets, weights, ignore_index)
         weight = _nan_for_unknown_classes(weight, label, rows)
+        is_nan = (
+            jnp.isnan(predictions)
+            if threshold is not None
+            else jnp.any(jnp.isnan(predictions), axis)
+        )
+        predicted = jnp.where(is_nan, 0, weight)  # NaN predicts no class
         sums = CountAccumulator(
-            _totals(label, jnp.where(chosen == label, weight, 0), rows),
-            _totals(chosen, weight, rows),
+            _totals(label, jnp.where(chosen == label, predicted, 0), rows),
+            _totals(chosen, predicted, rows),
             _totals(label, weight, rows),
         )
         return merge(accumulator, CountAccumulator(*map(summed, sums)))

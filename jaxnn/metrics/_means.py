@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import accumulator_dtype, canonical_axes, check_count
+from jaxnn._core.arrays import accumulator_dtype, canonical_axes, check_count, wide_integers
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import PyTree
 from jaxnn.losses import absolute_error, softmax_cross_entropy, squared_error
@@ -67,12 +67,12 @@ def accuracy(
         ignore_index: the label of elements to ignore, as of padded tokens; None for none.
 
     Returns:
-        A `Metric`. The targets are integer labels, in the shape of the predictions without
-        `axis`, or distributions of the same shape, of which the largest counts; in binary
+        A `Metric`. NaN is wrong. The targets are integer labels, in the shape of the predictions
+        without `axis`, or distributions of the same shape, of which the largest counts; in binary
         classification they have the shape of the predictions.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not fit, or there is one class only.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -89,13 +89,15 @@ def accuracy(
         same_shape = predictions.shape == targets.shape
         if threshold is not None:
             check_equal_shapes("accuracy", predictions, targets)
-            yes = predictions > threshold
-            return yes == targets.astype(bool), _counted(targets, ignore_index)
-        if same_shape and predictions.ndim > 0:
+            correct = (predictions > threshold) == targets.astype(bool)
+            return correct & ~jnp.isnan(predictions), _counted(targets, ignore_index)
+        if same_shape and predictions.ndim > 1 and predictions.shape[axis] > 1:
             targets = jnp.argmax(targets, axis)
         check_classes("accuracy", predictions, targets, axis)
         classes = jnp.argmax(predictions, axis)
-        return classes == targets.astype(classes.dtype), _counted(targets, ignore_index)
+        correct = classes == targets.astype(classes.dtype)
+        correct &= ~jnp.any(jnp.isnan(predictions), axis)  # of NaN, argmax takes the first
+        return correct, _counted(targets, ignore_index)
 
     return _mean_of(is_right, better="more")
 
@@ -312,7 +314,7 @@ def arrays(
     """Both as arrays; targets are required."""
     if targets is None:
         raise ValueError(f"{metric}: targets is None, expected an array")
-    return jnp.asarray(predictions), jnp.asarray(targets)
+    return jnp.asarray(predictions), wide_integers(targets)
 
 
 def check_equal_shapes(metric: str, predictions: jax.Array, targets: jax.Array) -> None:
@@ -327,6 +329,12 @@ def check_equal_shapes(metric: str, predictions: jax.Array, targets: jax.Array) 
 def check_classes(metric: str, predictions: jax.Array, targets: jax.Array, axis: int) -> None:
     """Raise unless there is a target for each vector of predictions along `axis`."""
     (axis,) = canonical_axes(axis, predictions.ndim, metric)
+    if predictions.shape[axis] == 1 or (predictions.ndim == 1 and targets.ndim == 1):
+        raise ValueError(
+            f"{metric}: predictions have shape {predictions.shape}, expected two classes at least "
+            f"in axis {axis}; one score for each example is a binary model, which accuracy(0.0) "
+            "takes for logits and accuracy(0.5) for probabilities"
+        )
     expected = predictions.shape[:axis] + predictions.shape[axis + 1 :]
     if targets.shape != expected:
         raise ValueError(
