@@ -22,7 +22,7 @@ try:
     from sklearn.model_selection import train_test_split
 except ImportError as error:
     raise SystemExit(
-        f"{error}: this example needs scikit-learn and matplotlib: pip install 'jaxnn[examples]'"
+        f"{error}: this example needs more packages: pip install scikit-learn matplotlib"
     ) from error
 
 O = nn.optimizers  # noqa: E741

@@ -21,7 +21,7 @@ try:
     from sklearn.model_selection import train_test_split
 except ImportError as error:
     raise SystemExit(
-        f"{error}: this example needs scikit-learn: pip install 'jaxnn[examples]'"
+        f"{error}: this example needs scikit-learn: pip install scikit-learn"
     ) from error
 
 BATCH_SIZE = 64

@@ -19,7 +19,7 @@ try:
     from sklearn.model_selection import train_test_split
 except ImportError as error:
     raise SystemExit(
-        f"{error}: this example needs scikit-learn: pip install 'jaxnn[examples]'"
+        f"{error}: this example needs scikit-learn: pip install scikit-learn"
     ) from error
 
 WIDTH, DEPTH, HEADS, BATCH_SIZE = 64, 4, 4, 64

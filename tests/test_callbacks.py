@@ -82,7 +82,7 @@ def test_the_bar_counts_steps(monkeypatch):
 
 def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
-    with pytest.raises(ImportError, match=r"pip install 'jaxnn\[progress\]'"):
+    with pytest.raises(ImportError, match=r"pip install tqdm"):
         fitted(progress="bar")
 
 

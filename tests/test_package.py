@@ -2,15 +2,19 @@
 
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 from importlib.metadata import requires, version
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import jaxnn as nn
 
+ROOT = Path(__file__).parents[1]
+DISTRIBUTION = "jaxnn-functional"
 EXTRAS = {"optax", "flax", "equinox", "haiku", "torch", "tqdm", "matplotlib", "sklearn", "chex"}
 
 
@@ -23,12 +27,12 @@ def test_importing_brings_jax_and_nothing_else():
 
 
 def test_jax_and_jaxlib_are_all_that_is_required():
-    runtime = [line for line in requires("jaxnn") if "extra ==" not in line]
+    runtime = [line for line in requires(DISTRIBUTION) if "extra ==" not in line]
     assert sorted(line.partition(">")[0] for line in runtime) == ["jax", "jaxlib"]
 
 
 def test_the_version_is_that_of_the_distribution():
-    assert version("jaxnn") == nn.__version__
+    assert version(DISTRIBUTION) == nn.__version__
 
 
 def public_modules():
@@ -47,3 +51,16 @@ def test_what_one_sees_is_what_is_public(name):
 def test_every_file_is_private_unless_its_module_is_public():
     found = [info.name for info in pkgutil.walk_packages(nn.__path__, "jaxnn.")]
     assert {name for name in found if "._" not in name} == public_modules().keys() - {"jaxnn"}
+
+
+def test_nobody_is_sent_to_the_package_of_a_stranger():
+    """`jaxnn` on the package index belongs to another project."""
+    folders = ("jaxnn", "examples", "docs", "benchmarks", "tests", ".github", ".ci")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*")]
+    files += [path for path in ROOT.iterdir() if path.suffix in (".md", ".toml", ".cff", "")]
+    wanted = re.compile(r"(?:pip|uv|poetry) +(?:install|add)[^`\n#]*?[ '\"]jaxnn(?![-\w])")
+    texts = {path: path.read_bytes() for path in files if path.is_file()}
+    found = [
+        str(path) for path, text in texts.items() if wanted.search(text.decode(errors="ignore"))
+    ]
+    assert found == []

@@ -110,8 +110,8 @@ def csv_log(path: str | PathLike[str]) -> Callback:
 def tensorboard_log(directory: str | PathLike[str]) -> Callback:
     """Write the metrics of each epoch, and the loss between, for TensorBoard.
 
-    Needs the extra `tensorboard`: `pip install 'jaxnn[tensorboard]'`. The metrics are drawn over
-    steps. A run that is resumed writes over what came after its checkpoint.
+    Needs tensorboardX, which the extra `tensorboard` brings: `pip install tensorboardX`. The
+    metrics are drawn over steps. A run that is resumed writes over what came after its checkpoint.
 
     Args:
         directory: where the event files go, one directory for each run.
@@ -130,8 +130,7 @@ def tensorboard_log(directory: str | PathLike[str]) -> Callback:
         from tensorboardX import SummaryWriter
     except ImportError as error:
         raise ImportError(
-            "tensorboard_log needs tensorboardX, which the extra brings: "
-            "pip install 'jaxnn[tensorboard]'"
+            "tensorboard_log needs tensorboardX, which the extra brings: pip install tensorboardX"
         ) from error
     writer: Any = None
     last_step: int | None = None
