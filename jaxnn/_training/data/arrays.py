@@ -61,7 +61,7 @@ def check_weights(where: str, batch: Any) -> None:
     weights = batch[2]
     if isinstance(weights, jax.core.Tracer) or not hasattr(weights, "dtype"):
         return
-    is_sound = (weights >= 0) & (weights < np.inf)
+    is_sound = (weights >= 0) & jnp.isfinite(weights)
     if not bool(is_sound.all()):
         place = tuple(int(i) for i in np.argwhere(~np.asarray(is_sound))[0])
         raise ValueError(
