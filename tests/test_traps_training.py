@@ -198,3 +198,77 @@ def test_a_complex_layer_learns_a_complex_map():
     layer = nn.pure(init, lambda params, x: x @ params["kernel"])
     result = fitted(layer, (x, y), loss=loss, optimizer=nn.optimizers.adam(0.1), epochs=200)
     assert result.history["loss"][-1] < 1e-3
+
+
+# Messages: the argument, what came, and the call that would have been right
+
+MISTAKES = {
+    "a list of metrics": ({"metrics": ["accuracy"]}, TypeError, r"metrics is \['accuracy'\].*dict"),
+    "a string of metrics": ({"metrics": "abc"}, TypeError, r"metrics is 'abc'.*nn.metrics"),
+    "a metric not called": (
+        {"metrics": {"a": nn.metrics.accuracy}},
+        TypeError,
+        r"call it, accuracy",
+    ),
+    "a callback alone": ({"callbacks": print}, TypeError, r"callbacks is <built-in.*a sequence"),
+    "a string of callbacks": ({"callbacks": "abc"}, TypeError, r"callbacks is 'abc'.*a sequence"),
+    "an optimizer not called": ({"optimizer": nn.optimizers.adam}, TypeError, r"call it, adam"),
+    "a loss not called": ({"loss": nn.losses.ignoring}, TypeError, r"call it, ignoring"),
+    "a penalty not called": ({"regularizer": nn.regularizers.l2}, TypeError, r"call it, l2"),
+    "a number for a penalty": ({"regularizer": 1e-4}, TypeError, r"regularizer is 0.0001"),
+    "lists of numbers": ({"data": ([[1.0, 2.0]], [0])}, ValueError, r"at '0/0/0'.*np.asarray"),
+    "labels in words": ({"data": (X, np.array(["a"] * 22))}, TypeError, r"at '1'"),
+    "stopping without validation": (
+        {"early_stopping": nn.early_stopping("val_loss")},
+        ValueError,
+        r"'val_loss' and validation is None, expected validation=\(x, y\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_with_its_remedy(mistake):
+    changes, error, message = MISTAKES[mistake]
+    with pytest.raises(error, match=message):
+        fitted(LINEAR, **changes)
+
+
+# Labels and ids outside of what they index, where the early check does not see them
+
+IDS = np.random.default_rng(0).integers(0, 5, (22, 4))
+TOKENS = nn.serial(nn.embedding(5, 6), nn.dense(3))
+
+
+def own_loss(predictions, y):
+    return SOFTMAX(predictions, y)
+
+
+def outside(array, value):
+    array = np.array(array)
+    array[(13, 2)[: array.ndim]] = value
+    return array
+
+
+@pytest.mark.parametrize("source", ["arrays", "batches", "memmap"])
+@pytest.mark.parametrize(
+    ("model", "x", "y", "message"),
+    [
+        (LINEAR, X, outside(LABELS, 7), r"at '1' has the integer 7 .*expected 0 to 2, as softmax"),
+        (LINEAR, X, outside(LABELS, -1), r"at '1' has the integer -1 .*expected 0 to 2"),
+        (TOKENS, outside(IDS, 5), IDS % 3, r"at '0' has the integer 5 .*expected 0 to 4, as embed"),
+    ],
+    ids=["label", "negative label", "id"],
+)
+def test_what_made_a_loss_nan_is_named(source, model, x, y, message, tmp_path):
+    data = x.astype(x.dtype if x.dtype == np.float32 else np.int32), y.astype(np.int32)
+    if source == "batches":
+        data = batches_of(*data)
+    elif source == "memmap":
+        data = memmaps_of(*data, tmp_path)
+    with pytest.raises(ValueError, match=message):
+        fitted(model, data, loss=own_loss, batch_size=8)
+
+
+def test_a_loss_that_is_nan_for_another_reason_stays_so():
+    nan = fitted(LINEAR, (np.where(X > 1, np.nan, X), LABELS), loss=own_loss)
+    assert np.isnan(nan.history["loss"]).all()

@@ -108,6 +108,16 @@ def keeping_best(run: Run, wanted: EarlyStopping) -> Run:
     return run._replace(init=init, finish=finish, result=result)
 
 
+def check_not_of_validation(wanted: EarlyStopping) -> None:
+    """Raise if early stopping looks at a value of the validation set, where there is none."""
+    metric = getattr(wanted, "metric", "")
+    if metric.startswith("val_"):
+        raise ValueError(
+            f"fit: early_stopping looks at {metric!r} and validation is None, expected "
+            f"validation=(x, y), or nn.early_stopping({metric.removeprefix('val_')!r})"
+        )
+
+
 def no_value() -> jax.Array:
     """What stands for the best value before there is one."""
     return jnp.zeros((), jnp.result_type(float))

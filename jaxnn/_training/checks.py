@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnn._core.construction import refuse_constructor
 from jaxnn._core.layer import Layer
 from jaxnn._training.data.arrays import example_of
 from jaxnn._training.measuring import Metrics
@@ -36,13 +37,23 @@ RESERVED = ("loss", "penalty", "skipped", "epochs", *RECORDS)
 
 def check_metrics(function: str, metrics: Mapping[str, Metric] | None) -> Metrics:
     """The metrics as pairs, which can be hashed."""
-    pairs = tuple((metrics or {}).items())
+    if metrics is None:
+        return ()
+    if not isinstance(metrics, Mapping):
+        raise TypeError(
+            f"{function}: metrics is {metrics!r}, expected a dict by name, such as "
+            "{'accuracy': nn.metrics.accuracy()}"
+        )
+    pairs = tuple(metrics.items())
     for name, metric in pairs:
+        if not isinstance(name, str):
+            raise TypeError(f"{function}: metrics has the name {name!r}, expected a string")
         if name in RESERVED or name.startswith("val_"):
             raise ValueError(
                 f"{function}: metrics has the name {name!r}, expected another: "
                 f"{', '.join(map(repr, RESERVED))} and 'val_...' are the history's own"
             )
+        refuse_constructor(metric, f"{function}: metrics[{name!r}]", "a Metric")
         if not isinstance(metric, Metric):
             raise TypeError(
                 f"{function}: metrics[{name!r}] is {metric!r}, expected a Metric such as "

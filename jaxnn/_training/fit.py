@@ -12,7 +12,7 @@ from jaxnn._core.arrays import PyTree, check_count, check_key
 from jaxnn._core.layer import LayerLike, as_layer, child_key
 from jaxnn._core.programs import compiled
 from jaxnn._core.types import Data, Loss, LossFunction, OptimizerLike, Regularizer
-from jaxnn._training.best import EarlyStopping
+from jaxnn._training.best import EarlyStopping, check_not_of_validation
 from jaxnn._training.checks import check_labels
 from jaxnn._training.data.arrays import (
     check_set,
@@ -31,6 +31,7 @@ from jaxnn._training.host.interrupts import interruptible
 from jaxnn._training.host.progress import progress_callback
 from jaxnn._training.host.watchers import Watchers
 from jaxnn._training.loop import Position
+from jaxnn._training.outside import finder
 from jaxnn._training.run import Carry, Run
 from jaxnn._training.run_of import check_initial, checked_run
 from jaxnn._training.stop import rows_that_count
@@ -153,7 +154,8 @@ def fit(
         FloatingPointError: `on_nonfinite` is "raise", and a loss or gradient is not finite.
         TypeError: an argument is of the wrong kind.
         ValueError: an argument is out of range; the data's lengths differ; a label is outside the
-            classes; the checkpoint is damaged, or of another run.
+            classes, or an id outside the table of an embedding, and the loss NaN for it; the
+            checkpoint is damaged, or of another run.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -170,6 +172,8 @@ def fit(
         raise ValueError("fit: resume is True and checkpoint is None, expected a directory")
     if loss is not None:
         model = as_layer(model, "fit: model")
+    if early_stopping is not None and validation is None:
+        check_not_of_validation(early_stopping)
     best = early_stopping
     if best is None and checkpoint is not None:
         best = best_to_keep(validation is not None)
@@ -292,6 +296,7 @@ def _feed(
 ) -> Feed:
     """What brings the data: from the device's memory, unless some are streamed."""
     supervised = loss is not None
+    find_outside = None if loss is None or members is not None else finder(model, loss)
     if is_streamed(data) or is_streamed(validation):
         order_key = child_key(key, "shuffle") if shuffle and members is None else None
         source = as_source(
@@ -314,7 +319,7 @@ def _feed(
             )
         elif validation is not None:
             validation, _ = on_device("fit", "validation", validation, supervised)
-        return Streamed(run, epochs, key, source, validation)
+        return Streamed(run, epochs, key, source, validation, find_outside)
     data, n = on_device("fit", "data", data, supervised)
     if validation is not None:
         validation, _ = on_device("fit", "validation", validation, supervised)
@@ -322,4 +327,4 @@ def _feed(
         check_labels("fit", model, loss, data=data, validation=validation)
     epoch = Epoch(n, effective_batch_size("fit", batch_size, n), shuffle)
     order_key = key if members is None else copy_keys("fit", key, members)
-    return InMemory(run, epochs, epoch, (key, order_key), data, validation)
+    return InMemory(run, epochs, epoch, (key, order_key), data, validation, find_outside)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxnn._core.arrays import check_count
-from jaxnn._core.construction import constructor
+from jaxnn._core.construction import constructor, refuse_constructor
 from jaxnn._core.layer import Layer, as_layer
 from jaxnn._core.types import PyTree
 from jaxnn._training.best import EarlyStopping, keeping_best, with_direction
@@ -46,6 +46,13 @@ def checked_run(
     if members is not None:
         check_count(function, "members", members)
     pairs = check_metrics(function, metrics)
+    if regularizer is not None:
+        refuse_constructor(regularizer, f"{function}: regularizer", "a penalty")
+        if not callable(regularizer):
+            raise TypeError(
+                f"{function}: regularizer is {regularizer!r}, expected a function of the params, "
+                "such as nn.regularizers.l2(1e-4)"
+            )
     if best is not None and not isinstance(best, EarlyStopping):
         raise TypeError(f"{function}: early_stopping is {best!r}, expected nn.early_stopping(...)")
     if loss is None:
@@ -55,9 +62,13 @@ def checked_run(
                 "the first argument is a function (params, state, batch, key) -> "
                 "(loss, (state, metrics)), and there are no other metrics"
             )
-    elif not callable(loss):
-        raise TypeError(f"{function}: loss is {loss!r}, expected a function of (predictions, y)")
+    elif not callable(loss) or isinstance(loss, type):
+        raise TypeError(
+            f"{function}: loss is {loss!r}, expected a function of (predictions, y), such as "
+            "nn.losses.squared_error"
+        )
     else:
+        refuse_constructor(loss, f"{function}: loss", "a loss")
         check_no_ignored_label(function, loss)
         model = as_layer(model, f"{function}: model")
     check_on_nonfinite(function, on_nonfinite, outcomes)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxnn._core.bounds import check_bounds
 from jaxnn.functional._dense import linear
 
 
@@ -34,6 +35,7 @@ def embed(ids: ArrayLike, embedding: ArrayLike) -> jax.Array:
     ids, embedding = jnp.asarray(ids), _table("embed", embedding)
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise TypeError(f"embed: ids have dtype {ids.dtype}, expected integers")
+    check_bounds("embed", ids, len(embedding))
     rows = embedding.at[ids]
     return rows.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
 

@@ -15,6 +15,7 @@ from jaxnn._core.arrays import (
     wide_integers,
     widen,
 )
+from jaxnn._core.bounds import check_bounds
 from jaxnn.losses._arguments import Axis, all_axes, broadcast_mask, check_ignore_index
 
 
@@ -269,6 +270,7 @@ def _examples(
         targets = _classes_last(labels.astype(scores.dtype), axes)
     else:
         targets = _one_hot(loss, scores, labels, without_axes, scores_last.shape[-1])
+        check_bounds(loss, labels, scores_last.shape[-1], ignore_index)
         if ignore_index is not None:
             included = included & jnp.expand_dims(labels != ignore_index, -1)
     return _Examples(scores_last, jnp.where(included, targets, 0), included)

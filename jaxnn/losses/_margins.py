@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import check_shape, wide_integers, widen
+from jaxnn._core.bounds import check_bounds
 from jaxnn.losses._arguments import fitting, masked
 
 
@@ -141,6 +142,7 @@ def _multiclass_margin(
             f"{loss}: scores have shape {scores.shape}, expected two classes at least in the last "
             "axis; for two, hinge_loss takes one score"
         )
+    check_bounds(loss, labels, scores.shape[-1])
     if where is not None:
         scores = jnp.where(jnp.expand_dims(where, -1), scores, 0)
     is_label = jax.nn.one_hot(labels, scores.shape[-1], dtype=bool)

@@ -75,7 +75,10 @@ def count_examples(function: str, name: str, tree: PyTree) -> int:
     lengths: dict[str, int] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if jnp.ndim(leaf) == 0:
-            raise ValueError(f"{function}: {name} has a scalar, expected examples along axis 0")
+            raise ValueError(
+                f"{function}: {name} has a scalar at {path_text(path)!r}, expected arrays with the "
+                "examples along axis 0; lists of numbers need np.asarray"
+            )
         lengths[path_text(path)] = leaf.shape[0]
     if len(set(lengths.values())) != 1:
         described = ", ".join(f"{path}: {length}" for path, length in lengths.items())

@@ -1,5 +1,6 @@
 """How the steps of `fit` get their data: from the device's memory, or batch by batch."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Protocol
 
@@ -21,14 +22,19 @@ from jaxnn.metrics._accumulators import merge
 ONCE = {"compiler_options": {"xla_backend_optimization_level": 1}}
 
 
+Find = Callable[[str, PyTree, PyTree, PyTree], None]
+
+
 class Feed(Protocol):
     """Takes the steps of a run.
 
     `seen` counts the examples so far, in all and in the current epoch, as a checkpoint keeps them.
+    `find_outside` looks through a batch whose loss is NaN.
     """
 
     steps_per_epoch: int | None
     seen: tuple[int, int]
+    find_outside: Find | None
 
     def start(self, params: PyTree, state: PyTree) -> Position:
         """The run before the first step."""
@@ -54,8 +60,10 @@ class InMemory:
         keys: tuple[jax.Array, jax.Array],
         data: PyTree,
         validation: PyTree,
+        find_outside: Find | None,
     ) -> None:
         self.run, self.epochs, self.epoch = run, epochs, epoch
+        self.find_outside = find_outside
         self.key, self.order_key = keys
         self.data, self.validation = data, validation
         self.steps_per_epoch: int | None = epoch.steps
@@ -79,7 +87,18 @@ class InMemory:
         epoch, in_epoch = int(position.epoch), int(position.step)
         seen = min(in_epoch * self.epoch.size, self.epoch.n)
         self.seen = epoch * self.epoch.n + seen, seen
+        if self.find_outside is not None and np.isnan(position.loss):
+            self._look_through(position)
         return position, epoch * per_epoch + in_epoch - step
+
+    def _look_through(self, position: Position) -> None:
+        assert self.find_outside is not None
+        find, self.find_outside = self.find_outside, None  # once is enough
+        params, state = compiled(self.run.last)(position.carry)
+        for first in range(0, self.epoch.n, self.epoch.size):
+            rows = slice(first, first + self.epoch.size)
+            batch = jax.tree.map(lambda leaf, rows=rows: leaf[rows], self.data)
+            find(f"fit: data, from example {first} on,", params, state, batch)
 
     def close(self) -> None:
         """Nothing is read."""
@@ -95,8 +114,10 @@ class Streamed:
         key: jax.Array,
         source: Source,
         validation: PyTree | Source,
+        find_outside: Find | None,
     ) -> None:
         self.run, self.epochs, self.key = run, epochs, key
+        self.find_outside = find_outside
         self.source, self.validation = source, validation
         self.steps_per_epoch = source.steps
         self.seen = 0, 0
@@ -130,12 +151,22 @@ class Streamed:
                 if within_epoch or np.all(position.carry.stopped):
                     break
                 continue
-            position, done = take_step(position, batch, np.int32(min(self.seen[1], MOST_EXAMPLES)))
-            jax.block_until_ready(previous)  # one step runs while the next is handed over
-            previous, taken = done, taken + 1
+            position, loss = take_step(position, batch, np.int32(min(self.seen[1], MOST_EXAMPLES)))
+            if previous is not None:  # one step runs while the next is handed over
+                self._check(previous[0], previous[1], position)
+            previous, taken = (batch, loss), taken + 1
             size = len(next(leaf for leaf in jax.tree.leaves(batch) if leaf.ndim))
             self.seen = self.seen[0] + size, self.seen[1] + size
+        if previous is not None:
+            self._check(previous[0], previous[1], position)
         return position, taken
+
+    def _check(self, batch: PyTree, loss: jax.Array, position: Position) -> None:
+        """Wait for a step, and look through its batch if its loss is NaN."""
+        if np.isnan(loss) and self.find_outside is not None:
+            find, self.find_outside = self.find_outside, None
+            params, state = compiled(self.run.last)(position.carry)
+            find("fit: a batch of data", params, state, batch)
 
     def close(self) -> None:
         """Stop reading."""

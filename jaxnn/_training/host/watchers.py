@@ -1,6 +1,6 @@
 """The callbacks of a run: which are called, and when."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from jaxnn.callbacks import Callback, Event
@@ -10,6 +10,10 @@ class Watchers:
     """The user's callbacks, and the progress bar behind them."""
 
     def __init__(self, callbacks: Sequence[Any], progress: Callback | None) -> None:
+        if isinstance(callbacks, str | Callback) or not isinstance(callbacks, Iterable):
+            raise TypeError(
+                f"fit: callbacks is {callbacks!r}, expected a sequence, such as [{callbacks!r}]"
+            )
         self.of_user = [_as_callback(callback) for callback in callbacks]
         self._all = [*self.of_user, *([] if progress is None else [progress])]
 
@@ -47,7 +51,7 @@ def _is_true(result: Any) -> bool:
 def _as_callback(callback: Any) -> Callback:
     if isinstance(callback, Callback):
         return callback
-    if callable(callback):
+    if callable(callback) and not isinstance(callback, type):
         return Callback(on_epoch=callback)
     raise TypeError(
         f"fit: callbacks has {callback!r}, expected a Callback or a function of an Event"
