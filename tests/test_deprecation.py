@@ -1,10 +1,12 @@
 """Old names work on, and say what is there instead."""
 
 import inspect
+import sys
+from types import ModuleType
 
 import pytest
 
-from jaxnn._core.deprecation import deprecated, renamed_arguments
+from jaxnn._core.deprecation import deprecated, renamed_arguments, renamed_names
 
 
 @renamed_arguments("0.3", heads="num_heads", old="new")
@@ -46,3 +48,25 @@ def test_a_function_that_goes_says_what_to_use():
     with pytest.warns(DeprecationWarning, match=r"fit_many .* use nn\.fit.* version 0\.3"):
         assert fit_many(3) == 3
     assert fit_many.__doc__ == "Fit many."
+
+
+@pytest.fixture
+def losses(monkeypatch):
+    """A module in which `huber` has become `huber_loss`."""
+    module = ModuleType("losses_for_a_test")
+    module.huber_loss = max
+    module.__getattr__ = renamed_names(module.__name__, "0.3", huber="huber_loss")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module
+
+
+def test_an_old_name_of_a_module_is_the_new_one_with_a_warning(losses):
+    with pytest.warns(DeprecationWarning, match=r"\.huber is now .*\.huber_loss; .* 0\.3") as seen:
+        assert losses.huber is losses.huber_loss
+    assert seen[0].filename == __file__
+    assert "huber" not in dir(losses)
+
+
+def test_a_name_that_a_module_never_had_is_an_error(losses):
+    with pytest.raises(AttributeError, match="has no attribute 'hubber'"):
+        _ = losses.hubber

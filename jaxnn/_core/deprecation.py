@@ -1,10 +1,11 @@
 """Names and arguments that go: they work on for a while, and say what is there instead."""
 
 import functools
+import importlib
 import inspect
 import warnings
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -69,5 +70,29 @@ def deprecated(instead: str, until: str) -> Callable[[Callable[P, R]], Callable[
     return decorate
 
 
+def renamed_names(module: str, until: str, **new_names: str) -> Callable[[str], Any]:
+    """Let a module give what it has renamed by its old names too, with a `DeprecationWarning`.
+
+    `__getattr__ = renamed_names(__name__, "0.3", huber="huber_loss")` in `jaxnn/losses/__init__.py`
+    makes `losses.huber` be `losses.huber_loss`, until version 0.3. `dir` has the new names alone.
+
+    Args:
+        module: the name of the module.
+        until: the version in which the old names go.
+        **new_names: the new name for each old one.
+
+    Returns:
+        The module's `__getattr__`.
+    """
+
+    def __getattr__(name: str) -> Any:  # noqa: N807
+        if name not in new_names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        _warn(f"{module}.{name} is now {module}.{new_names[name]}", until)
+        return getattr(importlib.import_module(module), new_names[name])
+
+    return __getattr__
+
+
 def _warn(message: str, until: str) -> None:
-    warnings.warn(f"{message}; the old name goes in version {until}", DeprecationWarning, 3)
+    warnings.warn(f"{message}; the old form goes in version {until}", DeprecationWarning, 3)

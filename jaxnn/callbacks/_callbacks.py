@@ -130,7 +130,8 @@ def tensorboard_log(directory: str | PathLike[str]) -> Callback:
         from tensorboardX import SummaryWriter
     except ImportError as error:
         raise ImportError(
-            "tensorboard_log needs tensorboardX, which the extra brings: pip install tensorboardX"
+            "tensorboard_log needs tensorboardX (in the extra `tensorboard`): "
+            "pip install tensorboardX"
         ) from error
     writer: Any = None
     last_step: int | None = None

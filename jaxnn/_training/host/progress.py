@@ -77,7 +77,7 @@ def _tqdm(function: str) -> Any:
         from tqdm import tqdm
     except ImportError as error:
         raise ImportError(
-            f"{function}: progress='bar' needs tqdm, which the extra brings: pip install tqdm"
+            f"{function}: progress='bar' needs tqdm (in the extra `progress`): pip install tqdm"
         ) from error
     return tqdm
 
