@@ -88,11 +88,41 @@ def along(param: ArrayLike, axes: Sequence[int], ndim: int) -> jax.Array:
     return param.reshape([sizes.get(a, 1) for a in range(ndim)])
 
 
+def spread(param: jax.Array, axes: Sequence[int], shape: tuple[int, ...]) -> jax.Array:
+    """`param`, which has the shape of `axes` alone, to be broadcast to `shape`.
+
+    Its gradient is a sum over all other axes, in float32 or wider: in bfloat16, 1 added to 256 is
+    256.
+    """
+    wide = accumulator_dtype(param.dtype)
+    if wide == param.dtype:
+        return along(param, axes, len(shape))
+    return jnp.broadcast_to(along(param.astype(wide), axes, len(shape)), shape).astype(param.dtype)
+
+
 def total(parts: Iterable[jax.Array]) -> jax.Array:
     """The sum of scalars in the widest of their dtypes, float32 at least; 0 for none."""
     parts = list(parts)
     dtype = functools.reduce(promoted, (part.dtype for part in parts), jnp.dtype(jnp.float32))
     return sum((part.astype(dtype) for part in parts), jnp.zeros((), dtype))
+
+
+def absolute_square(x: jax.Array) -> jax.Array:
+    """`|x|²`, real where `x` is complex."""
+    if jnp.iscomplexobj(x):
+        return jnp.square(jnp.real(x)) + jnp.square(jnp.imag(x))
+    return jnp.square(x)
+
+
+def real_dtype(dtype: DTypeLike) -> jnp.dtype:
+    """The dtype of the absolute value of an inexact `dtype`."""
+    return jnp.dtype(jnp.finfo(dtype).dtype)
+
+
+def refuse_complex(function: str, name: str, x: Any) -> None:
+    """Raise if `x`, the argument `name` of `function`, is complex."""
+    if jnp.iscomplexobj(x):
+        raise TypeError(f"{function}: {name} has dtype {x.dtype}, expected a real dtype")
 
 
 def absolute(x: jax.Array) -> jax.Array:

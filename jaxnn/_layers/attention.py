@@ -192,7 +192,7 @@ def attention(
             return jnp.asarray(y)
 
         def split(y: jax.Array, num_heads: int) -> jax.Array:
-            return y.reshape(*y.shape[:-1], num_heads, -1)
+            return y.reshape(*y.shape[:-1], num_heads, y.shape[-1] // num_heads)
 
         query, keys = split(run("query", x), num_heads), split(run("key", source), num_kv_heads)
         values = split(run("value", source), num_kv_heads)
@@ -220,7 +220,7 @@ def attention(
             dropout_rate=dropout_rate if drops else 0.0,
             dropout_key=child_key(key, "dropout") if drops and key is not None else None,
         )
-        y = run("out", y.reshape(*y.shape[:-2], -1))
+        y = run("out", y.reshape(*y.shape[:-2], y.shape[-2] * y.shape[-1]))
         if cache_length is not None:  # what does not fit was written over what was there
             y = jnp.where(start + x.shape[-2] <= cache_length, y, jnp.nan)
         return y, new_state
@@ -242,8 +242,11 @@ def _head_features(features: int, num_heads: int, head_dim: int | None) -> int:
 def _check_sequences(
     x: tuple[int, ...], source: tuple[int, ...], has_memory: bool, cache_length: int | None
 ) -> None:
-    if len(x) < 2:
-        raise ValueError(f"attention: x has shape {x}, expected shape (..., time, features)")
+    if len(x) < 2 or x[-1] == 0:
+        raise ValueError(
+            f"attention: x has shape {x}, expected shape (..., time, features) with at least one "
+            "feature"
+        )
     if len(source) != len(x) or source[:-2] != x[:-2]:
         raise ValueError(
             f"attention: memory has shape {source}, expected the batch axes of x, {x[:-2]}, before "

@@ -1,5 +1,6 @@
 """Batch normalisation."""
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -8,7 +9,7 @@ from jax import lax
 from jax.nn.initializers import Initializer
 
 from jaxnn import functional, initializers
-from jaxnn._core.arrays import canonical_axes, check_range
+from jaxnn._core.arrays import canonical_axes, check_range, real_dtype
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, param_dtype
 from jaxnn._core.types import PyTree
@@ -32,7 +33,7 @@ def batch_norm(
     Training normalises with the mean and the biased variance of the batch, and updates the running
     statistics, exponential moving averages: `running = decay * running + (1 - decay) * batch`, with
     the unbiased variance, as in torch (flax tracks the biased one). Evaluation normalises with the
-    running statistics, initially mean 0 and variance 1.
+    running statistics, initially mean 0 and variance 1. An empty batch leaves them as they are.
 
     Paper: Ioffe and Szegedy, Batch Normalization, https://arxiv.org/abs/1502.03167
 
@@ -68,7 +69,8 @@ def batch_norm(
         features = (shape[canonical_axes(axis, len(shape), "batch_norm")[0]],)
         inits = scale_init if use_scale else None, bias_init if use_bias else None
         params = scale_and_bias("batch_norm", key, features, dtype, *inits)
-        return params, {"mean": jnp.zeros(features, dtype), "var": jnp.ones(features, dtype)}
+        ones = jnp.ones(features, real_dtype(dtype))  # a variance is real
+        return params, {"mean": jnp.zeros(features, dtype), "var": ones}
 
     def apply(
         params: PyTree,
@@ -82,11 +84,12 @@ def batch_norm(
             raise ValueError(
                 f"batch_norm: state has {sorted(state)}, expected 'mean' and 'var' as made by init"
             )
-        if train:
+        count = _count(x, axis, axis_name)
+        if train and count > 0:  # of nothing there are no statistics
             mean, var = functional.batch_statistics(x, axis=axis, axis_name=axis_name)
             state = {
                 "mean": _running(state["mean"], mean, decay),
-                "var": _running(state["var"], var * _unbiased(x, axis, axis_name), decay),
+                "var": _running(state["var"], var * (count / max(count - 1, 1)), decay),
             }
         else:
             mean, var = state["mean"], state["var"]
@@ -102,9 +105,9 @@ def _running(old: jax.Array, new: jax.Array, decay: float) -> jax.Array:
     return decay * old + (1 - decay) * lax.stop_gradient(new).astype(old.dtype)
 
 
-def _unbiased(x: jax.Array, axis: int, axis_name: str | Sequence[str] | None) -> float:
-    """The factor `n / (n - 1)` that makes the variance of n values per feature unbiased."""
-    n = jnp.size(x) // max(jnp.shape(x)[axis], 1)
-    if axis_name is not None:
-        n = n * lax.psum(1, axis_name)
-    return n / max(n - 1, 1)
+def _count(x: jax.Array, axis: int, axis_name: str | Sequence[str] | None) -> int:
+    """How many values each feature has: n, whose variance `n / (n - 1)` makes unbiased."""
+    shape = jnp.shape(x)
+    (features,) = canonical_axes(axis, len(shape), "batch_norm")
+    n = math.prod(size for a, size in enumerate(shape) if a != features)
+    return n if axis_name is None else n * lax.psum(1, axis_name)

@@ -178,6 +178,8 @@ def convolution_layer(
         shape = abstract(x).shape
         rank = spatial_rank(name, "kernel_size", kernel_size, shape)
         spatial = per_axis(name, "kernel_size", kernel_size, rank)
+        if shape[-1] == 0:
+            raise ValueError(f"{name}: x has shape {shape}, expected at least one channel")
         kernel_shape = *spatial, *channels(shape[-1])
         return kernel_and_bias(name, key, kernel_shape, param_dtype(x), kernel_init, bias_init)
 

@@ -14,7 +14,7 @@ from jaxnn._core.arrays import check_count
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, param_dtype, pure
 from jaxnn._core.types import PyTree
-from jaxnn._layers.params import kernel_and_bias, kernel_and_bias_of
+from jaxnn._layers.params import draw, kernel_and_bias, kernel_and_bias_of
 from jaxnn.functional._equations import parse_equation
 
 
@@ -78,7 +78,7 @@ def einsum(
             key: jax.Array, shape: Any, dtype: Any = None, out_sharding: Any = None
         ) -> jax.Array:
             keys = jax.random.split(key, math.prod(size[a] for a in shared))
-            kernels = jax.vmap(lambda key: kernel_init(key, shape, dtype))(keys)
+            kernels = jax.vmap(lambda key: draw(kernel_init, key, shape, dtype))(keys)
             kernel = kernels.reshape([size[a] for a in drawn])
             return jnp.transpose(kernel, [drawn.index(a) for a in terms.kernel])
 

@@ -1,5 +1,6 @@
 """The parameters that many layers have: kernel and bias, scale and bias."""
 
+import math
 from collections.abc import Mapping
 
 import jax
@@ -10,6 +11,11 @@ from jaxnn._core.arrays import check_key
 
 Params = dict[str, jax.Array]
 ShapeTuple = tuple[int, ...]
+
+
+def draw(init: Initializer, key: jax.Array, shape: ShapeTuple, dtype: jnp.dtype) -> jax.Array:
+    """What an initializer makes; an array without elements needs none, which would divide by 0."""
+    return init(key, shape, dtype) if math.prod(shape) else jnp.zeros(shape, dtype)
 
 
 def kernel_and_bias(
@@ -27,7 +33,7 @@ def kernel_and_bias(
     """
     check_key(layer, key)
     kernel_key, bias_key = jax.random.split(key)
-    params = {"kernel": kernel_init(kernel_key, kernel_shape, dtype)}
+    params = {"kernel": draw(kernel_init, kernel_key, kernel_shape, dtype)}
     if bias_init is not None:
         bias_shape = kernel_shape[-1:] if bias_shape is None else bias_shape
         params["bias"] = bias_init(bias_key, bias_shape, dtype)

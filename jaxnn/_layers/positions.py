@@ -9,10 +9,11 @@ from jax import lax
 from jax.nn.initializers import Initializer
 
 from jaxnn import functional, initializers
-from jaxnn._core.arrays import check_count, check_key, check_range, floating
+from jaxnn._core.arrays import check_count, check_key, check_range, floating, real_dtype, spread
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, param_dtype
 from jaxnn._core.types import PyTree
+from jaxnn._layers.params import draw
 
 # For attention
 
@@ -158,7 +159,9 @@ def sinusoidal_positions(*, base: float = 10000.0, cached: bool = False) -> Laye
 
     def encoding(params: PyTree, start: jax.Array | int, x: jax.Array) -> jax.Array:
         positions = start + jnp.arange(x.shape[-2], dtype=jnp.int32)
-        return functional.sinusoidal(positions.astype(param_dtype(x)), x.shape[-1], base=base)
+        return functional.sinusoidal(
+            positions.astype(real_dtype(param_dtype(x))), x.shape[-1], base=base
+        )
 
     return _added("sinusoidal_positions", lambda key, x: {}, encoding, cached)
 
@@ -201,7 +204,7 @@ def learned_positions(
 
     def init(key: jax.Array, x: Any) -> PyTree:
         check_key("learned_positions", key)
-        return {"embedding": embedding_init(key, (max_length, x.shape[-1]), param_dtype(x))}
+        return {"embedding": draw(embedding_init, key, (max_length, x.shape[-1]), param_dtype(x))}
 
     def encoding(params: PyTree, start: jax.Array | int, x: jax.Array) -> jax.Array:
         time = x.shape[-2]
@@ -255,6 +258,6 @@ def _added(
             start = jnp.asarray(state["position"])
             state = {"position": start + x.shape[-2]}
         table = encoding(params, start, x).astype(x.dtype)
-        return x + table.reshape((1,) * (x.ndim - 2) + table.shape), state
+        return x + spread(table, (x.ndim - 2, x.ndim - 1), x.shape), state
 
     return Layer(init, apply)

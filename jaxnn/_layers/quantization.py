@@ -12,6 +12,7 @@ from jaxnn._core.arrays import check_count, check_key, check_range, floating
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, param_dtype
 from jaxnn._core.types import PyTree
+from jaxnn._layers.params import draw
 
 
 @constructor
@@ -68,7 +69,7 @@ def vector_quantizer(
         shape, dtype = abstract(x).shape, param_dtype(x)
         if not shape:
             raise ValueError("vector_quantizer: x is a scalar, expected shape (..., features)")
-        embedding = embedding_init(key, (num_embeddings, shape[-1]), dtype)
+        embedding = draw(embedding_init, key, (num_embeddings, shape[-1]), dtype)
         return {}, {"embedding": embedding, "count": jnp.ones(num_embeddings, dtype)}
 
     def apply(
@@ -106,7 +107,7 @@ def _follow(
     old, count = state["embedding"], state["count"]
     # As a matrix product the sums are the same in each run; a scatter on a GPU adds in any order.
     chosen = jax.nn.one_hot(indices.reshape(-1), len(old), dtype=old.dtype)
-    vectors = x.reshape(-1, x.shape[-1]).astype(old.dtype)
+    vectors = x.reshape(indices.size, x.shape[-1]).astype(old.dtype)
     new = jnp.sum(chosen, axis=0)
     total = jnp.matmul(chosen.T, vectors, precision=lax.Precision.HIGHEST)
     if axis_name is not None:

@@ -21,6 +21,7 @@ from jaxnn._core.arrays import (
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Cell, abstract, param_dtype
 from jaxnn._core.types import PerAxis, PyTree
+from jaxnn._layers.params import draw
 from jaxnn.functional import _recurrent as functions
 from jaxnn.functional._scans import step_in_parts
 from jaxnn.functional._spatial import per_axis
@@ -346,7 +347,7 @@ def _init(
 
     def drawn(init: Initializer, part: int, shape: tuple[int, ...]) -> jax.Array:
         keys = jax.random.split(jax.random.fold_in(key, part), gates)
-        return jnp.concatenate([init(keys[i], shape, dtype) for i in range(gates)], axis=-1)
+        return jnp.concatenate([draw(init, keys[i], shape, dtype) for i in range(gates)], axis=-1)
 
     params = {
         "input": {"kernel": drawn(kernel_init, 0, shapes[0])},

@@ -13,6 +13,7 @@ from jaxnn._core.children import apply_child, child_params, init_child, with_sta
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, LayerLike, as_layer, child_key
 from jaxnn._core.types import PyTree, Scalar
+from jaxnn._layers.params import draw
 
 
 @constructor
@@ -69,7 +70,7 @@ def lora(
             shape = "no kernel" if kernel is None else f"a kernel of shape {kernel.shape}"
             raise ValueError(f"lora: {layer!r} has {shape}, expected one of shape (in, out)")
         inputs, outputs = kernel.shape
-        down = kernel_init(child_key(key, "down"), (inputs, rank), kernel.dtype)
+        down = draw(kernel_init, child_key(key, "down"), (inputs, rank), kernel.dtype)
         up = jnp.zeros((rank, outputs), kernel.dtype)
         correction = {"down": {"kernel": down}, "up": {"kernel": up}}
         return {"layer": params} | correction, with_state("layer", state)
@@ -121,6 +122,8 @@ def merge_lora(params: PyTree, *, scale: Scalar = 1.0) -> PyTree:
             merged = kernel.astype(wide) + correction * hyperparameter(scale, wide)
             return {**params["layer"], "kernel": merged.astype(kernel.dtype)}
         return {name: merge_lora(child, scale=scale) for name, child in params.items()}
-    if isinstance(params, tuple):
-        return tuple(merge_lora(child, scale=scale) for child in params)
+    if isinstance(params, tuple) and hasattr(params, "_fields"):
+        return type(params)(*(merge_lora(child, scale=scale) for child in params))
+    if isinstance(params, (tuple, list)):
+        return type(params)(merge_lora(child, scale=scale) for child in params)
     return params

@@ -22,6 +22,7 @@ from jaxnn._core.layer import (
     param_dtype,
 )
 from jaxnn._core.types import PyTree
+from jaxnn._layers.params import draw
 
 
 @constructor
@@ -96,7 +97,9 @@ def mixture_of_experts(
             )
         if jax.tree.leaves(state):
             raise ValueError(f"mixture_of_experts: {expert!r} has state, expected a layer without")
-        router = {"kernel": router_init(child_key(key, "router"), (features, num_experts), dtype)}
+        router = {
+            "kernel": draw(router_init, child_key(key, "router"), (features, num_experts), dtype)
+        }
         return {"router": router, "experts": params}, {"balance_loss": jnp.zeros((), dtype)}
 
     def apply(
@@ -109,7 +112,7 @@ def mixture_of_experts(
     ) -> tuple[PyTree, PyTree]:
         by_name = child_params("mixture_of_experts", params, ("router", "experts"))
         x = floating(x)
-        tokens = x.reshape(-1, x.shape[-1])
+        tokens = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
         with child_scope("router"):
             logits = functional.linear(widen(tokens), by_name["router"]["kernel"])
         own_key = None if key is None else child_key(key, "experts")

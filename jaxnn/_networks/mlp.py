@@ -116,8 +116,11 @@ def feed_forward(
 
     def network(x: PyTree) -> Layer:
         shape = abstract(x).shape
-        if not shape:
-            raise ValueError("feed_forward: x is a scalar, expected shape (..., features)")
+        if not shape or not shape[-1]:
+            raise ValueError(
+                f"feed_forward: x has shape {shape}, expected shape (..., features) with at least "
+                "one feature"
+            )
         return serial(**first, out=dense(shape[-1], use_bias=use_bias))
 
     def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxnn._core.arrays import check_key, check_range, check_shape, is_inexact, promoted
+from jaxnn._core.arrays import check_key, check_range, check_shape, is_inexact, promoted, widen
 from jaxnn._core.children import apply_child, child_params, init_side_by_side
 from jaxnn._core.construction import constructor, refuse_constructor
 from jaxnn._core.layer import (
@@ -375,10 +375,15 @@ def _scan(
     if parts is not None:
         return scan_in_parts(*parts, reverse, params, carry, xs, valid)
 
+    # The reverse pass adds to the gradient of the parameters at every step, in their dtype here.
+    dtypes = jax.tree.map(jnp.result_type, params)
+    wide_params = jax.tree.map(lambda leaf: widen(leaf) if is_inexact(leaf.dtype) else leaf, params)
+
     def step(carry: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
         t, x_t, valid_t = inputs
         step_key = None if key is None else jax.random.fold_in(key, t)
-        result = cell.step(params, carry, x_t, key=step_key, train=train)
+        own = jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), wide_params, dtypes)
+        result = cell.step(own, carry, x_t, key=step_key, train=train)
         return padded(valid_t, result, carry)
 
     return lax.scan(step, carry, (positions, xs, valid), reverse=reverse)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import along, compute_dtype
+from jaxnn._core.arrays import compute_dtype, refuse_complex, spread
 
 
 def prelu(x: ArrayLike, negative_slope: ArrayLike) -> jax.Array:
@@ -23,6 +23,7 @@ def prelu(x: ArrayLike, negative_slope: ArrayLike) -> jax.Array:
         The shape and dtype of `x`, to which the slope is cast (an integer `x` is cast to its).
 
     Raises:
+        TypeError: `x` or the slope is complex.
         ValueError: the shape of `negative_slope` does not fit.
 
     Example:
@@ -38,6 +39,6 @@ def prelu(x: ArrayLike, negative_slope: ArrayLike) -> jax.Array:
         )
     dtype = compute_dtype(x, slope)
     x, slope = x.astype(dtype), slope.astype(dtype)
-    if slope.ndim:
-        slope = along(slope, (x.ndim - 1,), x.ndim)
+    refuse_complex("prelu", "x", x)
+    slope = spread(slope, (x.ndim - 1,) if slope.ndim else (), x.shape)
     return jnp.where(x > 0, x, slope * x)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import concrete, floating, hyperparameter, widen
+from jaxnn._core.arrays import concrete, floating, hyperparameter, refuse_complex, widen
 from jaxnn.functional._dropout import dropout
 from jaxnn.functional._masks import (
     AttentionWindow,
@@ -67,8 +67,8 @@ def dot_product_attention(
         Shape `(..., query_length, num_heads, value_dim)` in the floating dtype of the query.
 
     Raises:
-        TypeError: `mask` is not boolean, `window` or `query_offset` is not of integers, or
-            `dropout_key` is not a typed key.
+        TypeError: an array is complex, `mask` is not boolean, `window` or `query_offset` is not of
+            integers, or `dropout_key` is not a typed key.
         ValueError: the shapes do not fit; `dropout_rate` is outside [0, 1], or not 0 without a key.
 
     Example:
@@ -79,12 +79,20 @@ def dot_product_attention(
         >>> y.shape, y[0, :, 0, 0]  # the mean of the values so far
         ((1, 3, 2, 1), Array([1. , 1.5, 3. ], dtype=float32))
     """
-    query = floating(query)
-    key, value = jnp.asarray(key).astype(query.dtype), jnp.asarray(value).astype(query.dtype)
+    query, key, value = floating(query), jnp.asarray(key), jnp.asarray(value)
+    for name, given in (("query", query), ("key", key), ("value", value), ("bias", bias)):
+        refuse_complex("dot_product_attention", name, given)
+    key, value = key.astype(query.dtype), value.astype(query.dtype)
     _check_shapes(query.shape, key.shape, value.shape)
     *batch, query_length, num_heads, head_dim = query.shape
     key_length, num_kv_heads = key.shape[-3:-1]
     shape = (*batch, num_heads, query_length, key_length)
+
+    if 0 in shape:  # there is nothing to attend from, or to
+        for name, given in (("mask", mask), ("bias", bias)):
+            if given is not None:
+                _check_broadcasts(name, jnp.shape(given), shape)
+        return jnp.zeros((*query.shape[:-1], value.shape[-1]), query.dtype)
 
     # The queries of all heads that share a key are the rows of one matrix.
     matrix = (*batch, num_kv_heads, num_heads // num_kv_heads * query_length)
@@ -92,7 +100,9 @@ def dot_product_attention(
     key, value = jnp.swapaxes(key, -3, -2), jnp.swapaxes(value, -3, -2)
     wide = widen(query).dtype
     logits = jnp.einsum("...qd,...kd->...qk", rows, key, preferred_element_type=wide).reshape(shape)
-    logits = logits * hyperparameter(1 / math.sqrt(head_dim) if scale is None else scale, wide)
+    logits = logits * hyperparameter(
+        1 / math.sqrt(max(head_dim, 1)) if scale is None else scale, wide
+    )
 
     masks = _positional_masks(shape, is_causal, window, query_offset)
     if mask is not None:

@@ -7,7 +7,14 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import along, canonical_axes, floating, widen
+from jaxnn._core.arrays import (
+    absolute_square,
+    along,
+    canonical_axes,
+    floating,
+    refuse_complex,
+    widen,
+)
 from jaxnn.functional._normalization import affine, along_axes, other_axes
 
 
@@ -31,7 +38,7 @@ def batch_norm(
 
     Args:
         x: any shape; `axis` holds the features.
-        mean, var: shape `(features,)`; `var` is a biased variance.
+        mean, var: shape `(features,)`; `var` is a biased variance, real also where `x` is complex.
         scale, bias: shape `(features,)`, or None.
         axis: the axis of the features.
         epsilon: added to the variance.
@@ -40,6 +47,7 @@ def batch_norm(
         The shape and floating dtype of `x`.
 
     Raises:
+        TypeError: `var` is complex.
         ValueError: `axis` is out of range, or a shape is not `(features,)`.
 
     Example:
@@ -51,8 +59,10 @@ def batch_norm(
     """
     x = floating(x)
     features = canonical_axes(axis, x.ndim, "batch_norm")
+    refuse_complex("batch_norm", "var", var)
     wide = along_axes("batch_norm", x, features, mean=mean, var=var, scale=scale, bias=bias)
-    z = (widen(x) - wide["mean"]) * lax.rsqrt(wide["var"] + epsilon)
+    real_var = jnp.real(wide["var"])
+    z = (widen(x) - wide["mean"]) * lax.rsqrt(real_var + epsilon).astype(wide["mean"].dtype)
     return affine(z, wide).astype(x.dtype)
 
 
@@ -68,7 +78,8 @@ def batch_statistics(
             sums and counts are added up, so that the result is that of the whole batch.
 
     Returns:
-        `(mean, var)`, each of shape `(features,)`, float32 or wider.
+        `(mean, var)`, each of shape `(features,)`, float32 or wider. Of complex numbers the
+        variance is the mean of `|x - mean|²`, which is real.
 
     Raises:
         ValueError: `axis` is out of range.
@@ -89,4 +100,4 @@ def batch_statistics(
 
     mean = mean_over_batch(x)
     centered = x - along(mean, features, x.ndim)
-    return mean, mean_over_batch(jnp.square(centered))
+    return mean, mean_over_batch(absolute_square(centered))

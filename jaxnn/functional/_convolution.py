@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import along, check_count, check_shape, compute_dtype, floating
+from jaxnn._core.arrays import check_count, check_shape, compute_dtype, floating, spread
 from jaxnn._core.types import Padding, PerAxis
 from jaxnn.functional._convolution_forms import (
     Convolution,
@@ -248,4 +248,4 @@ def _add_bias(function: str, y: jax.Array, bias: ArrayLike | None) -> jax.Array:
     if bias is None:
         return y
     check_shape(function, "bias", bias, y.shape[-1:])
-    return y + along(jnp.asarray(bias).astype(y.dtype), (y.ndim - 1,), y.ndim)
+    return y + spread(jnp.asarray(bias).astype(y.dtype), (y.ndim - 1,), y.shape)

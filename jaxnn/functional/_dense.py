@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import canonical_axes, check_shape, compute_dtype
+from jaxnn._core.arrays import canonical_axes, check_shape, compute_dtype, refuse_complex, spread
 from jaxnn._core.types import Axes
 from jaxnn.functional._pooling import global_max_pool
 
@@ -46,7 +46,7 @@ def linear(x: ArrayLike, kernel: ArrayLike, bias: ArrayLike | None = None) -> ja
     y = x.astype(dtype).reshape(rows, kernel.shape[0]) @ kernel.astype(dtype)
     if bias is not None:
         check_shape("linear", "bias", bias, kernel.shape[1:])
-        y = y + jnp.asarray(bias).astype(dtype)[None, :]
+        y = y + spread(jnp.asarray(bias).astype(dtype), (1,), y.shape)
     return y.reshape(*x.shape[:-1], kernel.shape[1])
 
 
@@ -113,6 +113,7 @@ def maxout(x: ArrayLike, kernel: ArrayLike, bias: ArrayLike | None = None) -> ja
         `x` is cast to theirs).
 
     Raises:
+        TypeError: `x` or `kernel` is complex.
         ValueError: the shapes do not fit.
 
     Example:
@@ -121,7 +122,9 @@ def maxout(x: ArrayLike, kernel: ArrayLike, bias: ArrayLike | None = None) -> ja
         >>> nn.functional.maxout(jnp.array([[-3.0], [2.0]]), kernel).ravel()
         Array([3., 2.], dtype=float32)
     """
-    kernel = jnp.asarray(kernel)
+    x, kernel = jnp.asarray(x), jnp.asarray(kernel)
+    refuse_complex("maxout", "x", x)
+    refuse_complex("maxout", "kernel", kernel)
     if kernel.ndim != 3:
         raise ValueError(
             f"maxout: kernel has shape {kernel.shape}, expected shape (in, num_pieces, features)"

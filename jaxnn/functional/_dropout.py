@@ -5,7 +5,16 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import check_key, check_range, concrete, floating, hyperparameter, widen
+from jaxnn._core.arrays import (
+    check_key,
+    check_range,
+    concrete,
+    floating,
+    hyperparameter,
+    real_dtype,
+    refuse_complex,
+    widen,
+)
 
 
 def dropout(key: jax.Array, x: ArrayLike, rate: ArrayLike) -> jax.Array:
@@ -112,10 +121,11 @@ def _drop(
     check_key(function, key)
     check_range(function, "rate", rate, 0, 1)
     wide = widen(x)
-    rate = hyperparameter(rate, wide.dtype)  # in float32: bfloat16 cannot tell 0.999 from 1
+    # In float32: bfloat16 cannot tell 0.999 from 1.
+    rate = hyperparameter(rate, real_dtype(wide.dtype))
     keep = jax.random.bernoulli(key, 1 - rate, mask_shape)
     scale = jnp.where(rate < 1, 1 / jnp.where(rate < 1, 1 - rate, 1), 0)
-    return jnp.where(keep, wide * scale, 0).astype(x.dtype)
+    return jnp.where(keep, wide * scale.astype(wide.dtype), 0).astype(x.dtype)
 
 
 _SELU_AT_MINUS_INFINITY = -1.7580993408473766  # -alpha * scale
@@ -139,7 +149,7 @@ def alpha_dropout(key: jax.Array, x: ArrayLike, rate: ArrayLike) -> jax.Array:
         The shape and floating dtype of `x`.
 
     Raises:
-        TypeError: `key` is not a typed key.
+        TypeError: `key` is not a typed key, or `x` is complex.
         ValueError: `rate` is known and outside [0, 1].
 
     Example:
@@ -153,6 +163,7 @@ def alpha_dropout(key: jax.Array, x: ArrayLike, rate: ArrayLike) -> jax.Array:
     check_key("alpha_dropout", key)
     check_range("alpha_dropout", "rate", rate, 0, 1)
     x = floating(x)
+    refuse_complex("alpha_dropout", "x", x)
     wide = widen(x)
     rate = hyperparameter(rate, wide.dtype)
     c = _SELU_AT_MINUS_INFINITY
@@ -207,7 +218,7 @@ def gaussian_dropout(key: jax.Array, x: ArrayLike, rate: ArrayLike) -> jax.Array
         The shape and floating dtype of `x`.
 
     Raises:
-        TypeError: `key` is not a typed key.
+        TypeError: `key` is not a typed key, or `x` is complex.
         ValueError: `rate` is known and outside [0, 1).
 
     Example:
@@ -219,6 +230,7 @@ def gaussian_dropout(key: jax.Array, x: ArrayLike, rate: ArrayLike) -> jax.Array
     check_key("gaussian_dropout", key)
     check_below_1("gaussian_dropout", rate)
     x = floating(x)
+    refuse_complex("gaussian_dropout", "x", x)
     wide = widen(x)
     rate = hyperparameter(rate, wide.dtype)
     variance = rate / (1 - rate)

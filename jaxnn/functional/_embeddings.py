@@ -1,9 +1,12 @@
 """Embeddings of integers."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxnn._core.arrays import accumulator_dtype
 from jaxnn._core.bounds import check_bounds
 from jaxnn.functional._dense import linear
 
@@ -11,7 +14,8 @@ from jaxnn.functional._dense import linear
 def embed(ids: ArrayLike, embedding: ArrayLike) -> jax.Array:
     """The rows of a table: `y = embedding[ids]`.
 
-    An id outside of the table, a negative one too, gives a row of NaN, and never another row.
+    An id outside of the table, a negative one too, gives a row of NaN, and never another row. The
+    gradient of a row is summed in float32 or wider, however often its id occurs.
 
     Args:
         ids: integers in `[0, num_embeddings)`, any shape.
@@ -36,8 +40,8 @@ def embed(ids: ArrayLike, embedding: ArrayLike) -> jax.Array:
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise TypeError(f"embed: ids have dtype {ids.dtype}, expected integers")
     check_bounds("embed", ids, len(embedding))
-    rows = embedding.at[ids]
-    return rows.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    is_wide = accumulator_dtype(embedding.dtype) == embedding.dtype
+    return _rows(embedding, ids) if is_wide else _rows_of_narrow(embedding, ids)
 
 
 def attend(x: ArrayLike, embedding: ArrayLike) -> jax.Array:
@@ -71,6 +75,27 @@ def attend(x: ArrayLike, embedding: ArrayLike) -> jax.Array:
             f"axis to fit an embedding of shape {embedding.shape}"
         )
     return linear(x, embedding.T)
+
+
+def _rows(embedding: jax.Array, ids: jax.Array) -> jax.Array:
+    rows = embedding.at[ids]
+    return rows.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+
+
+@jax.custom_jvp
+def _rows_of_narrow(embedding: jax.Array, ids: jax.Array) -> jax.Array:
+    """The rows, whose derivative is that of rows in float32.
+
+    Its transpose, the gradient, adds up rows: in bfloat16, 1 added to 256 is 256.
+    """
+    return _rows(embedding, ids)
+
+
+@_rows_of_narrow.defjvp
+def _(primals: tuple[jax.Array, ...], tangents: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
+    embedding, ids = primals
+    wide = tangents[0].astype(accumulator_dtype(embedding.dtype))
+    return _rows_of_narrow(embedding, ids), _rows(wide, ids).astype(embedding.dtype)
 
 
 def _table(function: str, embedding: ArrayLike) -> jax.Array:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import along, check_shape, compute_dtype
+from jaxnn._core.arrays import check_shape, compute_dtype, spread
 from jaxnn.functional._dense import linear_general
 
 
@@ -60,7 +60,7 @@ def einsum(
     if bias is None:
         return y
     axes = [axis_of(letter, terms.y, y.ndim) for letter in terms.features]
-    return y + along(jnp.asarray(bias).astype(dtype), axes, y.ndim)
+    return y + spread(jnp.asarray(bias).astype(dtype), axes, y.shape)
 
 
 class Equation(NamedTuple):

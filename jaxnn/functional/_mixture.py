@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import check_count, floating, widen
+from jaxnn._core.arrays import check_count, floating, refuse_complex, widen
 
 
 def mixture_of_experts(
@@ -40,7 +40,7 @@ def mixture_of_experts(
         Shape `(tokens, out)` in the dtype of the experts' output. The gates are float32 or wider.
 
     Raises:
-        TypeError: `top_k` or `capacity` is not an integer.
+        TypeError: `top_k` or `capacity` is not an integer, or `logits` is complex.
         ValueError: the shapes do not fit; `top_k` is not between 1 and the number of experts;
             `capacity` is less than 1.
 
@@ -55,6 +55,7 @@ def mixture_of_experts(
         Array([10., -2., -3.], dtype=float32)
     """
     x, logits = floating(x), widen(logits)
+    refuse_complex("mixture_of_experts", "logits", logits)
     if x.ndim != 2 or logits.ndim != 2 or x.shape[0] != logits.shape[0]:
         raise ValueError(
             f"mixture_of_experts: x has shape {x.shape} and logits {logits.shape}, expected "
@@ -101,10 +102,10 @@ def expert_balance(logits: ArrayLike, *, top_k: int = 2) -> jax.Array:
         top_k: the number of experts for each token.
 
     Returns:
-        A scalar, float32 or wider.
+        A scalar, float32 or wider; 0 without tokens.
 
     Raises:
-        TypeError: `top_k` is not an integer.
+        TypeError: `top_k` is not an integer, or `logits` is complex.
         ValueError: `logits` has another rank, or `top_k` is not between 1 and the number of
             experts.
 
@@ -115,12 +116,15 @@ def expert_balance(logits: ArrayLike, *, top_k: int = 2) -> jax.Array:
         [1.0, 2.0]
     """
     logits = widen(logits)
+    refuse_complex("expert_balance", "logits", logits)
     if logits.ndim != 2:
         raise ValueError(
             f"expert_balance: logits has shape {logits.shape}, expected (tokens, experts)"
         )
     num_experts = logits.shape[1]
     _check_top_k("expert_balance", top_k, num_experts)
+    if logits.shape[0] == 0:
+        return jnp.zeros((), logits.dtype)
     _, chosen = jax.lax.top_k(logits, top_k)
     share = jnp.mean(jax.nn.one_hot(chosen, num_experts, dtype=logits.dtype), axis=(0, 1))
     probability = jnp.mean(jax.nn.softmax(logits, axis=-1), axis=0)

@@ -8,6 +8,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import (
+    absolute_square,
     accumulator_dtype,
     along,
     canonical_axes,
@@ -28,6 +29,8 @@ def layer_norm(
     epsilon: float = 1e-5,
 ) -> jax.Array:
     """Normalise each example over `axis`: `y = (x - mean) / sqrt(var + epsilon) * scale + bias`.
+
+    Of complex numbers, the variance is the mean of `|x - mean|²`, here as in all normalisations.
 
     Paper: Ba et al., Layer Normalization, https://arxiv.org/abs/1607.06450
 
@@ -61,7 +64,7 @@ def rms_norm(
     axis: Axes = -1,
     epsilon: float = 1e-6,
 ) -> jax.Array:
-    """Divide by the root mean square over `axis`: `y = x / sqrt(mean(x²) + epsilon) * scale`.
+    """Divide by the root mean square over `axis`: `y = x / sqrt(mean(|x|²) + epsilon) * scale`.
 
     Paper: Zhang and Sennrich, Root Mean Square Layer Normalization,
     https://arxiv.org/abs/1910.07467
@@ -87,8 +90,9 @@ def rms_norm(
     axes = canonical_axes(axis, x.ndim, "rms_norm")
     params = along_axes("rms_norm", x, axes, scale=scale)
     wide = widen(x)
-    mean_square = jnp.mean(jnp.square(wide), axis=axes, keepdims=True)
-    return affine(wide * lax.rsqrt(mean_square + epsilon), params).astype(x.dtype)
+    mean_square = jnp.mean(absolute_square(wide), axis=axes, keepdims=True)
+    inverse = lax.rsqrt(mean_square + epsilon).astype(wide.dtype)
+    return affine(wide * inverse, params).astype(x.dtype)
 
 
 def group_norm(
@@ -219,9 +223,10 @@ def unit_norm(x: ArrayLike, *, axis: Axes = -1, epsilon: float = 1e-6) -> jax.Ar
     x = floating(x)
     axes = canonical_axes(axis, x.ndim, "unit_norm")
     wide = widen(x)
-    square = jnp.sum(jnp.square(wide), axis=axes, keepdims=True)
+    square = jnp.sum(absolute_square(wide), axis=axes, keepdims=True)
     # The maximum is taken before the root, whose derivative at 0 is infinite.
-    return (wide * lax.rsqrt(jnp.maximum(square, epsilon**2))).astype(x.dtype)
+    inverse = lax.rsqrt(jnp.maximum(square, epsilon**2)).astype(wide.dtype)
+    return (wide * inverse).astype(x.dtype)
 
 
 def local_response_norm(
@@ -233,7 +238,7 @@ def local_response_norm(
     k: float = 1.0,
     axis: int = -1,
 ) -> jax.Array:
-    """Damp each channel by its neighbours: `y = x / (k + alpha / size * Σ x²)^beta`.
+    """Damp each channel by its neighbours: `y = x / (k + alpha / size * Σ |x|²)^beta`.
 
     The sum runs over the `size` channels from `c - size // 2` to `c + (size - 1) // 2`, as far as
     there are any. As in torch `alpha` is divided by `size`; the paper does not divide it, and has
@@ -267,8 +272,9 @@ def local_response_norm(
     wide = widen(x)
     windows, padding = [1] * x.ndim, [(0, 0)] * x.ndim
     windows[channel], padding[channel] = size, (size // 2, (size - 1) // 2)
-    total = lax.reduce_window(jnp.square(wide), 0.0, lax.add, windows, [1] * x.ndim, padding)
-    return (wide * jnp.power(k + alpha / size * total, -beta)).astype(x.dtype)
+    square = absolute_square(wide)
+    total = lax.reduce_window(square, 0.0, lax.add, windows, [1] * x.ndim, padding)
+    return (wide * jnp.power(k + alpha / size * total, -beta).astype(wide.dtype)).astype(x.dtype)
 
 
 # What the functions share
@@ -300,8 +306,8 @@ def affine(z: jax.Array, params: dict[str, jax.Array]) -> jax.Array:
 
 def _standardized(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> jax.Array:
     centered = x - jnp.mean(x, axis=axes, keepdims=True)
-    var = jnp.mean(jnp.square(centered), axis=axes, keepdims=True)
-    return centered * lax.rsqrt(var + epsilon)
+    var = jnp.mean(absolute_square(centered), axis=axes, keepdims=True)
+    return centered * lax.rsqrt(var + epsilon).astype(x.dtype)
 
 
 def _channel_axis(function: str, x: jax.Array, axis: int) -> int:

@@ -8,7 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import along, canonical_axes, check_count, check_range, floating, widen
+from jaxnn._core.arrays import (
+    along,
+    canonical_axes,
+    check_count,
+    check_range,
+    floating,
+    is_inexact,
+    refuse_complex,
+    widen,
+)
 from jaxnn._core.types import Axes, Padding, PerAxis
 from jaxnn.functional._spatial import spatial_rank
 from jaxnn.functional._windows import combine_windows, pooling_windows
@@ -178,12 +187,14 @@ def adaptive_max_pool(x: ArrayLike, output_size: int | Sequence[int | None]) -> 
         Array([5., 4.], dtype=float32)
     """
     x = _check_real("adaptive_max_pool", jnp.asarray(x))
+    # The gradient adds up what parts have in common, as many as there are: in float32 or wider.
+    y = widen(x) if is_inexact(x.dtype) else x
     # From the last axis to the first, so that the first in row-major order wins.
     for axis, size in reversed(_output_sizes("adaptive_max_pool", x, output_size)):
-        parts, is_part = _parts(x, axis, size)
-        parts = jnp.where(is_part, parts, jnp.asarray(_least(x.dtype), x.dtype))
-        x = jnp.squeeze(_maximum_along(parts, axis + 1), axis + 1)
-    return x
+        parts, is_part = _parts(y, axis, size)
+        parts = jnp.where(is_part, parts, jnp.asarray(_least(y.dtype), y.dtype))
+        y = jnp.squeeze(_maximum_along(parts, axis + 1), axis + 1)
+    return y.astype(x.dtype)
 
 
 def adaptive_avg_pool(x: ArrayLike, output_size: int | Sequence[int | None]) -> jax.Array:
@@ -233,7 +244,8 @@ def global_max_pool(x: ArrayLike, *, axis: Axes | None = None, keepdims: bool = 
 
     Raises:
         TypeError: `x` is complex.
-        ValueError: `axis` is out of range, or None and `x` has fewer than two axes.
+        ValueError: `axis` is out of range, or None and `x` has fewer than two axes; there is
+            nothing along it.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -242,7 +254,9 @@ def global_max_pool(x: ArrayLike, *, axis: Axes | None = None, keepdims: bool = 
                [14., 15.]], dtype=float32)
     """
     x = _check_real("global_max_pool", jnp.asarray(x))
-    axes = _spatial_axes("global_max_pool", x, axis)
+    axes = _nonempty("global_max_pool", x, _spatial_axes("global_max_pool", x, axis))
+    if x.size == 0:  # then so is the result
+        return jnp.max(x, axes, keepdims=keepdims, initial=_least(x.dtype))
     for a in reversed(axes):
         x = _maximum_along(x, a)
     return x if keepdims else jnp.squeeze(x, axes)
@@ -263,7 +277,8 @@ def global_avg_pool(x: ArrayLike, *, axis: Axes | None = None, keepdims: bool = 
         Sums are float32 or wider.
 
     Raises:
-        ValueError: `axis` is out of range, or None and `x` has fewer than two axes.
+        ValueError: `axis` is out of range, or None and `x` has fewer than two axes; there is
+            nothing along it.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -272,13 +287,12 @@ def global_avg_pool(x: ArrayLike, *, axis: Axes | None = None, keepdims: bool = 
                [11., 12.]], dtype=float32)
     """
     x = floating(x)
-    axes = _spatial_axes("global_avg_pool", x, axis)
+    axes = _nonempty("global_avg_pool", x, _spatial_axes("global_avg_pool", x, axis))
     return jnp.mean(widen(x), axis=axes, keepdims=keepdims).astype(x.dtype)
 
 
 def _check_real(function: str, x: jax.Array) -> jax.Array:
-    if jnp.iscomplexobj(x):
-        raise TypeError(f"{function}: x has dtype {x.dtype}, expected a real dtype")
+    refuse_complex(function, "x", x)
     return x
 
 
@@ -330,6 +344,16 @@ def _parts(x: jax.Array, axis: int, size: int) -> tuple[jax.Array, jax.Array]:
 def _maximum_along(x: jax.Array, axis: int) -> jax.Array:
     """The maximum, whose first place alone gets the gradient; NaN if there is one."""
     return jnp.take_along_axis(x, jnp.argmax(x, axis, keepdims=True), axis)
+
+
+def _nonempty(function: str, x: jax.Array, axes: tuple[int, ...]) -> tuple[int, ...]:
+    """`axes`, which have elements, or the result has none."""
+    kept = math.prod(size for a, size in enumerate(x.shape) if a not in axes)
+    if kept and 0 in [x.shape[a] for a in axes]:
+        raise ValueError(
+            f"{function}: x has shape {x.shape}, expected at least one element along axes {axes}"
+        )
+    return axes
 
 
 def _spatial_axes(function: str, x: jax.Array, axis: Axes | None) -> tuple[int, ...]:

@@ -4,7 +4,16 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import absolute, along, check_count, floating, hyperparameter, widen
+from jaxnn._core.arrays import (
+    absolute,
+    along,
+    check_count,
+    floating,
+    hyperparameter,
+    is_inexact,
+    refuse_complex,
+    widen,
+)
 
 
 def rotary(
@@ -24,7 +33,8 @@ def rotary(
 
     Args:
         x: queries or keys, shape `(..., time, num_heads, head_dim)`, floating.
-        positions: integer or floating, shape `(time,)`, or `(..., time)` if they differ by example.
+        positions: integers, or floating of 32 bits or more, shape `(time,)`, or `(..., time)` if
+            they differ by example.
         base: the base of the geometric series of frequencies; may be traced.
         fraction: the fraction of the head dimension that is rotated, from the first feature on, in
             (0, 1].
@@ -35,6 +45,7 @@ def rotary(
         The shape and floating dtype of `x`.
 
     Raises:
+        TypeError: `positions` are of 16 bits, which would round them, or an array is complex.
         ValueError: `fraction` is outside (0, 1] or leaves an odd number of features to rotate, or
             the shapes do not fit.
 
@@ -44,7 +55,8 @@ def rotary(
         >>> nn.functional.rotary(x, jnp.array([jnp.pi / 2])).round(3).ravel() + 0.0
         Array([0., 1.], dtype=float32)
     """
-    x, positions = floating(x), jnp.asarray(positions)
+    x, positions = floating(x), _exact("rotary", "positions", positions)
+    refuse_complex("rotary", "x", x)
     if x.ndim < 3 or positions.shape not in (x.shape[-3:-2], x.shape[:-2]):
         raise ValueError(
             f"rotary: x has shape {x.shape} and positions {positions.shape}, expected "
@@ -54,7 +66,11 @@ def rotary(
     dtype = widen(x).dtype
     pairs = widen(x[..., :rotated])
     shape = pairs.shape[:-1]
-    pairs = pairs.reshape(*shape, rotated // 2, 2) if interleaved else pairs.reshape(*shape, 2, -1)
+    pairs = (
+        pairs.reshape(*shape, rotated // 2, 2)
+        if interleaved
+        else pairs.reshape(*shape, 2, rotated // 2)
+    )
     axis = -1 if interleaved else -2
     first, second = jnp.moveaxis(pairs, axis, 0)
 
@@ -75,7 +91,7 @@ def sinusoidal(positions: ArrayLike, features: int, *, base: ArrayLike = 10000.0
     Paper: Vaswani et al., Attention Is All You Need, https://arxiv.org/abs/1706.03762
 
     Args:
-        positions: any shape, integer or floating.
+        positions: any shape, integers, or floating of 32 bits or more.
         features: the number of features, even.
         base: the base of the geometric series of frequencies; may be traced.
 
@@ -84,7 +100,7 @@ def sinusoidal(positions: ArrayLike, features: int, *, base: ArrayLike = 10000.0
         the default float).
 
     Raises:
-        TypeError: `features` is not an integer.
+        TypeError: `features` is not an integer; `positions` are floating of 16 bits, or complex.
         ValueError: `features` is not even.
 
     Example:
@@ -96,7 +112,7 @@ def sinusoidal(positions: ArrayLike, features: int, *, base: ArrayLike = 10000.0
          [ 0.91 -0.42  0.02  1.  ]]
     """
     check_even("sinusoidal", features)
-    positions = floating(positions)
+    positions = floating(_exact("sinusoidal", "positions", positions))
     angles = _angles(widen(positions), features, base)
     waves = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1)
     return waves.reshape(*positions.shape, features).astype(positions.dtype)
@@ -141,14 +157,15 @@ def alibi_bias(
 
     Args:
         slopes: shape `(num_heads,)`, as from `alibi_slopes`.
-        query_positions: shape `(queries,)`, integer or floating.
-        key_positions: shape `(keys,)`, integer or floating.
+        query_positions: shape `(queries,)`, integers, or floating of 32 bits or more.
+        key_positions: shape `(keys,)`, likewise.
 
     Returns:
         Shape `(1, num_heads, queries, keys)`, a `bias` of `dot_product_attention`, in the
         dtype of the slopes, float32 at least.
 
     Raises:
+        TypeError: positions are floating of 16 bits, which would round them, or complex.
         ValueError: an argument does not have one axis.
 
     Example:
@@ -162,7 +179,8 @@ def alibi_bias(
         if jnp.ndim(value) != 1:
             raise ValueError(f"alibi_bias: {name} has shape {jnp.shape(value)}, expected one axis")
     slopes = widen(slopes)
-    queries, keys = (jnp.asarray(p).astype(slopes.dtype) for p in (query_positions, key_positions))
+    queries = _exact("alibi_bias", "query_positions", query_positions).astype(slopes.dtype)
+    keys = _exact("alibi_bias", "key_positions", key_positions).astype(slopes.dtype)
     distances = absolute(queries[:, None] - keys[None, :])
     return (-slopes[:, None, None] * distances[None])[None]
 
@@ -182,6 +200,18 @@ def check_even(function: str, features: int) -> None:
     """Raise unless `features` is an even number of at least 2."""
     if check_count(function, "features", features) % 2:
         raise ValueError(f"{function}: features is {features}, expected an even number")
+
+
+def _exact(function: str, name: str, positions: ArrayLike) -> jax.Array:
+    """Positions, in a dtype that can tell them apart: in bfloat16, 257 is 256."""
+    positions = jnp.asarray(positions)
+    refuse_complex(function, name, positions)
+    if is_inexact(positions.dtype) and widen(positions).dtype != positions.dtype:
+        raise TypeError(
+            f"{function}: {name} has dtype {positions.dtype}, which rounds them, expected integers "
+            "or float32; under nn.mixed_precision, integers stay as they are"
+        )
+    return positions
 
 
 def _angles(positions: jax.Array, features: int, base: ArrayLike) -> jax.Array:

@@ -1,11 +1,13 @@
 """Vector quantisation."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import floating, promoted, widen
+from jaxnn._core.arrays import floating, promoted, refuse_complex, widen
 
 
 def nearest_code(x: ArrayLike, codes: ArrayLike) -> jax.Array:
@@ -19,6 +21,7 @@ def nearest_code(x: ArrayLike, codes: ArrayLike) -> jax.Array:
         Shape `(...)`, int32, from 0 to `codes - 1`.
 
     Raises:
+        TypeError: an argument is complex.
         ValueError: `codes` does not have two axes, or `x` has another number of features.
 
     Example:
@@ -28,6 +31,8 @@ def nearest_code(x: ArrayLike, codes: ArrayLike) -> jax.Array:
         Array([0, 1], dtype=int32)
     """
     x, codes = floating(x), floating(codes)
+    refuse_complex("nearest_code", "x", x)
+    refuse_complex("nearest_code", "codes", codes)
     if codes.ndim != 2:
         raise ValueError(
             f"nearest_code: codes has shape {codes.shape}, expected shape (codes, features)"
@@ -38,7 +43,8 @@ def nearest_code(x: ArrayLike, codes: ArrayLike) -> jax.Array:
             f"axis to fit codes of shape {codes.shape}"
         )
     dtype = promoted(widen(x).dtype, widen(codes).dtype)
-    vectors, codes = x.astype(dtype).reshape(-1, codes.shape[1]), codes.astype(dtype)
+    vectors = x.astype(dtype).reshape(math.prod(x.shape[:-1]), codes.shape[1])
+    codes = codes.astype(dtype)
     # ‖x - c‖² = ‖x‖² + ‖c‖² - 2 x·c, about the mean of the codes, far from which it would cancel.
     center = jnp.mean(codes, axis=0, keepdims=True)
     vectors, codes = vectors - center, codes - center

@@ -7,7 +7,16 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import along, canonical_axes, check_count, check_shape, floating, widen
+from jaxnn._core.arrays import (
+    absolute_square,
+    along,
+    canonical_axes,
+    check_count,
+    check_shape,
+    floating,
+    real_dtype,
+    widen,
+)
 from jaxnn._core.types import Axes
 from jaxnn.functional._normalization import other_axes
 
@@ -42,19 +51,19 @@ def weight_norm(kernel: ArrayLike, scale: ArrayLike, *, axis: Axes = -1) -> jax.
     check_shape("weight_norm", "scale", scale, tuple(kernel.shape[a] for a in outputs))
     wide = widen(kernel)
     _, inverse = _length_and_inverse(wide, outputs)
-    wanted = jnp.asarray(scale).astype(wide.dtype)
-    return (wide * along(wanted * inverse, outputs, kernel.ndim)).astype(kernel.dtype)
+    factor = jnp.asarray(scale).astype(wide.dtype) * inverse.astype(wide.dtype)
+    return (wide * along(factor, outputs, kernel.ndim)).astype(kernel.dtype)
 
 
 def kernel_length(kernel: jax.Array, axis: Axes) -> jax.Array:
     """The Euclidean length over all axes but `axis`."""
     length, _ = _length_and_inverse(widen(kernel), canonical_axes(axis, kernel.ndim, "weight_norm"))
-    return length.astype(kernel.dtype)
+    return length.astype(real_dtype(kernel.dtype))
 
 
 def _length_and_inverse(kernel: jax.Array, outputs: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     """The length of each output's kernel and 1 over it; 0 and 1, with gradient 0, for zero."""
-    square = jnp.sum(jnp.square(kernel), axis=other_axes(outputs, kernel.ndim))
+    square = jnp.sum(absolute_square(kernel), axis=other_axes(outputs, kernel.ndim))
     inverse = lax.rsqrt(jnp.where(square > 0, square, 1))
     return square * inverse, inverse
 
@@ -71,6 +80,7 @@ def spectral_norm(
 
     `W` is the kernel as a matrix `(inputs, outputs)`; `u` and `v`, made by `power_iteration`, are
     its first singular vectors. (They are the `v` and `u` of torch, whose matrix is the transpose.)
+    Where they are complex, `ᵀ` conjugates.
 
     Paper: Miyato et al., Spectral Normalization for Generative Adversarial Networks,
     https://arxiv.org/abs/1802.05957
@@ -98,9 +108,9 @@ def spectral_norm(
     """
     kernel = floating(kernel)
     matrix, u, v = _matrix_and_vectors("spectral_norm", kernel, u, v, axis)
-    sigma = jnp.vdot(u, _product(matrix, v), precision=lax.Precision.HIGHEST)
+    sigma = jnp.real(jnp.vdot(u, _product(matrix, v), precision=lax.Precision.HIGHEST))
     sigma = jnp.where(jnp.abs(sigma) > epsilon, sigma, 1)
-    return (widen(kernel) / sigma).astype(kernel.dtype)
+    return (widen(kernel) / sigma.astype(matrix.dtype)).astype(kernel.dtype)
 
 
 def power_iteration(
@@ -145,7 +155,7 @@ def power_iteration(
 
     def step(_: int, vectors: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         u, v = vectors
-        v = _unit(_product(matrix.T, u), v, epsilon)
+        v = _unit(_product(jnp.conj(matrix.T), u), v, epsilon)
         return _unit(_product(matrix, v), u, epsilon), v
 
     new_u, new_v = lax.fori_loop(0, n_steps, step, tuple(start))
@@ -171,6 +181,7 @@ def _product(matrix: jax.Array, vector: jax.Array) -> jax.Array:
 
 def _unit(product: jax.Array, old: jax.Array, epsilon: float) -> jax.Array:
     """`product` at length 1; `old`, where its length is no more than `epsilon`."""
-    square = jnp.sum(jnp.square(product))
+    square = jnp.sum(absolute_square(product))
     known = square > epsilon**2
-    return jnp.where(known, product * lax.rsqrt(jnp.where(known, square, 1)), old)
+    inverse = lax.rsqrt(jnp.where(known, square, 1)).astype(product.dtype)
+    return jnp.where(known, product * inverse, old)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import along, floating, widen
+from jaxnn._core.arrays import along, floating, is_inexact, widen
 from jaxnn._core.types import PerAxis
 from jaxnn.functional._spatial import per_axis, spatial_rank, split
 
@@ -54,7 +54,7 @@ def upsample(x: ArrayLike, scale: PerAxis, *, method: Method = "nearest") -> jax
     scales = per_axis("upsample", "scale", scale, rank)
     if method != "nearest" and 0 in x.shape[-1 - rank : -1]:
         raise ValueError(f"upsample: x has shape {x.shape}, expected elements to interpolate")
-    y = x if method == "nearest" else widen(x)
+    y = widen(x) if is_inexact(x.dtype) else x  # the gradient is a sum over what an element gives
     for axis, factor in enumerate(scales, start=x.ndim - 1 - rank):
         if method == "nearest":
             y = jnp.repeat(y, factor, axis)
