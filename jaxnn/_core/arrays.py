@@ -10,9 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxnn._core.types import PyTree as PyTree
-from jaxnn._core.types import Scalar as Scalar
-
 
 def promoted(a: DTypeLike, b: DTypeLike) -> jnp.dtype:
     """The dtype that holds both, also where JAX is told to refuse to promote."""

@@ -11,10 +11,10 @@ import numpy as np
 from jax import lax
 
 from jaxnn._combinators.copies import check_copies
-from jaxnn._core.arrays import PyTree, check_count, widen
+from jaxnn._core.arrays import check_count, widen
 from jaxnn._core.layer import Layer, LayerLike, as_layer
 from jaxnn._core.programs import compiled
-from jaxnn._core.types import Data, Loss
+from jaxnn._core.types import Data, Loss, PyTree
 from jaxnn._training.checks import check_labels, check_metrics, check_no_ignored_label
 from jaxnn._training.data.arrays import (
     arrays_on_device,

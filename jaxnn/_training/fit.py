@@ -8,10 +8,10 @@ import jax
 import numpy as np
 
 from jaxnn._combinators.copies import copy_keys
-from jaxnn._core.arrays import PyTree, check_count, check_key
+from jaxnn._core.arrays import check_count, check_key
 from jaxnn._core.layer import LayerLike, as_layer, child_key
 from jaxnn._core.programs import compiled
-from jaxnn._core.types import Data, Loss, LossFunction, OptimizerLike, Regularizer
+from jaxnn._core.types import Data, Loss, LossFunction, OptimizerLike, PyTree, Regularizer
 from jaxnn._training.best import EarlyStopping, check_not_of_validation
 from jaxnn._training.checks import check_labels
 from jaxnn._training.data.arrays import (

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnn._core.arrays import PyTree, check_key, widen
-from jaxnn._core.types import LossFunction, OptimizerLike
+from jaxnn._core.arrays import check_key, widen
+from jaxnn._core.types import LossFunction, OptimizerLike, PyTree
 from jaxnn._training.record import Record, check_record, recorded
 from jaxnn.optimizers._base import apply_updates, check_optimizer, extra_tolerant
 from jaxnn.optimizers._loss_scaling import loss_scale
