@@ -158,3 +158,108 @@ def test_errors(change, error, message):
     arguments |= {"key": jax.random.key(0)} | change
     with pytest.raises(error, match=message):
         nn.generate(**arguments)
+
+
+# What decodes without what came before
+
+
+def decoder(positions=None, **cache):
+    """A small decoder over a vocabulary of 7."""
+    layers = [nn.embedding(7, 8), positions, nn.attention(2, is_causal=True, **cache), nn.dense(7)]
+    return nn.serial(*(layer for layer in layers if layer is not None))
+
+
+def of_its_own(params, x):
+    """Causal attention by the function, without a cache."""
+    q = x[..., None, :]
+    return nn.functional.dot_product_attention(q, q, q, is_causal=True)[..., 0, :]
+
+
+CACHE = {"cache_length": 20}
+WRONG_DECODERS = {
+    "no_cache": (decoder(), "attention without a cache sees one element"),
+    "short_cache": (decoder(cache_length=7), "cache_length is 7, expected at least 8"),
+    "learned": (decoder(nn.learned_positions(20), **CACHE), "learned_positions without cached="),
+    "learned_short": (
+        decoder(nn.learned_positions(7, cached=True), **CACHE),
+        "learned_positions: max_length is 7, expected at least 8",
+    ),
+    "sinusoidal": (decoder(nn.sinusoidal_positions(), **CACHE), "sinusoidal_positions without"),
+    "bidirectional": (
+        nn.serial(nn.embedding(7, 8), nn.attention(2), nn.dense(7)),
+        "attention without a cache",
+    ),
+    "function": (
+        nn.serial(nn.embedding(7, 8), nn.pure(lambda key, x: {}, of_its_own), nn.dense(7)),
+        "dot_product_attention: with is_causal=True a query sees one element",
+    ),
+    "recurrent": (
+        nn.serial(nn.embedding(7, 8), nn.recurrent(nn.gru_cell(8)), nn.dense(7)),
+        r"recurrent\(gru_cell\(8\)\) sees one element",
+    ),
+    "convolution": (
+        nn.serial(nn.embedding(7, 8), nn.conv(7, (3,), padding="CAUSAL")),
+        "conv sees one element",
+    ),
+    "remat": (nn.remat(decoder()), "attention without a cache"),
+    "mixed_precision": (nn.mixed_precision(decoder()), "attention without a cache"),
+    "stack": (
+        nn.serial(nn.embedding(7, 8), nn.stack(nn.attention(2, is_causal=True), 2), nn.dense(7)),
+        "attention without a cache",
+    ),
+    "block": (
+        nn.serial(
+            nn.embedding(7, 8),
+            nn.transformer_block(
+                nn.attention(2, is_causal=True, cache_length=7), nn.feed_forward(8)
+            ),
+            nn.dense(7),
+        ),
+        "cache_length is 7, expected at least 8",
+    ),
+    "lora": (
+        nn.serial(
+            nn.embedding(7, 8),
+            nn.attention(
+                2,
+                is_causal=True,
+                dense=lambda n, **options: nn.lora(nn.dense(n, **options), 1),
+            ),
+            nn.dense(7),
+        ),
+        "attention without a cache",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_DECODERS)
+def test_a_decoder_that_does_not_see_what_came_before_is_refused(name):
+    model, message = WRONG_DECODERS[name]
+    cell, prompt = nn.autoregressive(model), jnp.array([[1, 2, 3]])
+    params, _ = model.init(jax.random.key(0), prompt)
+    with pytest.raises(ValueError, match=message):
+        nn.generate(cell, params, prompt, length=6)
+    if "short" not in name and name != "block":
+        with pytest.raises(ValueError, match=message):
+            cell.step(params, cell.initial_carry(params, (1,), jnp.float32), prompt[:, 0])
+
+
+def test_a_cache_of_just_the_length_is_enough():
+    model = decoder(nn.learned_positions(8, cached=True), cache_length=8)
+    prompt = jnp.array([[1, 2, 3]])
+    params, _ = model.init(jax.random.key(0), prompt)
+    got = nn.generate(nn.autoregressive(model), params, prompt, length=6)
+    tokens, whole = prompt, decoder(nn.learned_positions(8))
+    for _ in range(6):
+        y, _ = whole.apply(params, {}, tokens)
+        tokens = jnp.concatenate([tokens, jnp.argmax(y[:, -1:], -1)], 1)
+    np.testing.assert_array_equal(got, tokens[:, 3:])
+
+
+def test_a_sequence_longer_than_the_cache_is_refused_in_recurrent():
+    model = decoder(cache_length=4)
+    layer = nn.recurrent(nn.autoregressive(model))
+    ids = jnp.zeros((1, 5), jnp.int32)
+    params, state = layer.init(jax.random.key(0), ids)
+    with pytest.raises(ValueError, match="cache_length is 4, expected at least 5"):
+        layer.apply(params, state, ids)

@@ -13,6 +13,7 @@ from jaxnn import functional
 from jaxnn._core.arrays import check_count, check_key, check_range, concrete, floating, widen
 from jaxnn._core.children import apply_child, init_child, with_state
 from jaxnn._core.construction import constructor, refuse_constructor
+from jaxnn._core.decoding import check_capacity, refuse_in_decoding
 from jaxnn._core.layer import Layer, LayerLike, abstract, as_layer, child_key, missing_key
 from jaxnn._core.types import PyTree
 from jaxnn._layers.dense import dense
@@ -183,6 +184,11 @@ def attention(
         x = floating(x)
         source = x if memory is None else floating(memory)
         _check_sequences(x.shape, source.shape, memory is not None, cache_length)
+        if cache_length is not None:
+            check_capacity("attention", "cache_length", cache_length)
+        elif memory is None:
+            expected = "cache_length=, at least the number of elements"
+            refuse_in_decoding("attention without a cache", x.shape[-2], expected)
         layers = children(x)
         new_state: dict[str, PyTree] = {}
 

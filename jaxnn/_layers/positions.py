@@ -11,6 +11,7 @@ from jax.nn.initializers import Initializer
 from jaxnn import functional, initializers
 from jaxnn._core.arrays import check_count, check_key, check_range, floating, real_dtype, spread
 from jaxnn._core.construction import constructor
+from jaxnn._core.decoding import check_capacity, refuse_in_decoding
 from jaxnn._core.layer import Layer, abstract, param_dtype
 from jaxnn._core.types import PyTree
 from jaxnn._layers.params import draw
@@ -250,6 +251,10 @@ def _added(
         x = floating(x)
         check(x.shape)
         start: jax.Array | int = 0
+        if max_length is not None:
+            check_capacity(name, "max_length", max_length)
+        if not cached:
+            refuse_in_decoding(f"{name} without cached=True", x.shape[-2], "cached=True")
         if cached:
             if "position" not in state:
                 raise ValueError(

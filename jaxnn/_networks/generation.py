@@ -10,6 +10,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.arrays import check_count, check_key, check_range, is_inexact
 from jaxnn._core.construction import constructor
+from jaxnn._core.decoding import decoded_steps, decoding_by_element
 from jaxnn._core.layer import Cell, Layer, LayerLike, as_layer
 from jaxnn._core.programs import compiled
 from jaxnn._core.types import PyTree
@@ -30,6 +31,10 @@ def autoregressive(layer: LayerLike, *, features: Sequence[int] = ()) -> Cell:
 
     Returns:
         A `Cell` for `nn.generate`, `nn.recurrent` or `jax.lax.scan`.
+
+    Raises:
+        ValueError: in `step`, self-attention has no cache, positions are not cached, or a recurrent
+            layer or a convolution looks along time: they would see one element alone.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -69,7 +74,8 @@ def autoregressive(layer: LayerLike, *, features: Sequence[int] = ()) -> Cell:
         train: bool = False,
     ) -> tuple[PyTree, PyTree]:
         time = jnp.ndim(x_t) - len(features)
-        y, carry = layer.apply(params, carry, one_step(x_t), key=key, train=train)
+        with decoding_by_element():
+            y, carry = layer.apply(params, carry, one_step(x_t), key=key, train=train)
         return carry, jax.lax.index_in_dim(y, 0, time, keepdims=False)
 
     return Cell(init, initial_carry, step)
@@ -116,7 +122,8 @@ def generate(
     Raises:
         TypeError: `cell` is not a `Cell`; `prompt` is not of integers; `key` is not a typed key.
         ValueError: `prompt` is empty or of another rank; `length`, `temperature`, `top_k` or
-            `top_p` is out of range.
+            `top_p` is out of range; the layer of an `nn.autoregressive` has no cache, or one
+            that is too short for the prompt and the new tokens.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -196,9 +203,10 @@ def _generate(
             ended = token == end_token
         return (cell_carry, token, ended), token
 
-    carry, _ = jax.lax.scan(read, carry, prompt[:, :-1].T)
-    start = carry, prompt[:, -1], jnp.zeros(batch, bool)
-    _, tokens = jax.lax.scan(write, start, jnp.arange(length))
+    with decoded_steps(prompt.shape[1] + length - 1):
+        carry, _ = jax.lax.scan(read, carry, prompt[:, :-1].T)
+        start = carry, prompt[:, -1], jnp.zeros(batch, bool)
+        _, tokens = jax.lax.scan(write, start, jnp.arange(length))
     return tokens.T
 
 

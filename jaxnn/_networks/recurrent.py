@@ -12,6 +12,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxnn._core.arrays import check_key, check_range, check_shape, is_inexact, promoted, widen
 from jaxnn._core.children import apply_child, child_params, init_side_by_side
 from jaxnn._core.construction import constructor, refuse_constructor
+from jaxnn._core.decoding import decoded_steps, refuse_in_decoding
 from jaxnn._core.layer import (
     Cell,
     Layer,
@@ -238,6 +239,8 @@ def recurrent(
     ) -> PyTree:
         x = jax.tree.map(jnp.asarray, x)
         batch_shape, time = _batch_shape_and_time(x, time_axis)
+        if time_axis == len(batch_shape) == 1 and not return_carry and initial_carry is None:
+            refuse_in_decoding(f"recurrent({cell!r})", time, "the cell itself, in nn.stacked_cell")
         carry = _first_carry(cell, params, batch_shape, _floating_dtype(x), initial_carry)
         if lengths is not None:
             lengths = _checked_lengths(lengths, batch_shape, time, carry)
@@ -386,7 +389,8 @@ def _scan(
         result = cell.step(own, carry, x_t, key=step_key, train=train)
         return padded(valid_t, result, carry)
 
-    return lax.scan(step, carry, (positions, xs, valid), reverse=reverse)
+    with decoded_steps(len(positions)):
+        return lax.scan(step, carry, (positions, xs, valid), reverse=reverse)
 
 
 def _last(ys: PyTree, lengths: jax.Array | None, time: int, reverse: bool) -> PyTree:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import concrete, floating, hyperparameter, refuse_complex, widen
+from jaxnn._core.decoding import refuse_in_decoding
 from jaxnn.functional._dropout import dropout
 from jaxnn.functional._masks import (
     AttentionWindow,
@@ -79,6 +80,7 @@ def dot_product_attention(
         >>> y.shape, y[0, :, 0, 0]  # the mean of the values so far
         ((1, 3, 2, 1), Array([1. , 1.5, 3. ], dtype=float32))
     """
+    _refuse_one_causal_element(jnp.shape(query), jnp.shape(key), is_causal, query_offset)
     query, key, value = floating(query), jnp.asarray(key), jnp.asarray(value)
     for name, given in (("query", query), ("key", key), ("value", value), ("bias", bias)):
         refuse_complex("dot_product_attention", name, given)
@@ -131,6 +133,16 @@ def dot_product_attention(
     if seen is not None:
         y = jnp.where(sees, y, 0)
     return jnp.swapaxes(y, -3, -2)
+
+
+def _refuse_one_causal_element(
+    query: tuple[int, ...], key: tuple[int, ...], is_causal: bool, query_offset: ArrayLike
+) -> None:
+    """Raise where causal attention decodes by element without the elements before."""
+    is_alone = is_causal and query[-3:-2] == key[-3:-2] and concrete(query_offset) == 0
+    if is_alone:
+        what = "dot_product_attention: with is_causal=True a query"
+        refuse_in_decoding(what, query[-3], "the keys and values of all elements so far")
 
 
 def _positional_masks(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import check_count, check_shape, compute_dtype, floating, spread
+from jaxnn._core.decoding import refuse_in_decoding
 from jaxnn._core.types import Padding, PerAxis
 from jaxnn.functional._convolution_forms import (
     Convolution,
@@ -86,6 +87,8 @@ def conv(
     x, kernel = jnp.asarray(x), floating(kernel)
     rank = _check_channels("conv", x, kernel, feature_group_count)
     batch, sizes = split(x, rank)
+    if len(batch) == 1 and kernel.shape[0] > 1:  # the first spatial axis is where time would be
+        refuse_in_decoding("conv", sizes[0], "layers that carry what they need, in nn.stacked_cell")
     geometry = kernel_geometry("conv", kernel, strides, kernel_dilation)
     pads = pads_of("conv", sizes, geometry, padding)
     dtype = compute_dtype(x, kernel)
