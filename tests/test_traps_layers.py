@@ -9,6 +9,7 @@ import pytest
 
 import jaxnn as nn
 from tests.compiling import fast_jit
+from tests.table import LAYERS, draw_layer
 
 INF = np.inf
 CLASSES = jnp.array([0, 2])
@@ -473,3 +474,76 @@ def test_gelu_is_the_tanh_approximation_unless_told_otherwise():
     assert nn.gelu is jax.nn.gelu
     np.testing.assert_array_equal(nn.gelu(x), nn.gelu(x, approximate=True))
     assert abs(nn.gelu(x) - nn.gelu(x, approximate=False)) > 1e-5
+
+
+# Parameters and states of another kind
+
+
+@pytest.mark.parametrize("row", LAYERS, ids=[row.name for row in LAYERS])
+def test_missing_parameters_and_state_are_named(row):
+    layer, params, state, x = draw_layer(row)
+    for name, whole, given in (
+        ("params", params, ({}, state)),
+        ("params", params, (None, state)),
+        ("state", state, (params, {})),
+        ("state", state, (params, None)),
+    ):
+        if not jax.tree.leaves(whole):
+            continue
+        with pytest.raises(ValueError, match=rf"\w.*: {name} (lacks|has) .*expected"):
+            layer.apply(*given, x, key=jax.random.key(0), train=True)
+
+
+def test_each_missing_leaf_is_named():
+    layer = nn.serial(hidden=nn.dense(3), norm=nn.batch_norm())
+    x = jnp.ones((2, 4))
+    params, state = layer.init(jax.random.key(0), x)
+    for child, leaves in params.items():
+        for leaf in leaves:
+            rest = {name: value for name, value in leaves.items() if name != leaf}
+            with pytest.raises(ValueError, match=f"params lacks '{leaf}'") as error:
+                layer.apply({**params, child: rest}, state, x)
+            assert error.value.__notes__ == [f"in layer '{child}'"]
+
+
+@pytest.mark.parametrize("layer", [nn.dense(3, use_bias=False), nn.conv(3, (1,), use_bias=False)])
+def test_a_bias_that_is_not_used_is_refused(layer):
+    x = jnp.ones((2, 5, 4))
+    params, state = layer.init(jax.random.key(0), x)
+    with pytest.raises(ValueError, match=r"params has 'bias', expected none with use_bias=False"):
+        layer.apply({**params, "bias": jnp.ones(3)}, state, x)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: nn.serial(*nn.dense(3)), r"serial: '0' is a function of dense\(3\), expected"),
+        (lambda: nn.parallel(*nn.dense(3)), r"expected dense\(3\) itself, without '\*'"),
+        (lambda: nn.stacked_cell(*nn.gru_cell(3)), r"a function of gru_cell\(3\)"),
+        (lambda: nn.elementwise(nn.dense(3).apply), r"elementwise: function is a function of"),
+        (lambda: nn.remat(lambda params, x: x), r"takes \(params, x\), expected a Layer or"),
+    ],
+)
+def test_functions_of_a_layer_are_no_layers(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+def test_an_error_of_ones_own_in_a_layer_stays_what_it_is():
+    layer = nn.serial(nn.dense(3), lambda x: {}["missing"])
+    params, state = nn.serial(nn.dense(3), nn.relu).init(jax.random.key(0), jnp.ones((1, 2)))
+    with pytest.raises(KeyError, match="missing"):
+        layer.apply(params, state, jnp.ones((1, 2)))
+
+
+@pytest.mark.parametrize("container", [tuple, list])
+def test_merge_lora_looks_into_lists_and_tuples(container):
+    one = {
+        "layer": {"kernel": jnp.eye(2)},
+        "down": {"kernel": jnp.ones((2, 1))},
+        "up": {"kernel": jnp.ones((1, 2))},
+    }
+    merged = nn.merge_lora({"blocks": container([one, {"other": one}])})
+    assert isinstance(merged["blocks"], container)
+    for kernel in (merged["blocks"][0]["kernel"], merged["blocks"][1]["other"]["kernel"]):
+        np.testing.assert_array_equal(kernel, [[2, 1], [1, 2]])

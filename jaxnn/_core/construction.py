@@ -197,11 +197,16 @@ def _named(result: R, construct: Any, call: str, arguments: dict[str, Any]) -> R
 
     A constructor that another one has made remembers what it made as long as that lives.
     """
-    fields = _fields(result)
     given = {id(function) for function in _functions_in(arguments.values())}
+    finish: Any = getattr(result, "_constructed", None)  # of a layer
+    if finish is not None:
+        result = finish(given)
+    fields = _fields(result)
     for field in fields:
         if callable(field) and id(field) not in given:
             field.__qualname__ = call
+            if hasattr(field, "explains"):
+                field.explains.__qualname__ = call
             field.made_with = fields
             field.made_by = construct
     return result

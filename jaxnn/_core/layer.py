@@ -1,5 +1,6 @@
 """The two protocols, `Layer` and `Cell`, and what is needed to write one."""
 
+import functools
 import inspect
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +22,7 @@ from jaxnn._core.functions import (
     StatelessApply,
     StepLike,
 )
-from jaxnn._core.keywords import declare_keywords
+from jaxnn._core.keywords import accepted, declare_keywords, split_static
 from jaxnn._core.paths import leaf_paths
 from jaxnn._core.types import PyTree
 
@@ -63,6 +64,15 @@ class Layer(LayerFunctions):
     def __repr__(self) -> str:
         """The call that made the layer."""
         return call_repr(self)
+
+    def _constructed(self, given: set[int]) -> Self:
+        """The layer of a constructor, whose `apply` says which parameter or state is missing.
+
+        `given` are the ids of functions that belong to its arguments.
+        """
+        if id(self.apply) in given or hasattr(self.apply, "explains"):
+            return self
+        return self._replace(apply=_explained(self.init, self.apply))
 
 
 class Cell(CellFunctions):
@@ -107,6 +117,50 @@ class Cell(CellFunctions):
     def __repr__(self) -> str:
         """The call that made the cell."""
         return call_repr(self)
+
+
+def _explained(init: Callable[..., Any], apply: Callable[..., Any]) -> Callable[..., Any]:
+    """`apply`, whose errors from parameters or a state of another kind say what is missing."""
+
+    @functools.wraps(apply)
+    def told(*args: Any, **keywords: Any) -> Any:
+        if isinstance(keywords.get("train"), str):
+            raise TypeError(
+                f"{told.__qualname__}: train is {keywords['train']!r}, expected True or False"
+            )
+        try:
+            return apply(*args, **keywords)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            given = dict(zip(("params", "state", "x"), args, strict=False)) | keywords
+            difference = _missing(init, given)
+            if difference is None:
+                raise
+            raise ValueError(f"{told.__qualname__}: {difference}") from error
+
+    told.explains = apply  # type: ignore[attr-defined]
+    return told
+
+
+def _missing(init: Callable[..., Any], given: dict[str, Any]) -> str | None:
+    """What the params or the state given to `apply` lack of those that `init` makes."""
+    try:
+        further = {k: v for k, v in given.items() if k not in ("params", "state", "x", "key")}
+        arrays, static = split_static(accepted(init, further))
+        made = jax.eval_shape(
+            lambda x, arrays: init(jax.random.key(0), x, **arrays, **static),
+            *abstract((given["x"], arrays)),
+        )
+    except Exception:  # then the error is not about them
+        return None
+    for name, expected in zip(("params", "state"), made, strict=True):
+        got = leaf_paths(given.get(name))
+        lacking = [path for path in leaf_paths(expected) if path not in got]
+        if lacking:
+            return (
+                f"{name} lacks {', '.join(map(repr, lacking[:3]))} and has "
+                f"{', '.join(map(repr, got[:3])) or 'nothing'}, expected {name} as made by init"
+            )
+    return None
 
 
 _Part: TypeAlias = jax.Array | float | Mapping[Any, Any] | list[Any] | tuple[Any, ...] | None
@@ -270,6 +324,7 @@ def elementwise(function: PlainFunction) -> Layer:
     if isinstance(function, (Layer, Cell)) or not callable(function):
         raise TypeError(f"elementwise: function is {function!r}, expected a function of arrays")
     refuse_constructor(function, "elementwise: function")
+    _check_unary(function, "elementwise: function")
     return pure(lambda key, x: {}, lambda params, x: function(x))
 
 
@@ -280,7 +335,30 @@ def as_layer(value: Any, where: str) -> Layer:
     refuse_constructor(value, where)
     if isinstance(value, type) or not callable(value):
         raise TypeError(f"{where} is {value!r}, expected a Layer or a function of arrays")
+    _check_unary(value, where)
     return elementwise(value)
+
+
+def _check_unary(function: Any, where: str) -> None:
+    """Raise for a function that needs more than `x`, as the two functions of a layer do."""
+    whole = getattr(function, "made_with", ())
+    if len(whole) > 1 and any(field is function for field in whole):
+        made = function.__qualname__
+        raise TypeError(f"{where} is a function of {made}, expected {made} itself, without '*'")
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # not every function of C tells
+        return
+    needed = [
+        p.name
+        for p in parameters
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    if len(needed) > 1:
+        raise TypeError(
+            f"{where} is {value_text(function)}, which takes ({', '.join(needed)}), expected a "
+            "Layer or a function of one array"
+        )
 
 
 def stateless(layer: LayerLike) -> StatelessApply:

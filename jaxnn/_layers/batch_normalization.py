@@ -13,7 +13,7 @@ from jaxnn._core.arrays import canonical_axes, check_range, real_dtype
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, param_dtype
 from jaxnn._core.types import PyTree
-from jaxnn._layers.params import scale_and_bias
+from jaxnn._layers.params import refuse_unused, scale_and_bias
 
 
 @constructor
@@ -93,9 +93,10 @@ def batch_norm(
             }
         else:
             mean, var = state["mean"], state["var"]
-        y = functional.batch_norm(
-            x, mean, var, params.get("scale"), params.get("bias"), axis=axis, epsilon=epsilon
-        )
+        refuse_unused("batch_norm", params, scale=use_scale, bias=use_bias)
+        scale = params["scale"] if use_scale else None
+        bias = params["bias"] if use_bias else None
+        y = functional.batch_norm(x, mean, var, scale, bias, axis=axis, epsilon=epsilon)
         return y, state
 
     return Layer(init, apply)

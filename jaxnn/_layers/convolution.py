@@ -183,4 +183,7 @@ def convolution_layer(
         kernel_shape = *spatial, *channels(shape[-1])
         return kernel_and_bias(name, key, kernel_shape, param_dtype(x), kernel_init, bias_init)
 
-    return pure(init, lambda params, x: convolve(x, *kernel_and_bias_of(params)))
+    def call(params: PyTree, x: PyTree) -> jax.Array:
+        return convolve(x, *kernel_and_bias_of(name, params, bias_init is not None))
+
+    return pure(init, call)

@@ -58,7 +58,10 @@ def dense(
             raise ValueError("dense: x is a scalar, expected shape (..., in)")
         return kernel_and_bias("dense", key, (shape[-1], features), param_dtype(x), *inits)
 
-    return pure(init, lambda params, x: functional.linear(x, *kernel_and_bias_of(params)))
+    def call(params: PyTree, x: PyTree) -> jax.Array:
+        return functional.linear(x, *kernel_and_bias_of("dense", params, use_bias))
+
+    return pure(init, call)
 
 
 @constructor
@@ -110,7 +113,8 @@ def dense_general(
         return params | {"kernel": params["kernel"].reshape(*inputs, *out)}
 
     def call(params: PyTree, x: PyTree) -> jax.Array:
-        return functional.linear_general(x, *kernel_and_bias_of(params), axis=axis)
+        leaves = kernel_and_bias_of("dense_general", params, use_bias)
+        return functional.linear_general(x, *leaves, axis=axis)
 
     return pure(init, call)
 
@@ -157,7 +161,7 @@ def maxout(
     )
     return pure(
         lambda key, x: maps.init(key, x)[0],
-        lambda params, x: functional.maxout(x, *kernel_and_bias_of(params)),
+        lambda params, x: functional.maxout(x, *kernel_and_bias_of("maxout", params, use_bias)),
     )
 
 

@@ -87,4 +87,7 @@ def einsum(
         inits = one_matrix_for_each, bias_init if use_bias else None
         return kernel_and_bias("einsum", key, matrix, param_dtype(x), *inits, bias_shape)
 
-    return pure(init, lambda params, x: functional.einsum(equation, x, *kernel_and_bias_of(params)))
+    def call(params: PyTree, x: PyTree) -> jax.Array:
+        return functional.einsum(equation, x, *kernel_and_bias_of("einsum", params, use_bias))
+
+    return pure(init, call)

@@ -11,7 +11,7 @@ from jaxnn._core.arrays import canonical_axes, check_count
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, elementwise, param_dtype, pure
 from jaxnn._core.types import Axes, PyTree
-from jaxnn._layers.params import scale_and_bias
+from jaxnn._layers.params import refuse_unused, scale_and_bias
 
 
 @constructor
@@ -261,6 +261,8 @@ def _norm(
         return scale_and_bias(name, key, own, param_dtype(x), scale_init, bias_init)
 
     def call(params: PyTree, x: PyTree) -> jax.Array:
-        return norm(x, **{leaf: params[leaf] for leaf in ("scale", "bias") if leaf in params})
+        used = {"scale": scale_init is not None, "bias": bias_init is not None}
+        refuse_unused(name, params, **used)
+        return norm(x, **{leaf: params[leaf] for leaf, is_used in used.items() if is_used})
 
     return pure(init, call)

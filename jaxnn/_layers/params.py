@@ -40,9 +40,19 @@ def kernel_and_bias(
     return params
 
 
-def kernel_and_bias_of(params: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array | None]:
+def kernel_and_bias_of(
+    layer: str, params: Mapping[str, jax.Array], use_bias: bool
+) -> tuple[jax.Array, jax.Array | None]:
     """The kernel, and the bias or None; layers around this one may keep more in the same dict."""
-    return params["kernel"], params.get("bias")
+    refuse_unused(layer, params, bias=use_bias)
+    return params["kernel"], params["bias"] if use_bias else None
+
+
+def refuse_unused(layer: str, params: Mapping[str, jax.Array], **used: bool) -> None:
+    """Raise if there is a leaf that the layer was told not to use."""
+    for leaf, is_used in used.items():
+        if leaf in params and not is_used:
+            raise ValueError(f"{layer}: params has '{leaf}', expected none with use_{leaf}=False")
 
 
 def scale_and_bias(

@@ -21,7 +21,7 @@ from jaxnn._core.arrays import (
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Cell, abstract, param_dtype
 from jaxnn._core.types import PerAxis, PyTree
-from jaxnn._layers.params import draw
+from jaxnn._layers.params import draw, kernel_and_bias_of
 from jaxnn.functional import _recurrent as functions
 from jaxnn.functional._scans import step_in_parts
 from jaxnn.functional._spatial import per_axis
@@ -83,7 +83,7 @@ def rnn_cell(
         return jnp.zeros((*batch_shape, features), _floating(dtype))
 
     def affine(params: PyTree, carry: PyTree, x_t: PyTree) -> PyTree:
-        return functions.affine("rnn_step", 1, x_t, carry, *_kernels(params))
+        return functions.affine("rnn_step", 1, x_t, carry, *_kernels("rnn_cell", params, use_bias))
 
     def nonlinear(carry: PyTree, z: PyTree) -> tuple[PyTree, PyTree]:
         h = functions.rnn_nonlinear(carry, z, activation)
@@ -231,7 +231,9 @@ def gru_cell(
         return jnp.zeros((*batch_shape, features), accumulator_dtype(dtype))
 
     def affine(params: PyTree, carry: PyTree, x_t: PyTree) -> PyTree:
-        return functions.gru_affine(x_t, carry, *_kernels(params), params["recurrent"].get("bias"))
+        _, recurrent_bias = kernel_and_bias_of("gru_cell", params["recurrent"], use_bias)
+        kernels = _kernels("gru_cell", params, use_bias)
+        return functions.gru_affine(x_t, carry, *kernels, recurrent_bias)
 
     def nonlinear(carry: PyTree, z: PyTree) -> tuple[PyTree, PyTree]:
         h = functions.gru_nonlinear(carry, z)
@@ -245,8 +247,8 @@ def gru_cell(
         key: jax.Array | None = None,
         train: bool = False,
     ) -> tuple[PyTree, PyTree]:
-        recurrent_bias = params["recurrent"].get("bias")
-        h = functional.gru_step(x_t, carry, *_kernels(params), recurrent_bias, reset_after=False)
+        kernels = _kernels("gru_cell", params, use_bias)
+        h = functional.gru_step(x_t, carry, *kernels, reset_after=False)
         return h, h.astype(compute_dtype(jnp.asarray(x_t), params["input"]["kernel"]))
 
     step = step_in_parts(affine, nonlinear) if reset_after else step_resetting_before
@@ -382,7 +384,7 @@ def _lstm(
         return jnp.zeros(shape, _floating(dtype)), jnp.zeros(shape, accumulator_dtype(dtype))
 
     def products(params: PyTree, carry: PyTree, x_t: PyTree) -> PyTree:
-        return affine(x_t, carry[0], *_kernels(params))
+        return affine(x_t, carry[0], *_kernels(f"{name}_cell", params, inits[2] is not None))
 
     def nonlinear(carry: PyTree, z: PyTree) -> tuple[PyTree, PyTree]:
         h, c = functions.lstm_nonlinear(f"{name}_step", carry[0], carry[1], z)
@@ -395,5 +397,8 @@ def _floating(dtype: DTypeLike) -> jnp.dtype:
     return jnp.dtype(dtype) if is_inexact(dtype) else jnp.result_type(float)
 
 
-def _kernels(params: PyTree) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    return params["input"]["kernel"], params["recurrent"]["kernel"], params["input"].get("bias")
+def _kernels(
+    cell: str, params: PyTree, use_bias: bool
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    kernel, bias = kernel_and_bias_of(cell, params["input"], use_bias)
+    return kernel, params["recurrent"]["kernel"], bias
