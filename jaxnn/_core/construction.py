@@ -132,18 +132,17 @@ def constructor(make: Callable[P, R]) -> Callable[P, R]:
         except TypeError:
             return make(*args, **kwargs)  # which raises it in Python's own words
         bound.apply_defaults()
-        call = _call_text(make.__name__, bound)
         key = None if _constructing.depth else _key(bound)
         if key is None:
             with _constructing:
-                return _named(make(*args, **kwargs), construct, call, bound.arguments)
+                return _named(make(*args, **kwargs), construct, bound)
         with _lock:
             known = _alive(made.get(key))
         if known is None:
             bound.arguments = {name: _snapshot(value) for name, value in bound.arguments.items()}
             with _constructing:
                 made_now = make(*bound.args, **bound.kwargs)
-                result = _named(made_now, construct, call, bound.arguments)
+                result = _named(made_now, construct, bound)
             with _lock:
                 known = _alive(made.get(key))  # another thread may have been faster
                 if known is None:
@@ -192,12 +191,13 @@ def _alive(entry: tuple[Callable[..., Any], list[Callable[[], Any]]] | None) -> 
     return None if any(reference() is None for reference in references) else rebuild(*fields)
 
 
-def _named(result: R, construct: Any, call: str, arguments: dict[str, Any]) -> R:
-    """`result`, whose new functions have the name `call` and hold each other and the constructor.
+def _named(result: R, construct: Any, bound: inspect.BoundArguments) -> R:
+    """`result`, whose new functions are named after the call, and hold each other and what made it.
 
     A constructor that another one has made remembers what it made as long as that lives.
     """
-    given = {id(function) for function in _functions_in(arguments.values())}
+    call = _call_text(construct.__name__, bound)
+    given = {id(function) for function in _functions_in(bound.arguments.values())}
     finish: Any = getattr(result, "_constructed", None)  # of a layer
     if finish is not None:
         result = finish(given)

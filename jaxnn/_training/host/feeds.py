@@ -68,6 +68,7 @@ class InMemory:
         self.data, self.validation = data, validation
         self.steps_per_epoch: int | None = epoch.steps
         self.seen = 0, 0
+        self._advance = compiled(loop.advance, run, epoch, donate_argnums=0)
 
     def start(self, params: PyTree, state: PyTree) -> Position:
         """The run before the first step."""
@@ -81,9 +82,8 @@ class InMemory:
         epoch = int(position.epoch)
         step = epoch * per_epoch + int(position.step)
         last = (epoch + 1 if within_epoch else self.epochs) * per_epoch
-        advance = compiled(loop.advance, self.run, self.epoch, donate_argnums=0)
         stop = np.int32(min(step + steps, last))
-        position = advance(position, self.order_key, self.data, self.validation, stop)
+        position = self._advance(position, self.order_key, self.data, self.validation, stop)
         epoch, in_epoch = int(position.epoch), int(position.step)
         seen = min(in_epoch * self.epoch.size, self.epoch.n)
         self.seen = epoch * self.epoch.n + seen, seen
@@ -123,6 +123,7 @@ class Streamed:
         self.seen = 0, 0
         self._held = ExitStack()
         self._batches: Any = None
+        self._take_step = compiled(loop.step, run, donate_argnums=0)
 
     def start(self, params: PyTree, state: PyTree) -> Position:
         """The run before the first step."""
@@ -136,7 +137,6 @@ class Streamed:
 
     def advance(self, position: Position, steps: int, within_epoch: bool) -> tuple[Position, int]:
         """Take so many steps, or as many as are left of the run or the epoch; and how many."""
-        take_step = compiled(loop.step, self.run, donate_argnums=0)
         epoch, in_epoch, taken = int(position.epoch), int(position.step), 0
         previous: Any = None
         while epoch < self.epochs and taken < steps:
@@ -151,7 +151,8 @@ class Streamed:
                 if within_epoch or np.all(position.carry.stopped):
                     break
                 continue
-            position, loss = take_step(position, batch, np.int32(min(self.seen[1], MOST_EXAMPLES)))
+            first = np.int32(min(self.seen[1], MOST_EXAMPLES))
+            position, loss = self._take_step(position, batch, first)
             if previous is not None:  # one step runs while the next is handed over
                 self._check(previous[0], previous[1], position)
             previous, taken = (batch, loss), taken + 1
