@@ -87,6 +87,11 @@ def test_averages_are_those_of_numpy(case, ours, in_numpy):
                 np.testing.assert_array_equal(leaf[i], last[name][i])
 
 
+NOT_AS_IN_OPTAX = {
+    "reduce_on_plateau": "where losses are negative, its margin makes every value better (#1767)"
+}
+
+
 @pytest.mark.parametrize(
     "case",
     ids_and_marks([c for c in CASES if c.optax is not None]),
@@ -95,6 +100,8 @@ def test_averages_are_those_of_numpy(case, ours, in_numpy):
 )
 def test_optax(case, ours):
     optax = pytest.importorskip("optax")
+    if case.name in NOT_AS_IN_OPTAX:
+        pytest.skip(NOT_AS_IN_OPTAX[case.name])
     with jax.enable_x64(True), cases.usual_promotion():
         theirs, _ = cases.trajectory_in_jax(cases.optax_of(case, optax), case.passes_extra)
     assert_same_path(ours[0], theirs, case.optax_tolerance)

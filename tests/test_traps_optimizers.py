@@ -297,3 +297,52 @@ def test_predictions_with_an_axis_too_many_are_refused():
     metric = nn.metrics.accuracy(threshold=0.5)
     with pytest.raises(ValueError, match=r"\(3, 1\).*\(3,\)"):
         metric.update(metric.init(), jnp.ones((3, 1)), jnp.ones(3))
+
+
+# Means of means
+
+
+def test_accumulation_weighs_mini_batches_by_what_they_count():
+    """Means of 1 over 3 tokens and 9 over 1: 5 without weights, 3 is the mean of all four."""
+    optimizer = nn.optimizers.accumulate(sgd(1.0), every=2)
+    for weights, expected in (((3.0, 1.0), 3.0), ((None, None), 5.0), ((0.0, 2.0), 9.0)):
+        state = optimizer.init(jnp.zeros(1))
+        for g, weight in zip((1.0, 9.0), weights, strict=True):
+            updates, state = optimizer.update(jnp.full(1, g), state, weight=weight)
+        np.testing.assert_allclose(updates, [-expected], rtol=1e-6)
+        assert float(state.acc_weight) == 0
+
+
+def test_accumulation_of_nothing_that_counts_is_an_update_of_zero():
+    optimizer = nn.optimizers.accumulate(sgd(1.0), every=2)
+    state = optimizer.init(jnp.zeros(1))
+    for _ in range(2):
+        updates, state = optimizer.update(jnp.full(1, 7.0), state, weight=0.0)
+    np.testing.assert_array_equal(updates, [0])
+
+
+def test_accumulation_in_training_is_one_large_batch_whatever_is_padding():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((8, 3)).astype(np.float32)
+    labels = np.array([0, -1, -1, -1, 1, 0, 1, -1], np.int32)
+    loss = nn.losses.ignoring(nn.losses.softmax_cross_entropy, -1)
+    options = {"loss": loss, "key": jax.random.key(0), "epochs": 1, "shuffle": False}
+    results = [
+        nn.fit(nn.dense(2), (x, labels), optimizer=o, batch_size=b, progress=False, **options)
+        for o, b in ((sgd(0.5), 8), (nn.optimizers.accumulate(sgd(0.5), 4), 2))
+    ]
+    np.testing.assert_allclose(
+        results[0].params["kernel"], results[1].params["kernel"], rtol=1e-5, atol=1e-7
+    )
+
+
+def test_a_plateau_of_negative_losses_reduces_the_rate():
+    """(1 - rtol) times a negative best is above it: everything was better."""
+    optimizer = chain(sgd(1.0), nn.optimizers.reduce_on_plateau(0.5, patience=2, rtol=0.1))
+    state = optimizer.init(jnp.ones(1))
+    for loss in (-1.0, -1.0, -1.05, -1.0):
+        updates, state = optimizer.update(jnp.ones(1), state, value=loss)
+    np.testing.assert_allclose(updates, [-0.5])
+    for loss in (-2.0, -3.0, -4.0):
+        updates, state = optimizer.update(jnp.ones(1), state, value=loss)
+    np.testing.assert_allclose(updates, [-0.5])

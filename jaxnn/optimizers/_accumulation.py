@@ -21,13 +21,17 @@ SkipFunction = Callable[[PyTree, jax.Array, PyTree], tuple[jax.Array, PyTree]]
 
 
 class MultiStepsState(NamedTuple):
-    """The accumulated gradients of `mini_step` mini-batches, after `gradient_step` updates."""
+    """The accumulated gradients of `mini_step` mini-batches, after `gradient_step` updates.
+
+    `acc_weight` is the sum of the weights of the mini-batches.
+    """
 
     mini_step: jax.Array
     gradient_step: jax.Array
     inner_opt_state: PyTree
     acc_grads: PyTree
     skip_state: PyTree = ()
+    acc_weight: jax.Array | float = 0.0
 
 
 @constructor
@@ -41,16 +45,18 @@ def accumulate(
 ) -> Optimizer:
     """Gradient accumulation: one update for every `every` mini-batches, as `optax.MultiSteps`.
 
-    The update is computed from the mean of their gradients. All other calls return updates of zero,
-    and neither run the optimizer nor change its state. Each mini-batch has the same weight,
-    whatever its size.
+    The update is computed from the mean of their gradients, `Σ w g / Σ w` over the mini-batches,
+    where `w` is the keyword `weight` of `update`: what the mean over a mini-batch was divided by,
+    as the number of its tokens, so that the result is the gradient of all of them at once. `nn.fit`
+    and `nn.train_step` give it; without it each mini-batch has the same weight. All other calls
+    return updates of zero, and neither run the optimizer nor change its state.
 
     Args:
         optimizer: the `Optimizer` or optax transformation that makes the updates. Schedules in it
             count updates, not calls; extra keywords reach it from the last call alone.
         every: the number of mini-batches per update, at least 1; or a function of the number of
             updates so far.
-        use_grad_mean: whether to average the gradients; otherwise they are summed.
+        use_grad_mean: whether to average the gradients; otherwise they are summed, without weights.
         should_skip_update_fn: None, or `f(updates, gradient_step, params) -> (skip, info)`, as
             `skip_not_finite`: a mini-batch for which `skip` is true is left out. `info` is kept in
             the state.
@@ -58,7 +64,7 @@ def accumulate(
 
     Returns:
         An `Optimizer` with state `MultiStepsState(mini_step, gradient_step, inner_opt_state,
-        acc_grads, skip_state)`.
+        acc_grads, skip_state, acc_weight)`.
 
     Raises:
         TypeError: `optimizer` is not one.
@@ -96,20 +102,27 @@ def accumulate(
             optimizer.init(params),
             moments.zeros(params, accumulator_dtype),
             skip_state,
+            jnp.zeros((), jnp.float32),
         )
 
     def update(
-        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+        updates: PyTree, state: PyTree, params: PyTree = None, *, weight: Any = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
         same_structure("accumulate", state=state.acc_grads, updates=updates)
         skip, skip_state = skipping(updates, state.gradient_step, params)
         gathered = jnp.where(skip, state.mini_step, moments.next_count(state.mini_step))
+        own_weight = hyperparameter(1.0 if weight is None else weight, jnp.float32)
+        own_weight = jnp.where(skip, 0, own_weight)
+        total = state.acc_weight + own_weight
+        if weight is not None:
+            extra["weight"] = total
         needed = hyperparameter(value_at(every, state.gradient_step), gathered.dtype)
 
         def add(acc: jax.Array, g: jax.Array) -> jax.Array:
             wide, g = widen(acc), widen(g).astype(widen(acc).dtype)
             if use_grad_mean:
-                g = (g - wide) / gathered.astype(wide.dtype)
+                some = jnp.where(total == 0, 1, total).astype(wide.dtype)
+                g = (g - wide) * own_weight.astype(wide.dtype) / some
             return jnp.where(skip, acc, (wide + g).astype(acc.dtype))
 
         acc_grads = jax.tree.map(add, state.acc_grads, updates)
@@ -124,11 +137,12 @@ def accumulate(
                 inner,
                 zeros,
                 skip_state,
+                jnp.zeros_like(total),
             )
 
         def wait() -> tuple[PyTree, PyTree]:
             return jax.tree.map(jnp.zeros_like, updates), MultiStepsState(
-                gathered, state.gradient_step, state.inner_opt_state, acc_grads, skip_state
+                gathered, state.gradient_step, state.inner_opt_state, acc_grads, skip_state, total
             )
 
         return lax.cond(~skip & (gathered >= needed), move, wait)  # type: ignore[no-any-return]

@@ -136,7 +136,9 @@ def _compared(
     def integer(value: ArrayLike) -> jax.Array:
         return hyperparameter(value, jnp.int32)
 
-    is_better = state.avg_value < (1 - real(rtol)) * state.best_value - real(atol)
+    # The margin is a part of the size of the best value, which may be negative.
+    part = jnp.where(state.best_value > 0, 1 - real(rtol), 1 + real(rtol))
+    is_better = state.avg_value < part * state.best_value - real(atol)
     is_cooling = state.cooldown_count > 0
     waited = jnp.where(is_better | is_cooling, 0, moments.next_count(state.plateau_count))
     reduces = waited >= integer(patience)

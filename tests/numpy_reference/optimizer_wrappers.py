@@ -216,7 +216,8 @@ def reduce_on_plateau(
         scale, best, waited, rest = 1.0, math.inf, 0, 0
         for i in range(len(values) // accumulation_size):
             mean = float(np.mean(values[i * accumulation_size : (i + 1) * accumulation_size]))
-            is_better = mean < (1 - rtol) * best - atol
+            part = 1 - rtol if best > 0 else 1 + rtol
+            is_better = mean < part * best - atol
             if is_better:
                 best = mean
             if rest > 0:
