@@ -30,7 +30,7 @@ BATCH_SIZE = 64
 def conv_norm(channels: int, size: int, strides: int = 1) -> nn.Layer:
     """A convolution and a normalisation, whose bias makes that of the convolution needless."""
     return nn.serial(
-        nn.conv(channels, size, strides=strides, use_bias=False),
+        nn.conv(channels, (size, size), strides=strides, use_bias=False),
         nn.batch_norm(),
     )
 

@@ -26,10 +26,10 @@ BATCH_SIZE = 16
 def two_convolutions(channels: int) -> nn.Layer:
     """What a U-Net does at each scale."""
     return nn.serial(
-        nn.conv(channels, 3, use_bias=False),
+        nn.conv(channels, (3, 3), use_bias=False),
         nn.batch_norm(),
         nn.relu,
-        nn.conv(channels, 3, use_bias=False),
+        nn.conv(channels, (3, 3), use_bias=False),
         nn.batch_norm(),
         nn.relu,
     )
@@ -49,16 +49,16 @@ def scales(channels: int, depth: int) -> nn.Layer:
     return nn.compose(
         forward,
         down=two_convolutions(channels),
-        pool=nn.max_pool(2),
+        pool=nn.max_pool((2, 2)),
         inside=scales(2 * channels, depth - 1),
-        widen=nn.conv_transpose(channels, 2, strides=2),
+        widen=nn.conv_transpose(channels, (2, 2), strides=2),
         up=two_convolutions(channels),
     )
 
 
 def unet(channels: int, depth: int) -> nn.Layer:
     """Images `(batch, height, width, 1)` to the logit of each pixel to be of a disc."""
-    return nn.serial(body=scales(channels, depth), out=nn.conv(1, 1))
+    return nn.serial(body=scales(channels, depth), out=nn.conv(1, (1, 1)))
 
 
 def discs(rng: np.random.Generator, n: int, size: int) -> tuple[np.ndarray, np.ndarray]:

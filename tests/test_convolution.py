@@ -236,7 +236,7 @@ def test_depthwise_conv_makes_neighbouring_outputs_of_each_channel():
 
 
 def test_separable_conv_is_a_conv_whose_kernel_is_a_product():
-    layer = nn.separable_conv(3, 3, depth_multiplier=2, strides=2)
+    layer = nn.separable_conv(3, (3, 3), depth_multiplier=2, strides=2)
     x = integers(0, 1, 5, 4, 2)
     depthwise, pointwise = integers(1, 3, 3, 1, 4), integers(2, 1, 1, 4, 3)
     bias = integers(3, 3)
@@ -286,9 +286,9 @@ def test_export_for_other_devices(function):
 @pytest.mark.parametrize(
     ("layer", "channels", "fan_in"),
     [
-        (nn.conv(128, 5, feature_group_count=4), 32, 5 * 5 * 8),
+        (nn.conv(128, (5, 5), feature_group_count=4), 32, 5 * 5 * 8),
         (nn.conv_transpose(128, (5, 5), feature_group_count=4), 32, 5 * 5 * 8),
-        (nn.depthwise_conv(5, depth_multiplier=4), 128, 5 * 5),
+        (nn.depthwise_conv((5, 5), depth_multiplier=4), 128, 5 * 5),
     ],
     ids=["grouped", "transposed", "depthwise"],
 )
@@ -299,7 +299,7 @@ def test_variance_of_kernels_is_that_of_their_inputs(layer, channels, fan_in):
 
 
 def test_parts_of_a_separable_conv_have_kernels_of_their_inputs():
-    layer = nn.separable_conv(64, 5, depth_multiplier=2)
+    layer = nn.separable_conv(64, (5, 5), depth_multiplier=2)
     params, _ = layer.init(jax.random.key(0), jax.ShapeDtypeStruct((1, 8, 8, 64), "float32"))
     np.testing.assert_allclose(np.std(params["depthwise"]["kernel"]), 25**-0.5, rtol=0.03)
     np.testing.assert_allclose(np.std(params["pointwise"]["kernel"]), 128**-0.5, rtol=0.03)
@@ -433,44 +433,44 @@ BAD_CALLS = {
         ValueError,
         ("conv_transpose: spatial axis 0 of (2,) has 2 elements", "expected more than 2"),
     ),
-    "features": (lambda: nn.conv(0, 3), ValueError, ("conv: features is 0", "at least 1")),
+    "features": (lambda: nn.conv(0, (3, 3)), ValueError, ("conv: features is 0", "at least 1")),
     "kernel_size": (
         lambda: nn.conv_transpose(2, (3, 0)),
         ValueError,
         ("conv_transpose: kernel_size is 0", "at least 1"),
     ),
     "kernel_size_type": (
-        lambda: nn.depthwise_conv(2.0),
+        lambda: nn.depthwise_conv((2.0,)),
         TypeError,
         ("depthwise_conv: kernel_size is 2.0", "expected an integer"),
     ),
     "depth_multiplier": (
-        lambda: nn.separable_conv(3, 3, depth_multiplier=0),
+        lambda: nn.separable_conv(3, (3, 3), depth_multiplier=0),
         ValueError,
         ("depthwise_conv: depth_multiplier is 0",),
     ),
     "groups_of_features": (
-        lambda: nn.conv_transpose(5, 3, feature_group_count=2),
+        lambda: nn.conv_transpose(5, (3, 3), feature_group_count=2),
         ValueError,
         ("conv_transpose: features is 5", "a multiple of feature_group_count=2"),
     ),
     "groups_of_inputs": (
-        lambda: nn.conv(4, 3, feature_group_count=2).init(key(), ones((1, 5, 3))),
+        lambda: nn.conv(4, (3, 3), feature_group_count=2).init(key(), ones((1, 5, 3))),
         ValueError,
         ("conv: x has 3 channels", "a multiple of feature_group_count=2"),
     ),
     "no_spatial_axis": (
-        lambda: nn.conv(4, 3).init(key(), ones((5, 3))),
+        lambda: nn.conv(4, (3, 3)).init(key(), ones((5, 3))),
         ValueError,
-        ("conv: x has shape (5, 3) and kernel_size is 3", "(*batch, *spatial, channels)"),
+        ("conv: x has shape (5, 3) and kernel_size is (3, 3)", "(*batch, *spatial, channels)"),
     ),
     "few_axes": (
         lambda: nn.depthwise_conv((3, 3)).init(key(), ones((5, 3))),
         ValueError,
         ("depthwise_conv: x has shape (5, 3) and kernel_size is (3, 3)",),
     ),
-    "key": (lambda: nn.conv(4, 3).init(0, ones((1, 5, 3))), TypeError, ("conv: key is int",)),
-    "positional": (lambda: nn.conv(4, 3, 2), TypeError, ("conv", "positional")),
+    "key": (lambda: nn.conv(4, (3, 3)).init(0, ones((1, 5, 3))), TypeError, ("conv: key is int",)),
+    "positional": (lambda: nn.conv(4, (3, 3), 2), TypeError, ("conv", "positional")),
 }
 
 

@@ -76,6 +76,11 @@ windows = pytest.mark.parametrize(
 )
 
 
+def each(window_shape, rank):
+    """A number for each axis."""
+    return (window_shape,) * rank if isinstance(window_shape, int) else window_shape
+
+
 def explicit(padding):
     """Our form of torch's padding of each axis."""
     return padding if isinstance(padding, int) else [(p, p) for p in padding]
@@ -88,7 +93,7 @@ def test_max_pool_is_that_of_torch(torch, rank, window_shape, strides, padding, 
         torch,
         lambda x: f.max_pool(
             x,
-            window_shape,
+            each(window_shape, rank),
             strides=strides,
             padding=explicit(padding),
             window_dilation=window_dilation,
@@ -108,7 +113,7 @@ def test_avg_pool_is_that_of_torch(
         torch,
         lambda x: f.avg_pool(
             x,
-            window_shape,
+            each(window_shape, rank),
             strides=strides,
             padding=explicit(padding),
             count_include_pad=count_include_pad,
@@ -126,7 +131,7 @@ def test_lp_pool_is_that_of_torch(torch, rank, window_shape, strides, p):
     x = normal(2, *SPATIAL[rank], 3)
     compare(
         torch,
-        lambda x: f.lp_pool(x, window_shape, p, strides=strides),
+        lambda x: f.lp_pool(x, each(window_shape, rank), p, strides=strides),
         lambda x: theirs(x, p, window_shape, strides),
         abs(x) if p % 2 else x,
     )
@@ -160,16 +165,19 @@ def test_adaptive_pools_of_other_ranks_are_those_of_torch(torch, kind, rank):
 @pytest.mark.parametrize(
     ("function", "expected"),
     [
-        (lambda x: f.max_pool(x, 2), reference.max_pool(few(2, 6, 4, 3), 2)),
+        (lambda x: f.max_pool(x, (2, 2)), reference.max_pool(few(2, 6, 4, 3), (2, 2))),
         (
-            lambda x: f.max_pool(x, 3, strides=1, padding="SAME"),
-            reference.max_pool(few(2, 6, 4, 3), 3, 1, "SAME"),
+            lambda x: f.max_pool(x, (3, 3), strides=1, padding="SAME"),
+            reference.max_pool(few(2, 6, 4, 3), (3, 3), 1, "SAME"),
         ),
         (
             lambda x: f.adaptive_max_pool(x, (4, 3)),
             reference.adaptive_max_pool(few(2, 6, 4, 3), (4, 3)),
         ),
-        (lambda x: f.adaptive_max_pool(x, 2), reference.adaptive_max_pool(few(2, 6, 4, 3), 2)),
+        (
+            lambda x: f.adaptive_max_pool(x, (2, 2)),
+            reference.adaptive_max_pool(few(2, 6, 4, 3), (2, 2)),
+        ),
         (f.global_max_pool, reference.global_max_pool(few(2, 6, 4, 3))),
     ],
     ids=["max_pool", "overlapping", "adaptive_overlapping", "adaptive", "global"],
@@ -183,7 +191,7 @@ def test_the_first_of_equal_maxima_gets_the_gradient(function, expected):
 
 
 def test_equal_elements_of_one_window():
-    gradient = jax.grad(lambda x: f.max_pool(x, 2).sum())(jnp.zeros((1, 2, 2, 1)))
+    gradient = jax.grad(lambda x: f.max_pool(x, (2, 2)).sum())(jnp.zeros((1, 2, 2, 1)))
     np.testing.assert_array_equal(gradient.ravel(), [1, 0, 0, 0])
     tangent = jax.jvp(
         lambda x: f.max_pool(x, (2,)), (jnp.zeros((2, 1)),), (jnp.array([[3.0], [5]]),)
@@ -246,8 +254,8 @@ def test_maximum_with_nan_is_nan(function):
 def test_padding_is_never_the_maximum():
     x = -np.ones((1, 3, 3, 1), np.float32)
     for padding in ("SAME", 1):
-        np.testing.assert_array_equal(f.max_pool(x, 2, padding=padding), -1)
-    np.testing.assert_array_equal(f.max_pool(x.astype(np.int8) * 100, 2, padding=1), -100)
+        np.testing.assert_array_equal(f.max_pool(x, (2, 2), padding=padding), -1)
+    np.testing.assert_array_equal(f.max_pool(x.astype(np.int8) * 100, (2, 2), padding=1), -100)
 
 
 def test_window_of_padding_alone():
@@ -334,11 +342,11 @@ POOLS = (f.max_pool, f.avg_pool, f.lp_pool, f.adaptive_max_pool, f.adaptive_avg_
 @pytest.mark.parametrize("pool", POOLS)
 def test_several_batch_axes_and_none(pool):
     @fast_jit
-    def by_window_and_by_number(x):
-        return pool(x, (2, 2)), jax.vmap(lambda x: pool(x, 2))(x), pool(x[0, 0], (2, 2))
+    def by_window_and_by_example(x):
+        return pool(x, (2, 2)), jax.vmap(lambda x: pool(x, (2, 2)))(x), pool(x[0, 0], (2, 2))
 
     x = normal(2, 3, 4, 6, 2)
-    y, same, one = by_window_and_by_number(x)
+    y, same, one = by_window_and_by_example(x)
     assert y.shape == (2, 3, 2, 2 if "adaptive" in pool.__name__ else 3, 2)
     np.testing.assert_allclose(y, same, 1e-6)
     np.testing.assert_allclose(y[0, 0], one, 1e-6)
@@ -347,14 +355,14 @@ def test_several_batch_axes_and_none(pool):
 @pytest.mark.parametrize("pool", POOLS)
 def test_empty_batch(pool):
     x = np.zeros((0, 4, 4, 2), np.float32)
-    assert fast_jit(lambda x: pool(x, 2))(x).shape == (0, 2, 2, 2)
+    assert fast_jit(lambda x: pool(x, (2, 2)))(x).shape == (0, 2, 2, 2)
 
 
 def test_adaptive_pool_to_divisors_is_a_pool():
     @fast_jit
     def run(x):
-        means = f.adaptive_avg_pool(x, (3, 2)), f.avg_pool(x, 2)
-        maxima = f.adaptive_max_pool(x, (3, 2)), f.max_pool(x, 2)
+        means = f.adaptive_avg_pool(x, (3, 2)), f.avg_pool(x, (2, 2))
+        maxima = f.adaptive_max_pool(x, (3, 2)), f.max_pool(x, (2, 2))
         return means, maxima, (f.adaptive_max_pool(x, (6, None)), x)
 
     for got, expected in run(normal(2, 6, 4, 3)):
@@ -383,43 +391,47 @@ BAD_CALLS = {
             "(*batch, *spatial, chan",
         ),
     ),
-    "no_spatial_axis": (lambda: f.avg_pool(jnp.zeros((2, 3)), 2), ValueError, ("avg_pool: x has",)),
+    "no_spatial_axis": (
+        lambda: f.avg_pool(jnp.zeros((2, 3)), (2, 2)),
+        ValueError,
+        ("avg_pool: x has",),
+    ),
     "window_0": (
-        lambda: f.max_pool(X, 0),
+        lambda: f.max_pool(X, (0, 0)),
         ValueError,
         ("max_pool: window_shape is 0", "at least 1"),
     ),
     "window_float": (
-        lambda: f.lp_pool(X, 2.0),
+        lambda: f.lp_pool(X, (2.0, 2)),
         TypeError,
         ("lp_pool: window_shape is 2.0", "integer"),
     ),
     "strides": (
-        lambda: f.avg_pool(X, 2, strides=(1,)),
+        lambda: f.avg_pool(X, (2, 2), strides=(1,)),
         ValueError,
         ("avg_pool: strides is (1,)", "each of 2 spatial axes"),
     ),
     "window_dilation": (
-        lambda: f.max_pool(X, 2, window_dilation=0),
+        lambda: f.max_pool(X, (2, 2), window_dilation=0),
         ValueError,
         ("max_pool: window_dilation is 0",),
     ),
     "padding_name": (
-        lambda: f.max_pool(X, 2, padding="same"),
+        lambda: f.max_pool(X, (2, 2), padding="same"),
         ValueError,
         ("max_pool: padding is 'same'", "'SAME', 'VALID'"),
     ),
     "padding_pairs": (
-        lambda: f.max_pool(X, 2, padding=((1, 1),)),
+        lambda: f.max_pool(X, (2, 2), padding=((1, 1),)),
         ValueError,
         ("max_pool: padding is ((1, 1),)", "each of 2 spatial axes"),
     ),
     "padding_negative": (
-        lambda: f.avg_pool(X, 2, padding=-1),
+        lambda: f.avg_pool(X, (2, 2), padding=-1),
         ValueError,
         ("padding is -1", ">= 0"),
     ),
-    "padding_float": (lambda: f.avg_pool(X, 2, padding=1.5), ValueError, ("padding is 1.5",)),
+    "padding_float": (lambda: f.avg_pool(X, (2, 2), padding=1.5), ValueError, ("padding is 1.5",)),
     "nothing_fits": (
         lambda: f.max_pool(X, (2, 3), padding=((0, 0), (0, 1)), window_dilation=4),
         ValueError,
@@ -429,17 +441,21 @@ BAD_CALLS = {
         ),
     ),
     "complex": (
-        lambda: f.max_pool(X.astype(complex), 2),
+        lambda: f.max_pool(X.astype(complex), (2, 2)),
         TypeError,
         ("max_pool: x has dtype complex64",),
     ),
     "lp_complex": (
-        lambda: f.lp_pool(X.astype(complex), 2),
+        lambda: f.lp_pool(X.astype(complex), (2, 2)),
         TypeError,
         ("lp_pool: x has dtype complex64",),
     ),
-    "p_small": (lambda: f.lp_pool(X, 2, 0.5), ValueError, ("lp_pool: p is 0.5", ">= 1")),
-    "p_infinite": (lambda: f.lp_pool(X, 2, np.inf), ValueError, ("lp_pool: p is inf", "finite")),
+    "p_small": (lambda: f.lp_pool(X, (2, 2), 0.5), ValueError, ("lp_pool: p is 0.5", ">= 1")),
+    "p_infinite": (
+        lambda: f.lp_pool(X, (2, 2), np.inf),
+        ValueError,
+        ("lp_pool: p is inf", "finite"),
+    ),
     "output_size": (
         lambda: f.adaptive_avg_pool(X, (3, 0)),
         ValueError,
@@ -451,7 +467,7 @@ BAD_CALLS = {
         ("adaptive_max_pool: x has shape (2, 5, 6, 3) and output_size is (3, 3, 3, 3)",),
     ),
     "empty_axis": (
-        lambda: f.adaptive_max_pool(X[:, :0], 2),
+        lambda: f.adaptive_max_pool(X[:, :0], (2, 2)),
         ValueError,
         ("adaptive_max_pool: x has shape (2, 0, 6, 3), axis 1 has no elements",),
     ),
@@ -466,7 +482,9 @@ BAD_CALLS = {
         ("global_avg_pool: x has shape (3,)", "(batch, *spatial, channels)"),
     ),
     "in_a_layer": (
-        lambda: nn.max_pool(7).init(jax.random.key(0), X) and nn.max_pool(7).apply({}, {}, X),
+        lambda: (
+            nn.max_pool((7, 7)).init(jax.random.key(0), X) and nn.max_pool((7, 7)).apply({}, {}, X)
+        ),
         ValueError,
         ("max_pool: axis 1 of x with shape (2, 5, 6, 3) has 5 elements",),
     ),

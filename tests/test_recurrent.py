@@ -228,7 +228,7 @@ def test_gru_in_bfloat16_moves_by_small_steps():
     slowly = np.array([0, 5.0, 20.0], np.float32)  # h' = (1 - z) + z h with 1 - z = 0.0067
     params = {
         "input": {"kernel": np.zeros((1, 3), np.float32), "bias": slowly},
-        "recurrent": {"kernel": np.zeros((1, 3), np.float32)},
+        "recurrent": {"kernel": np.zeros((1, 3), np.float32), "bias": np.zeros(1, np.float32)},
     }
     layer = nn.recurrent(nn.gru_cell(1), last=True)
     y, _ = layer.apply(params, {}, jnp.zeros((1, 1000, 1), jnp.bfloat16))
@@ -277,7 +277,7 @@ def test_conv_lstm_of_single_pixels_is_an_lstm():
 
 
 def test_conv_lstm_init():
-    cell = nn.conv_lstm_cell(2, 3, (5, 7))
+    cell = nn.conv_lstm_cell(2, (3, 3), (5, 7))
     params = jax.eval_shape(cell.init, new_key(), jnp.zeros((5, 7, 1)))
     assert jax.tree.map(jnp.shape, params) == {
         "input": {"kernel": (3, 3, 1, 8), "bias": (8,)},
@@ -288,7 +288,7 @@ def test_conv_lstm_init():
         ((4, 5, 7, 2), jnp.bfloat16),
         ((4, 5, 7, 2), jnp.float32),
     ]
-    cell = nn.conv_lstm_cell(2, 3, (5,), recurrent_kernel_init=ZEROS, forget_bias=2.0)
+    cell = nn.conv_lstm_cell(2, (3,), (5,), recurrent_kernel_init=ZEROS, forget_bias=2.0)
     lines = cell.init(new_key(), jnp.zeros((5, 1)))
     np.testing.assert_array_equal(lines["input"]["bias"], np.repeat([0, 2, 0, 0], 2))
 
@@ -743,17 +743,17 @@ BAD_CALLS = {
         ("conv_lstm_cell: kernel_size is (3, 3)", "each of 1 spatial axes"),
     ),
     "conv_spatial_shape": (
-        lambda: nn.conv_lstm_cell(2, 3, (5, 0)),
+        lambda: nn.conv_lstm_cell(2, (3, 3), (5, 0)),
         ValueError,
         ("conv_lstm_cell: spatial_shape is 0", "at least 1"),
     ),
     "conv_x": (
-        lambda: nn.conv_lstm_cell(2, 3, (5, 5)).init(new_key(), ones(5, 1)),
+        lambda: nn.conv_lstm_cell(2, (3, 3), (5, 5)).init(new_key(), ones(5, 1)),
         ValueError,
         ("conv_lstm_cell: x has shape (5, 1)", "expected 2 spatial axes before the channels"),
     ),
     "conv_other_images": (
-        lambda: nn.stacked_cell(nn.conv_lstm_cell(2, 3, (5,))).init(new_key(), ones(6, 1)),
+        lambda: nn.stacked_cell(nn.conv_lstm_cell(2, (3,), (5,))).init(new_key(), ones(6, 1)),
         ValueError,
         ("conv_lstm_step: h has shape (5, 2)", "expected shape (6, 2)"),
     ),

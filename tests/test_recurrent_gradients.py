@@ -15,7 +15,7 @@ CELLS = {
     "rnn": nn.rnn_cell(2),
     "lstm": nn.lstm_cell(2),
     "gru": nn.gru_cell(2),
-    "conv_lstm": nn.conv_lstm_cell(2, 3, (3,)),
+    "conv_lstm": nn.conv_lstm_cell(2, (3,), (3,)),
 }
 BATCH, TIME, INPUTS = 3, 5, 2
 

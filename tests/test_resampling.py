@@ -59,12 +59,10 @@ def test_upsample_is_interpolate_of_torch(torch, scale, method):
 
 @pytest.mark.parametrize("factor", [2, 3])
 def test_pixel_shuffle_is_that_of_torch(torch, factor):
-    def both(module, function):
-        return lambda x: getattr(module, function)(x, factor)
-
     x = normal(2, 6, 12, 2 * factor**2)
-    compare(torch, both(f, "pixel_shuffle"), both(torch, "pixel_shuffle"), x)
-    compare(torch, both(f, "pixel_unshuffle"), both(torch, "pixel_unshuffle"), x)
+    for name in ("pixel_shuffle", "pixel_unshuffle"):
+        ours, theirs = getattr(f, name), getattr(torch, name)
+        compare(torch, lambda x: ours(x, (factor,) * 2), lambda x: theirs(x, factor), x)  # noqa: B023
 
 
 @pytest.mark.parametrize("method", ["nearest", "linear", "bilinear", "trilinear"])
@@ -89,7 +87,7 @@ def test_upsample_of_integers_and_booleans():
 def test_interpolation_of_low_precision_is_rounded_once():
     @fast_jit
     def interpolated(x):
-        return f.upsample(x, 3, method="linear")
+        return f.upsample(x, (3, 3), method="linear")
 
     x = jnp.asarray(normal(1, 6, 1), jnp.bfloat16)
     y, exact = interpolated(x), interpolated(x.astype(jnp.float32))
@@ -99,12 +97,12 @@ def test_interpolation_of_low_precision_is_rounded_once():
 
 @pytest.mark.parametrize("method", ["nearest", "linear"])
 def test_upsample_of_no_examples(method):
-    assert f.upsample(ones((0, 3, 2)), 2, method=method).shape == (0, 6, 2)
+    assert f.upsample(ones((0, 3, 2)), (2,), method=method).shape == (0, 6, 2)
 
 
 @pytest.mark.parametrize(
     ("factor", "shape"),
-    [(2, (3, 4, 6, 8)), ((3,), (2, 2, 6, 3)), ((1, 2, 3), (2, 2, 3, 6))],
+    [((2, 2), (3, 4, 6, 8)), ((3,), (2, 2, 6, 3)), ((1, 2, 3), (2, 2, 3, 6))],
 )
 def test_unshuffling_is_the_inverse_of_shuffling(factor, shape):
     @fast_jit
@@ -120,12 +118,12 @@ def test_unshuffling_is_the_inverse_of_shuffling(factor, shape):
 
 BAD_CALLS = {
     "method": (
-        lambda: f.upsample(ones((1, 2, 1)), 2, method="cubic"),
+        lambda: f.upsample(ones((1, 2, 1)), (2,), method="cubic"),
         ValueError,
         ("upsample: method is 'cubic'", "'nearest', 'linear'"),
     ),
     "scale_type": (
-        lambda: f.upsample(ones((1, 2, 1)), 1.5),
+        lambda: f.upsample(ones((1, 2, 1)), (1.5,)),
         TypeError,
         ("upsample: scale is 1.5", "expected an integer"),
     ),
@@ -135,17 +133,17 @@ BAD_CALLS = {
         ("upsample: scale is 0", "at least 1"),
     ),
     "scale_axes": (
-        lambda: f.upsample(ones((2, 1)), 2),
+        lambda: f.upsample(ones((2, 1)), (2, 2)),
         ValueError,
-        ("upsample: x has shape (2, 1) and scale is 2", "(*batch, *spatial, channels)"),
+        ("upsample: x has shape (2, 1) and scale is (2, 2)", "(*batch, *spatial, channels)"),
     ),
     "empty_axis": (
-        lambda: f.upsample(ones((1, 0, 2)), 2, method="linear"),
+        lambda: f.upsample(ones((1, 0, 2)), (2,), method="linear"),
         ValueError,
         ("upsample: x has shape (1, 0, 2)", "expected elements"),
     ),
     "shuffled_channels": (
-        lambda: f.pixel_shuffle(ones((1, 2, 2, 6)), 2),
+        lambda: f.pixel_shuffle(ones((1, 2, 2, 6)), (2, 2)),
         ValueError,
         ("pixel_shuffle: x has shape (1, 2, 2, 6)", "channels that 4 divides"),
     ),
@@ -155,11 +153,11 @@ BAD_CALLS = {
         ("pixel_shuffle: x has shape (2, 8) and factor is (2, 2)",),
     ),
     "unshuffled_sizes": (
-        lambda: f.pixel_unshuffle(ones((1, 4, 5, 2)), 2),
+        lambda: f.pixel_unshuffle(ones((1, 4, 5, 2)), (2, 2)),
         ValueError,
-        ("pixel_unshuffle: x has spatial shape (4, 5)", "sizes that factor 2 divides"),
+        ("pixel_unshuffle: x has spatial shape (4, 5)", "sizes that factor (2, 2) divides"),
     ),
-    "layer_method": (lambda: nn.upsample(2, method="area"), ValueError, ("upsample: method",)),
+    "layer_method": (lambda: nn.upsample((2, 2), method="area"), ValueError, ("upsample: method",)),
 }
 
 

@@ -547,3 +547,35 @@ def test_merge_lora_looks_into_lists_and_tuples(container):
     assert isinstance(merged["blocks"], container)
     for kernel in (merged["blocks"][0]["kernel"], merged["blocks"][1]["other"]["kernel"]):
         np.testing.assert_array_equal(kernel, [[2, 1], [1, 2]])
+
+
+# One number says nothing of how many spatial axes there are
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: nn.conv(4, 3), "conv: kernel_size"),
+        (lambda: nn.conv_transpose(4, 3), "conv_transpose: kernel_size"),
+        (lambda: nn.depthwise_conv(3), "depthwise_conv: kernel_size"),
+        (lambda: nn.separable_conv(4, 3), "separable_conv: kernel_size"),
+        (lambda: nn.conv_lstm_cell(4, 3, (8, 8)), "conv_lstm_cell: kernel_size"),
+        (lambda: nn.conv_lstm_cell(4, (3, 3), 3), "conv_lstm_cell: spatial_shape"),
+        (lambda: nn.functional.max_pool(jnp.ones((2, 8, 8)), 3), "max_pool: window_shape"),
+        (lambda: nn.functional.avg_pool(jnp.ones((2, 8, 8)), 3), "avg_pool: window_shape"),
+        (lambda: nn.functional.lp_pool(jnp.ones((2, 8, 8)), 3), "lp_pool: window_shape"),
+        (lambda: nn.max_pool(3), "max_pool: window_shape"),
+        (lambda: nn.avg_pool(3), "avg_pool: window_shape"),
+        (lambda: nn.lp_pool(3), "lp_pool: window_shape"),
+        (lambda: nn.adaptive_max_pool(3), "adaptive_max_pool: output_size"),
+        (lambda: nn.adaptive_avg_pool(3), "adaptive_avg_pool: output_size"),
+        (lambda: nn.upsample(3), "upsample: scale"),
+        (lambda: nn.pixel_shuffle(3), "pixel_shuffle: factor"),
+        (lambda: nn.pixel_unshuffle(3), "pixel_unshuffle: factor"),
+    ],
+)
+def test_one_number_for_the_spatial_axes_is_refused(call, name):
+    with pytest.raises(
+        TypeError, match=rf"{name} is 3, .*\(3,\) for one axis, \(3, 3\) for images"
+    ):
+        call()

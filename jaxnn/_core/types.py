@@ -22,7 +22,7 @@ Axes: TypeAlias = int | Sequence[int]
 """One axis of an array, or several; negative numbers count from the last."""
 
 PerAxis: TypeAlias = int | Sequence[int]
-"""One number for all spatial axes, or one for each: a kernel size, strides, a dilation."""
+"""One number for all spatial axes, or one for each: strides, a dilation."""
 
 _PaddingName: TypeAlias = Literal["SAME", "VALID", "CAUSAL", "CIRCULAR", "REFLECT"]
 Padding: TypeAlias = _PaddingName | int | Sequence[int | tuple[int, int]]

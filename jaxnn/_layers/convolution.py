@@ -1,6 +1,6 @@
 """Convolutions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -10,15 +10,15 @@ from jaxnn import functional, initializers
 from jaxnn._core.arrays import check_count
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, param_dtype, pure
-from jaxnn._core.types import Padding, PerAxis, PyTree
+from jaxnn._core.types import Padding, PerAxis, PyTree, Shape
 from jaxnn._layers.params import kernel_and_bias, kernel_and_bias_of
-from jaxnn.functional._spatial import per_axis, spatial_rank
+from jaxnn.functional._spatial import check_sizes, per_axis, spatial_rank
 
 
 @constructor
 def conv(
     features: int,
-    kernel_size: PerAxis,
+    kernel_size: Shape,
     *,
     strides: PerAxis = 1,
     padding: Padding = "SAME",
@@ -35,8 +35,8 @@ def conv(
 
     Args:
         features: the number of output channels.
-        kernel_size: the kernel size, one number for each of 1 to 3 spatial axes (the last axes
-            before the channels), or a single number for all axes but the first and the last.
+        kernel_size: the kernel size, one number for each of 1 to 3 spatial axes, the last axes
+            before the channels: `(3,)` for series, `(3, 3)` for images.
         strides: the strides, one number for all spatial axes or one for each.
         padding: the padding of each spatial axis: "SAME", zeros for `ceil(n / strides)` outputs;
             "CIRCULAR" or "REFLECT", as many periodic or mirrored elements of `x`; "CAUSAL", along
@@ -56,13 +56,13 @@ def conv(
         `{"kernel", "bias"}` and the output in the dtype of `x`.
 
     Raises:
-        TypeError: a number is not an integer.
+        TypeError: a number is not an integer, or `kernel_size` is a single one.
         ValueError: a number is less than 1, `feature_group_count` does not divide `features` or the
             input channels, or `x` has no spatial axis.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
-        >>> layer = nn.conv(16, 3, strides=2)
+        >>> layer = nn.conv(16, (3, 3), strides=2)
         >>> params, state = layer.init(jax.random.key(0), jnp.zeros((1, 28, 28, 3)))
         >>> params["kernel"].shape
         (3, 3, 3, 16)
@@ -84,7 +84,7 @@ def conv(
 @constructor
 def conv_transpose(
     features: int,
-    kernel_size: PerAxis,
+    kernel_size: Shape,
     *,
     strides: PerAxis = 1,
     padding: Padding = "SAME",
@@ -116,7 +116,7 @@ def conv_transpose(
         `{"kernel", "bias"}` and the output in the dtype of `x`.
 
     Raises:
-        TypeError: a number is not an integer.
+        TypeError: a number is not an integer, or `kernel_size` is a single one.
         ValueError: a number is less than 1, `feature_group_count` does not divide `features` or the
             input channels, or `x` has no spatial axis.
 
@@ -164,14 +164,14 @@ def _channels(name: str, features: int, groups: int) -> Callable[[int], tuple[in
 
 def convolution_layer(
     name: str,
-    kernel_size: PerAxis,
+    kernel_size: Shape,
     channels: Callable[[int], tuple[int, int]],
     convolve: Callable[..., jax.Array],
     kernel_init: Initializer,
     bias_init: Initializer | None,
 ) -> Layer:
     """A layer of a convolution; `channels` gives the last axes of the kernel for the inputs."""
-    for size in kernel_size if isinstance(kernel_size, Sequence) else (kernel_size,):
+    for size in check_sizes(name, "kernel_size", kernel_size):
         check_count(name, "kernel_size", size)
 
     def init(key: jax.Array, x: PyTree) -> PyTree:

@@ -1,7 +1,5 @@
 """Convolutions of each channel by itself."""
 
-from collections.abc import Sequence
-
 import jax
 from jax.nn.initializers import Initializer
 
@@ -9,13 +7,14 @@ from jaxnn import functional, initializers
 from jaxnn._core.arrays import check_count
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, child_key, pure
-from jaxnn._core.types import Padding, PerAxis, PyTree
+from jaxnn._core.types import Padding, PerAxis, PyTree, Shape
 from jaxnn._layers.convolution import conv, convolution_layer
+from jaxnn.functional._spatial import check_sizes
 
 
 @constructor
 def depthwise_conv(
-    kernel_size: PerAxis,
+    kernel_size: Shape,
     *,
     depth_multiplier: int = 1,
     strides: PerAxis = 1,
@@ -41,12 +40,12 @@ def depthwise_conv(
         params `{"kernel", "bias"}`.
 
     Raises:
-        TypeError: a number is not an integer.
+        TypeError: a number is not an integer, or `kernel_size` is a single one.
         ValueError: a number is less than 1, or `x` has no spatial axis.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
-        >>> layer = nn.depthwise_conv(2, padding="VALID", kernel_init=nn.initializers.ones)
+        >>> layer = nn.depthwise_conv((2,), padding="VALID", kernel_init=nn.initializers.ones)
         >>> x = jnp.array([[[1.0, 100.0], [2.0, 200.0], [3.0, 300.0]]])
         >>> params, state = layer.init(jax.random.key(0), x)
         >>> layer.apply(params, state, x)[0]
@@ -75,7 +74,7 @@ def depthwise_conv(
 @constructor
 def separable_conv(
     features: int,
-    kernel_size: PerAxis,
+    kernel_size: Shape,
     *,
     depth_multiplier: int = 1,
     strides: PerAxis = 1,
@@ -104,17 +103,18 @@ def separable_conv(
         `{"depthwise": {"kernel"}, "pointwise": {"kernel", "bias"}}`.
 
     Raises:
-        TypeError: a number is not an integer.
+        TypeError: a number is not an integer, or `kernel_size` is a single one.
         ValueError: a number is less than 1, or `x` has no spatial axis.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
-        >>> layer = nn.separable_conv(64, 3)
+        >>> layer = nn.separable_conv(64, (3, 3))
         >>> params, state = layer.init(jax.random.key(0), jnp.zeros((1, 8, 8, 32)))
         >>> jax.tree.map(jnp.shape, params)
         {'depthwise': {'kernel': (3, 3, 1, 32)},
          'pointwise': {'bias': (64,), 'kernel': (1, 1, 32, 64)}}
     """
+    one = (1,) * len(check_sizes("separable_conv", "kernel_size", kernel_size))
     depthwise = depthwise_conv(
         kernel_size,
         depth_multiplier=depth_multiplier,
@@ -124,7 +124,6 @@ def separable_conv(
         use_bias=False,
         kernel_init=kernel_init,
     )
-    one = (1,) * len(kernel_size) if isinstance(kernel_size, Sequence) else 1
     pointwise = conv(features, one, use_bias=use_bias, kernel_init=kernel_init, bias_init=bias_init)
 
     def init(key: jax.Array, x: PyTree) -> PyTree:

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from jaxnn import functional
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, elementwise
-from jaxnn._core.types import Axes, Padding, PerAxis
+from jaxnn._core.types import Axes, Padding, PerAxis, Shape
+from jaxnn.functional._spatial import check_sizes
 
 
 @constructor
 def max_pool(
-    window_shape: PerAxis,
+    window_shape: Shape,
     *,
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
@@ -27,13 +28,17 @@ def max_pool(
         A `Layer` without parameters, from `(*batch, *spatial, channels)` to
         `(*batch, *outputs, channels)`.
 
+    Raises:
+        TypeError: `window_shape` is a single number.
+
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
         >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
-        >>> nn.max_pool(2).apply({}, {}, x)[0][0, :, :, 0]
+        >>> nn.max_pool((2, 2)).apply({}, {}, x)[0][0, :, :, 0]
         Array([[ 5.,  7.],
                [13., 15.]], dtype=float32)
     """
+    check_sizes("max_pool", "window_shape", window_shape)
     return elementwise(
         lambda x: functional.max_pool(
             x, window_shape, strides=strides, padding=padding, window_dilation=window_dilation
@@ -43,7 +48,7 @@ def max_pool(
 
 @constructor
 def avg_pool(
-    window_shape: PerAxis,
+    window_shape: Shape,
     *,
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
@@ -59,13 +64,17 @@ def avg_pool(
         A `Layer` without parameters, from `(*batch, *spatial, channels)` to
         `(*batch, *outputs, channels)`.
 
+    Raises:
+        TypeError: `window_shape` is a single number.
+
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
         >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
-        >>> nn.avg_pool(2).apply({}, {}, x)[0][0, :, :, 0]
+        >>> nn.avg_pool((2, 2)).apply({}, {}, x)[0][0, :, :, 0]
         Array([[ 2.5,  4.5],
                [10.5, 12.5]], dtype=float32)
     """
+    check_sizes("avg_pool", "window_shape", window_shape)
     return elementwise(
         lambda x: functional.avg_pool(
             x, window_shape, strides=strides, padding=padding, count_include_pad=count_include_pad
@@ -75,7 +84,7 @@ def avg_pool(
 
 @constructor
 def lp_pool(
-    window_shape: PerAxis,
+    window_shape: Shape,
     p: float = 2.0,
     *,
     strides: PerAxis | None = None,
@@ -94,19 +103,23 @@ def lp_pool(
         A `Layer` without parameters, from `(*batch, *spatial, channels)` to
         `(*batch, *outputs, channels)`.
 
+    Raises:
+        TypeError: `window_shape` is a single number.
+
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
         >>> x = jnp.array([[[3.0], [4.0], [0.0], [0.0]]])
-        >>> nn.lp_pool(2).apply({}, {}, x)[0].ravel()
+        >>> nn.lp_pool((2,)).apply({}, {}, x)[0].ravel()
         Array([5., 0.], dtype=float32)
     """
+    check_sizes("lp_pool", "window_shape", window_shape)
     return elementwise(
         lambda x: functional.lp_pool(x, window_shape, p, strides=strides, padding=padding)
     )
 
 
 @constructor
-def adaptive_max_pool(output_size: int | Sequence[int | None]) -> Layer:
+def adaptive_max_pool(output_size: Sequence[int | None]) -> Layer:
     """The maximum of each of `output_size` nearly equal parts of the spatial axes.
 
     Args:
@@ -116,16 +129,20 @@ def adaptive_max_pool(output_size: int | Sequence[int | None]) -> Layer:
         A `Layer` without parameters, from `(*batch, *spatial, channels)` to
         `(*batch, *output_size, channels)`.
 
+    Raises:
+        TypeError: `output_size` is a single number.
+
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
         >>> nn.adaptive_max_pool((7, 7)).apply({}, {}, jnp.ones((2, 30, 20, 3)))[0].shape
         (2, 7, 7, 3)
     """
+    check_sizes("adaptive_max_pool", "output_size", output_size)
     return elementwise(lambda x: functional.adaptive_max_pool(x, output_size))
 
 
 @constructor
-def adaptive_avg_pool(output_size: int | Sequence[int | None]) -> Layer:
+def adaptive_avg_pool(output_size: Sequence[int | None]) -> Layer:
     """The mean of each of `output_size` nearly equal parts of the spatial axes.
 
     Args:
@@ -135,11 +152,15 @@ def adaptive_avg_pool(output_size: int | Sequence[int | None]) -> Layer:
         A `Layer` without parameters, from `(*batch, *spatial, channels)` to
         `(*batch, *output_size, channels)`.
 
+    Raises:
+        TypeError: `output_size` is a single number.
+
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
         >>> nn.adaptive_avg_pool((None, 7)).apply({}, {}, jnp.ones((2, 30, 20, 3)))[0].shape
         (2, 30, 7, 3)
     """
+    check_sizes("adaptive_avg_pool", "output_size", output_size)
     return elementwise(lambda x: functional.adaptive_avg_pool(x, output_size))
 
 

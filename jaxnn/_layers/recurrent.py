@@ -20,11 +20,11 @@ from jaxnn._core.arrays import (
 )
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Cell, abstract, param_dtype
-from jaxnn._core.types import PerAxis, PyTree
+from jaxnn._core.types import PyTree, Shape
 from jaxnn._layers.params import draw, kernel_and_bias_of
 from jaxnn.functional import _recurrent as functions
 from jaxnn.functional._scans import step_in_parts
-from jaxnn.functional._spatial import per_axis
+from jaxnn.functional._spatial import check_sizes, per_axis
 
 KernelShapes = tuple[tuple[int, ...], tuple[int, ...]]  # of one gate, for x and for h
 
@@ -258,7 +258,7 @@ def gru_cell(
 @constructor
 def conv_lstm_cell(
     features: int,
-    kernel_size: PerAxis,
+    kernel_size: Shape,
     spatial_shape: Sequence[int],
     *,
     forget_bias: float = 1.0,
@@ -277,7 +277,7 @@ def conv_lstm_cell(
 
     Args:
         features: the number of output channels.
-        kernel_size: the kernel size, one number for all spatial axes or one for each.
+        kernel_size: the kernel size, one number for each spatial axis.
         spatial_shape: the size of the images and of the carry, 1 to 3 numbers.
         forget_bias: added to the forget gate's bias at initialisation; nothing is added in `step`.
         use_bias: whether to add a bias.
@@ -299,13 +299,15 @@ def conv_lstm_cell(
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
-        >>> layer = nn.recurrent(nn.conv_lstm_cell(4, 3, (8, 8)))
+        >>> layer = nn.recurrent(nn.conv_lstm_cell(4, (3, 3), (8, 8)))
         >>> video = jnp.ones((2, 5, 8, 8, 1))
         >>> params, state = layer.init(jax.random.key(0), video)
         >>> layer.apply(params, state, video)[0].shape
         (2, 5, 8, 8, 4)
     """
     check_count("conv_lstm_cell", "features", features)
+    check_sizes("conv_lstm_cell", "kernel_size", kernel_size)
+    check_sizes("conv_lstm_cell", "spatial_shape", spatial_shape)
     spatial = per_axis("conv_lstm_cell", "spatial_shape", spatial_shape, len(spatial_shape))
     window = per_axis("conv_lstm_cell", "kernel_size", kernel_size, len(spatial))
 

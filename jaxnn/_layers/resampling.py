@@ -5,12 +5,13 @@ from functools import partial
 from jaxnn import functional
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, elementwise
-from jaxnn._core.types import PerAxis
+from jaxnn._core.types import Shape
 from jaxnn.functional._resampling import Method, check_method
+from jaxnn.functional._spatial import check_sizes
 
 
 @constructor
-def upsample(scale: PerAxis, *, method: Method = "nearest") -> Layer:
+def upsample(scale: Shape, *, method: Method = "nearest") -> Layer:
     """Upsample each spatial axis by a factor `scale`.
 
     Args:
@@ -21,20 +22,22 @@ def upsample(scale: PerAxis, *, method: Method = "nearest") -> Layer:
         `(*batch, *(scale * spatial), channels)`.
 
     Raises:
+        TypeError: `scale` is a single number.
         ValueError: `method` is unknown.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
         >>> x = jnp.array([[[0.0], [8.0]]])
-        >>> nn.upsample(2, method="linear").apply({}, {}, x)[0].ravel()
+        >>> nn.upsample((2,), method="linear").apply({}, {}, x)[0].ravel()
         Array([0., 2., 6., 8.], dtype=float32)
     """
     check_method(method)
+    check_sizes("upsample", "scale", scale)
     return elementwise(partial(functional.upsample, scale=scale, method=method))
 
 
 @constructor
-def pixel_shuffle(factor: PerAxis) -> Layer:
+def pixel_shuffle(factor: Shape) -> Layer:
     """Channels become pixels: `(h, w, c * r * r)` to `(h * r, w * r, c)`, for `factor` `r`.
 
     After a convolution to `c * r * r` channels it makes upsampling that is learned. The order of
@@ -50,17 +53,22 @@ def pixel_shuffle(factor: PerAxis) -> Layer:
         A `Layer` without parameters, from `(*batch, *spatial, channels)` to
         `(*batch, *(factor * spatial), channels / product of the factors)`.
 
+    Raises:
+        TypeError: `factor` is a single number.
+
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
-        >>> nn.pixel_shuffle(2).apply({}, {}, jnp.arange(4.0).reshape(1, 1, 1, 4))[0][0, :, :, 0]
+        >>> x = jnp.arange(4.0).reshape(1, 1, 1, 4)
+        >>> nn.pixel_shuffle((2, 2)).apply({}, {}, x)[0][0, :, :, 0]
         Array([[0., 1.],
                [2., 3.]], dtype=float32)
     """
+    check_sizes("pixel_shuffle", "factor", factor)
     return elementwise(partial(functional.pixel_shuffle, factor=factor))
 
 
 @constructor
-def pixel_unshuffle(factor: PerAxis) -> Layer:
+def pixel_unshuffle(factor: Shape) -> Layer:
     """Pixels become channels, the inverse of `pixel_shuffle`: `(h * r, w * r, c)` to `(h, w, ...)`.
 
     Fewer pixels, and nothing is lost. The order of the channels is torch's.
@@ -72,9 +80,13 @@ def pixel_unshuffle(factor: PerAxis) -> Layer:
         A `Layer` without parameters, from `(*batch, *spatial, channels)` to
         `(*batch, *(spatial / factor), channels * product of the factors)`.
 
+    Raises:
+        TypeError: `factor` is a single number.
+
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
-        >>> nn.pixel_unshuffle(2).apply({}, {}, jnp.zeros((8, 32, 32, 3)))[0].shape
+        >>> nn.pixel_unshuffle((2, 2)).apply({}, {}, jnp.zeros((8, 32, 32, 3)))[0].shape
         (8, 16, 16, 12)
     """
+    check_sizes("pixel_unshuffle", "factor", factor)
     return elementwise(partial(functional.pixel_unshuffle, factor=factor))

@@ -18,14 +18,14 @@ from jaxnn._core.arrays import (
     refuse_complex,
     widen,
 )
-from jaxnn._core.types import Axes, Padding, PerAxis
+from jaxnn._core.types import Axes, Padding, PerAxis, Shape
 from jaxnn.functional._spatial import spatial_rank
 from jaxnn.functional._windows import combine_windows, pooling_windows
 
 
 def max_pool(
     x: ArrayLike,
-    window_shape: PerAxis,
+    window_shape: Shape,
     *,
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
@@ -39,8 +39,8 @@ def max_pool(
 
     Args:
         x: shape `(*batch, *spatial, channels)`, any real dtype.
-        window_shape: the window size, one number for each spatial axis (the last axes before the
-            channels), or a single number for all axes but the first and the last.
+        window_shape: the window size, one number for each spatial axis, the last axes before the
+            channels: `(2,)` for series, `(2, 2)` for images.
         strides: the strides; `window_shape` if None (flax: 1).
         padding: "VALID" for none; "SAME" for `ceil(size / strides)` outputs; or the padding before
             and after each spatial axis, pairs `(low, high)`, numbers that stand for both, or a
@@ -57,7 +57,7 @@ def max_pool(
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
         >>> x = jnp.arange(16.0).reshape(1, 4, 4, 1)
-        >>> nn.functional.max_pool(x, 2)[0, :, :, 0]
+        >>> nn.functional.max_pool(x, (2, 2))[0, :, :, 0]
         Array([[ 5.,  7.],
                [13., 15.]], dtype=float32)
     """
@@ -69,7 +69,7 @@ def max_pool(
 
 def avg_pool(
     x: ArrayLike,
-    window_shape: PerAxis,
+    window_shape: Shape,
     *,
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
@@ -94,9 +94,9 @@ def avg_pool(
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
         >>> x = jnp.ones((1, 3, 1))
-        >>> nn.functional.avg_pool(x, 2, padding="SAME").ravel()
+        >>> nn.functional.avg_pool(x, (2,), padding="SAME").ravel()
         Array([1. , 0.5], dtype=float32)
-        >>> nn.functional.avg_pool(x, 2, padding="SAME", count_include_pad=False).ravel()
+        >>> nn.functional.avg_pool(x, (2,), padding="SAME", count_include_pad=False).ravel()
         Array([1., 1.], dtype=float32)
     """
     x = floating(x)
@@ -114,7 +114,7 @@ def avg_pool(
 
 def lp_pool(
     x: ArrayLike,
-    window_shape: PerAxis,
+    window_shape: Shape,
     p: float = 2.0,
     *,
     strides: PerAxis | None = None,
@@ -161,7 +161,7 @@ def lp_pool(
     return y.astype(x.dtype)
 
 
-def adaptive_max_pool(x: ArrayLike, output_size: int | Sequence[int | None]) -> jax.Array:
+def adaptive_max_pool(x: ArrayLike, output_size: Sequence[int | None]) -> jax.Array:
     """The maximum of each of `output_size` nearly equal parts of the spatial axes.
 
     Part `i` of `m` of an axis of size `n` is from `floor(i n / m)` to `ceil((i + 1) n / m)`, as in
@@ -170,8 +170,8 @@ def adaptive_max_pool(x: ArrayLike, output_size: int | Sequence[int | None]) -> 
 
     Args:
         x: shape `(*batch, *spatial, channels)`, any real dtype.
-        output_size: the number of outputs along each spatial axis, None to keep an axis as it is,
-            or a single number for all axes but the first and the last. It may be larger than `x`.
+        output_size: the number of outputs along each spatial axis, None to keep an axis as it is:
+            `(2,)` for series, `(2, 2)` for images. It may be larger than `x`.
 
     Returns:
         Shape `(*batch, *output_size, channels)` in the dtype of `x`.
@@ -197,7 +197,7 @@ def adaptive_max_pool(x: ArrayLike, output_size: int | Sequence[int | None]) -> 
     return y.astype(x.dtype)
 
 
-def adaptive_avg_pool(x: ArrayLike, output_size: int | Sequence[int | None]) -> jax.Array:
+def adaptive_avg_pool(x: ArrayLike, output_size: Sequence[int | None]) -> jax.Array:
     """The mean of each of `output_size` nearly equal parts of the spatial axes.
 
     The parts are those of `adaptive_max_pool`.
@@ -312,18 +312,17 @@ def _least(dtype: jnp.dtype) -> float | int | bool:
 
 
 def _output_sizes(
-    function: str, x: jax.Array, output_size: int | Sequence[int | None]
+    function: str, x: jax.Array, output_size: Sequence[int | None]
 ) -> list[tuple[int, int]]:
     """The spatial axes that change, each with its number of outputs."""
     rank = spatial_rank(function, "output_size", output_size, x.shape)
     axes = range(x.ndim - 1 - rank, x.ndim - 1)
-    sizes = output_size if isinstance(output_size, Sequence) else [output_size] * rank
     for axis in axes:
         if x.shape[axis] == 0:
             raise ValueError(f"{function}: x has shape {x.shape}, axis {axis} has no elements")
     return [
         (axis, check_count(function, "output_size", size))
-        for axis, size in zip(axes, sizes, strict=True)
+        for axis, size in zip(axes, output_size, strict=True)
         if size is not None
     ]
 

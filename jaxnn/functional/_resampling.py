@@ -10,13 +10,13 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import along, floating, is_inexact, widen
-from jaxnn._core.types import PerAxis
+from jaxnn._core.types import Shape
 from jaxnn.functional._spatial import per_axis, spatial_rank, split
 
 Method: TypeAlias = Literal["nearest", "linear", "bilinear", "trilinear"]
 
 
-def upsample(x: ArrayLike, scale: PerAxis, *, method: Method = "nearest") -> jax.Array:
+def upsample(x: ArrayLike, scale: Shape, *, method: Method = "nearest") -> jax.Array:
     """Upsample each spatial axis by a factor `scale`.
 
     Element `i` is the middle of `[i, i + 1)` along its axis, before and after (half-pixel centres,
@@ -27,8 +27,8 @@ def upsample(x: ArrayLike, scale: PerAxis, *, method: Method = "nearest") -> jax
 
     Args:
         x: shape `(*batch, *spatial, channels)`, any dtype.
-        scale: the upsampling factor, one number for each spatial axis (the last axes before the
-            channels), or a single number for all axes but the first and the last.
+        scale: the upsampling factor, one number for each spatial axis, the last axes before the
+            channels: `(2,)` for series, `(2, 2)` for images.
         method: "nearest" or "linear"; "bilinear" and "trilinear" are other names of the latter.
 
     Returns:
@@ -63,7 +63,7 @@ def upsample(x: ArrayLike, scale: PerAxis, *, method: Method = "nearest") -> jax
     return y.astype(x.dtype)
 
 
-def pixel_shuffle(x: ArrayLike, factor: PerAxis) -> jax.Array:
+def pixel_shuffle(x: ArrayLike, factor: Shape) -> jax.Array:
     """Channels become pixels: `(h, w, c * r * r)` to `(h * r, w * r, c)`, for `factor` `r`.
 
     Channel `c * r * r + i * r + j` of pixel `(h, w)` is channel `c` of pixel `(h * r + i,
@@ -75,8 +75,8 @@ def pixel_shuffle(x: ArrayLike, factor: PerAxis) -> jax.Array:
 
     Args:
         x: shape `(*batch, *spatial, channels)`, any dtype.
-        factor: the upsampling factor, one number for each spatial axis (the last axes
-            before the channels), or a single number for all axes but the first and the last.
+        factor: the upsampling factor, one number for each spatial axis, the last axes
+            before the channels: `(2,)` for series, `(2, 2)` for images.
 
     Returns:
         Shape `(*batch, *(factor * spatial), channels / product of the factors)`.
@@ -88,7 +88,7 @@ def pixel_shuffle(x: ArrayLike, factor: PerAxis) -> jax.Array:
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
-        >>> nn.functional.pixel_shuffle(jnp.arange(4).reshape(1, 1, 1, 4), 2)[0, :, :, 0]
+        >>> nn.functional.pixel_shuffle(jnp.arange(4).reshape(1, 1, 1, 4), (2, 2))[0, :, :, 0]
         Array([[0, 1],
                [2, 3]], dtype=int32)
     """
@@ -109,7 +109,7 @@ def pixel_shuffle(x: ArrayLike, factor: PerAxis) -> jax.Array:
     return y.reshape(*batch, *(s * f for s, f in zip(sizes, factors, strict=True)), channels)
 
 
-def pixel_unshuffle(x: ArrayLike, factor: PerAxis) -> jax.Array:
+def pixel_unshuffle(x: ArrayLike, factor: Shape) -> jax.Array:
     """Pixels become channels, the inverse of `pixel_shuffle`: `(h * r, w * r, c)` to `(h, w, ...)`.
 
     Pixel `(h * r + i, w * r + j)` of channel `c` is channel `c * r * r + i * r + j` of pixel
@@ -117,8 +117,8 @@ def pixel_unshuffle(x: ArrayLike, factor: PerAxis) -> jax.Array:
 
     Args:
         x: shape `(*batch, *spatial, channels)`, any dtype.
-        factor: the downsampling factor, one number for each spatial axis (the last axes before
-            the channels), or a single number for all axes but the first and the last.
+        factor: the downsampling factor, one number for each spatial axis, the last axes before
+            the channels: `(2,)` for series, `(2, 2)` for images.
 
     Returns:
         Shape `(*batch, *(spatial / factor), channels * product of the factors)`.
@@ -130,7 +130,7 @@ def pixel_unshuffle(x: ArrayLike, factor: PerAxis) -> jax.Array:
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
         >>> x = jnp.arange(8).reshape(1, 2, 4, 1)
-        >>> nn.functional.pixel_unshuffle(x, 2)
+        >>> nn.functional.pixel_unshuffle(x, (2, 2))
         Array([[[[0, 1, 4, 5],
                  [2, 3, 6, 7]]]], dtype=int32)
     """

@@ -126,7 +126,7 @@ def separable(params, state, x, *, key, train):
 
 
 LAYERS = (
-    LayerRow("conv", "conv(4, 3)", lambda: nn.conv(4, 3), ((2, 5, 4, 3),), of_conv()),
+    LayerRow("conv", "conv(4, (3, 3))", lambda: nn.conv(4, (3, 3)), ((2, 5, 4, 3),), of_conv()),
     LayerRow(
         "conv_options",
         "conv(4, (3,), strides=2, padding='REFLECT', kernel_dilation=2, feature_group_count=2, "
@@ -145,8 +145,8 @@ LAYERS = (
     ),
     LayerRow(
         "conv_transpose",
-        "conv_transpose(3, 3, strides=2)",
-        lambda: nn.conv_transpose(3, 3, strides=2),
+        "conv_transpose(3, (3, 3), strides=2)",
+        lambda: nn.conv_transpose(3, (3, 3), strides=2),
         ((2, 2, 3, 2),),
         of_conv(convolution.conv_transpose, strides=2),
     ),
@@ -171,9 +171,9 @@ LAYERS = (
     ),
     LayerRow(
         "depthwise_conv_options",
-        "depthwise_conv(2, strides=2, padding='CIRCULAR', kernel_dilation=2, use_bias=False)",
+        "depthwise_conv((2,), strides=2, padding='CIRCULAR', kernel_dilation=2, use_bias=False)",
         lambda: nn.depthwise_conv(
-            2, strides=2, padding="CIRCULAR", kernel_dilation=2, use_bias=False
+            (2,), strides=2, padding="CIRCULAR", kernel_dilation=2, use_bias=False
         ),
         ((2, 5, 3),),
         of_conv(feature_group_count=3, strides=2, padding="CIRCULAR", kernel_dilation=2),

@@ -21,8 +21,9 @@ SERIES = ((2, 7, 3),)
 
 VARIANTS = {
     "max_pool": [
-        ({"window_shape": 2}, ((2, 4, 6, 2), (3, 7, 2))),
-        ({"window_shape": 3, "strides": 2, "padding": "SAME"}, IMAGES),
+        ({"window_shape": (2, 2)}, ((2, 4, 6, 2),)),
+        ({"window_shape": (2,)}, ((3, 7, 2),)),
+        ({"window_shape": (3, 3), "strides": 2, "padding": "SAME"}, IMAGES),
         ({"window_shape": (3, 2), "strides": (1, 2), "padding": ((1, 1), (0, 1))}, IMAGES),
         (
             {"window_shape": (2,), "strides": 1, "window_dilation": 3, "padding": 2},
@@ -32,25 +33,28 @@ VARIANTS = {
         ({"window_shape": (4, 9), "strides": (2, 1), "padding": "SAME"}, ((1, 6, 9, 2),)),
     ],
     "avg_pool": [
-        ({"window_shape": 2}, ((2, 4, 6, 2), (3, 7, 2))),
-        ({"window_shape": 3, "strides": 2, "padding": "SAME"}, IMAGES),
+        ({"window_shape": (2, 2)}, ((2, 4, 6, 2),)),
+        ({"window_shape": (2,)}, ((3, 7, 2),)),
+        ({"window_shape": (3, 3), "strides": 2, "padding": "SAME"}, IMAGES),
         ({"window_shape": (3, 2), "padding": ((1, 0), (0, 1)), "count_include_pad": False}, IMAGES),
         ({"window_shape": (2,), "strides": 3, "padding": 3, "count_include_pad": False}, ((7, 3),)),
         ({"window_shape": (4, 9), "strides": 1, "padding": 3}, ((1, 4, 5, 1),)),
     ],
     "lp_pool": [
-        ({"window_shape": 2}, ((2, 4, 6, 2),)),
-        ({"window_shape": 3, "strides": 2, "padding": "SAME", "p": 1}, IMAGES),
+        ({"window_shape": (2, 2)}, ((2, 4, 6, 2),)),
+        ({"window_shape": (3, 3), "strides": 2, "padding": "SAME", "p": 1}, IMAGES),
         ({"window_shape": (3,), "strides": 1, "padding": 1, "p": 3}, SERIES),
         ({"window_shape": (2, 2), "p": 2.5}, IMAGES),
     ],
     "adaptive_max_pool": [
-        ({"output_size": 3}, ((2, 6, 4, 2), (2, 7, 3))),
+        ({"output_size": (3, 3)}, ((2, 6, 4, 2),)),
+        ({"output_size": (3,)}, ((2, 7, 3),)),
         ({"output_size": (2, None)}, IMAGES),
         ({"output_size": (7, 3)}, ((3, 4, 2),)),
     ],
     "adaptive_avg_pool": [
-        ({"output_size": 3}, ((2, 6, 4, 2), (2, 7, 3))),
+        ({"output_size": (3, 3)}, ((2, 6, 4, 2),)),
+        ({"output_size": (3,)}, ((2, 7, 3),)),
         ({"output_size": (2, None)}, IMAGES),
         ({"output_size": (7, 3)}, ((3, 4, 2),)),
     ],
@@ -76,10 +80,10 @@ def function_rows():
 LAYERS = (
     LayerRow(
         "max_pool",
-        "max_pool(2)",
-        lambda: nn.max_pool(2),
+        "max_pool((2, 2))",
+        lambda: nn.max_pool((2, 2)),
         ((2, 4, 5, 3),),
-        composed.of_function(partial(pooling.max_pool, window_shape=2)),
+        composed.of_function(partial(pooling.max_pool, window_shape=(2, 2))),
     ),
     LayerRow(
         "max_pool_options",
@@ -94,21 +98,27 @@ LAYERS = (
     ),
     LayerRow(
         "avg_pool",
-        "avg_pool(3, strides=2, padding='SAME', count_include_pad=False)",
-        lambda: nn.avg_pool(3, strides=2, padding="SAME", count_include_pad=False),
+        "avg_pool((3, 3), strides=2, padding='SAME', count_include_pad=False)",
+        lambda: nn.avg_pool((3, 3), strides=2, padding="SAME", count_include_pad=False),
         ((2, 4, 5, 3),),
         composed.of_function(
             partial(
-                pooling.avg_pool, window_shape=3, strides=2, padding="SAME", count_include_pad=False
+                pooling.avg_pool,
+                window_shape=(3, 3),
+                strides=2,
+                padding="SAME",
+                count_include_pad=False,
             )
         ),
     ),
     LayerRow(
         "lp_pool",
-        "lp_pool(2, p=3.0, strides=1, padding=1)",
-        lambda: nn.lp_pool(2, 3.0, strides=1, padding=1),
+        "lp_pool((2, 2), p=3.0, strides=1, padding=1)",
+        lambda: nn.lp_pool((2, 2), 3.0, strides=1, padding=1),
         ((2, 4, 5, 3),),
-        composed.of_function(partial(pooling.lp_pool, window_shape=2, p=3.0, strides=1, padding=1)),
+        composed.of_function(
+            partial(pooling.lp_pool, window_shape=(2, 2), p=3.0, strides=1, padding=1)
+        ),
     ),
     LayerRow(
         "adaptive_max_pool",
@@ -119,10 +129,10 @@ LAYERS = (
     ),
     LayerRow(
         "adaptive_avg_pool",
-        "adaptive_avg_pool(3)",
-        lambda: nn.adaptive_avg_pool(3),
+        "adaptive_avg_pool((3, 3))",
+        lambda: nn.adaptive_avg_pool((3, 3)),
         ((2, 5, 6, 2),),
-        composed.of_function(partial(pooling.adaptive_avg_pool, output_size=3)),
+        composed.of_function(partial(pooling.adaptive_avg_pool, output_size=(3, 3))),
     ),
     LayerRow(
         "global_max_pool",

@@ -9,19 +9,19 @@ from tests.table.rows import FunctionRow, LayerRow, normal
 
 VARIANTS = {
     "upsample": [
-        ({"scale": 2}, ((2, 2, 3, 2),)),
+        ({"scale": (2, 2)}, ((2, 2, 3, 2),)),
         ({"scale": (3, 1)}, ((2, 3, 2),)),
-        ({"scale": 2, "method": "linear"}, ((1, 2, 3, 1, 2),)),
+        ({"scale": (2, 2, 2), "method": "linear"}, ((1, 2, 3, 1, 2),)),
         ({"scale": (3, 4), "method": "bilinear"}, ((2, 1, 2, 3, 2),)),
         ({"scale": (5,), "method": "linear"}, ((3, 4, 1),)),
     ],
     "pixel_shuffle": [
-        ({"factor": 2}, ((1, 2, 3, 8),)),
+        ({"factor": (2, 2)}, ((1, 2, 3, 8),)),
         ({"factor": (3, 2)}, ((2, 1, 12),)),
         ({"factor": (2, 1, 2)}, ((1, 2, 1, 2, 4),)),
     ],
     "pixel_unshuffle": [
-        ({"factor": 2}, ((1, 2, 4, 2),)),
+        ({"factor": (2, 2)}, ((1, 2, 4, 2),)),
         ({"factor": (3, 2)}, ((3, 4, 2),)),
         ({"factor": (2, 1, 2)}, ((1, 2, 1, 2, 3),)),
     ],
@@ -49,7 +49,13 @@ def row(call, make, shapes, reference, **options):
 
 
 LAYERS = (
-    row("upsample(2)", lambda: nn.upsample(2), ((2, 3, 2, 2),), resampling.upsample, scale=2),
+    row(
+        "upsample((2, 2))",
+        lambda: nn.upsample((2, 2)),
+        ((2, 3, 2, 2),),
+        resampling.upsample,
+        scale=(2, 2),
+    ),
     row(
         "upsample((3, 2), method='linear')",
         lambda: nn.upsample((3, 2), method="linear"),
@@ -59,17 +65,17 @@ LAYERS = (
         method="linear",
     ),
     row(
-        "pixel_shuffle(2)",
-        lambda: nn.pixel_shuffle(2),
+        "pixel_shuffle((2, 2))",
+        lambda: nn.pixel_shuffle((2, 2)),
         ((2, 3, 2, 8),),
         resampling.pixel_shuffle,
-        factor=2,
+        factor=(2, 2),
     ),
     row(
-        "pixel_unshuffle(2)",
-        lambda: nn.pixel_unshuffle(2),
+        "pixel_unshuffle((2, 2))",
+        lambda: nn.pixel_unshuffle((2, 2)),
         ((2, 4, 2, 2),),
         resampling.pixel_unshuffle,
-        factor=2,
+        factor=(2, 2),
     ),
 )

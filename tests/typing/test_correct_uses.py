@@ -135,7 +135,7 @@ def test_functions_as_layers() -> None:
 def block(
     layer: LayerLike, activation: Activation = nn.relu, padding: Padding = "SAME"
 ) -> nn.Layer:
-    conv = nn.conv(2, 3, padding=padding)
+    conv = nn.conv(2, (3, 3), padding=padding)
     return nn.serial(conv, activation, nn.residual(layer, shortcut=nn.dense(2)))
 
 
