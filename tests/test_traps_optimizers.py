@@ -18,6 +18,7 @@ from jaxnn.optimizers import (
     sgd,
 )
 
+O = nn.optimizers  # noqa: E741
 LOW = [jnp.bfloat16, jnp.float16]
 
 
@@ -257,6 +258,123 @@ def test_hyperparameter_checks_tolerate_tracers():
     expected = [jax.jit(of)(rate) for rate in rates]
     np.testing.assert_allclose(jax.jit(jax.vmap(of))(rates), expected, rtol=1e-6)
     assert (jax.jit(jax.vmap(jax.grad(of)))(rates) < 0).all()
+
+
+# Accumulation
+
+
+def accumulated(every, gradients, weights, values=None, **options):
+    """The updates of each call, and what reached the optimizer inside, as its last state."""
+
+    def update(updates, state, params=None, *, value=None, grad=None, weight=None, **extra):
+        return updates, {"value": value, "grad": grad, "weight": weight}
+
+    nothing = {"value": jnp.zeros(()), "grad": jnp.zeros(1), "weight": jnp.zeros(())}
+    seen = O.Optimizer(lambda params: nothing, update)
+    optimizer = O.accumulate(seen, every, **options)
+    state, moves = optimizer.init(jnp.zeros(1)), []
+    values = gradients if values is None else values
+    for g, weight, value in zip(gradients, weights, values, strict=True):
+        g = jnp.array([g], jnp.float32)
+        move, state = optimizer.update(
+            g, state, weight=jnp.float32(weight), grad=g, value=jnp.float32(value)
+        )
+        moves.append(float(move[0]))
+    return moves, {name: float(x.sum()) for name, x in state.inner_opt_state.items()}
+
+
+def test_accumulated_means_are_weighted_by_what_they_were_divided_by():
+    # The mean of 1 over three tokens and of 9 over one: (3 * 1 + 1 * 9) / 4.
+    moves, seen = accumulated(2, [1.0, 9.0], [3.0, 1.0], [2.0, 10.0])
+    assert moves == [0.0, 3.0]
+    assert seen == {"value": 4.0, "grad": 3.0, "weight": 4.0}
+    g, w = np.random.default_rng(0).normal(size=7), [5.0, 0.0, 2.0, 128.0, 1.0, 0.0, 3.0]
+    moves, _ = accumulated(7, g, w)
+    np.testing.assert_allclose(moves[-1], np.average(g, weights=w), rtol=1e-5)
+
+
+def test_equal_weights_give_the_mean_of_all_bit_for_bit():
+    g = np.random.default_rng(1).normal(size=5)
+    assert accumulated(5, g, [128.0] * 5)[0] == accumulated(5, g, [1.0] * 5)[0]
+
+
+def test_sums_of_gradients_have_no_weights():
+    moves, seen = accumulated(2, [1.0, 9.0], [3.0, 1.0], use_grad_mean=False)
+    assert moves == [0.0, 10.0]
+    assert seen == {"value": 10.0, "grad": 10.0, "weight": 4.0}
+
+
+def test_a_mini_batch_of_weight_zero_counts_for_nothing_even_if_nan():
+    assert accumulated(3, [1.0, np.nan, 4.0], [2.0, 0.0, 1.0])[0] == [0.0, 0.0, 2.0]
+
+
+def test_weights_that_are_all_zero_give_no_update_and_leave_the_state():
+    optimizer = O.accumulate(adamw(0.1, weight_decay=0.1), 2)
+    params = jnp.ones((1, 1))
+    state = optimizer.init(params)
+    _, state = optimizer.update(params, state, params, weight=1.0)
+    _, state = optimizer.update(params, state, params, weight=1.0)
+    before = state
+    for _ in range(2):
+        move, state = optimizer.update(params * jnp.nan, state, params, weight=0.0)
+        assert move == 0
+    jax.tree.map(np.testing.assert_array_equal, state, before)
+
+
+@pytest.mark.parametrize("weight", [-1.0, np.nan, jnp.ones(2), "abc"])
+def test_weights_that_are_none(weight):
+    optimizer = O.accumulate(sgd(0.1), 2)
+    with pytest.raises((TypeError, ValueError), match="accumulate: weight"):
+        optimizer.update(jnp.ones(1), optimizer.init(jnp.ones(1)), weight=weight)
+
+
+def test_plateaus_within_accumulate_see_the_mean_of_all_values():
+    optimizer = O.accumulate(O.reduce_on_plateau(0.5, patience=1), 2)
+    state = optimizer.init(jnp.ones(1))
+    for value, weight in ((8.0, 1.0), (0.0, 3.0), (0.0, 1.0), (3.0, 3.0)):
+        move, state = optimizer.update(jnp.ones(1), state, value=value, weight=weight)
+    assert move == 0.5  # 2, then 2.25
+
+
+def test_a_line_search_within_accumulate_is_refused():
+    with pytest.raises(ValueError, match=r"accumulate: optimizer .* line search"):
+        O.accumulate(O.chain(O.lbfgs()), 2).init(jnp.ones(1))
+    O.accumulate(O.lbfgs(), 1).init(jnp.ones(1))
+
+
+PASSING_ON = {
+    "chain": lambda inner: chain(clip(100.0), inner),
+    "masked": lambda inner: O.masked(inner, True),
+    "partition": lambda inner: O.partition({"*": inner}),
+    "lookahead": lambda inner: O.lookahead(inner, 5, 0.5),
+    "sam": lambda inner: O.sam(inner, sync_period=1),
+    # It moves to the mean of two.
+    "schedule_free": lambda inner: O.schedule_free(chain(inner, O.scale(2.0)), 0.1, b1=1.0),
+    "apply_if_finite": lambda inner: O.apply_if_finite(inner, 3),
+    "dynamic_loss_scale": lambda inner: O.dynamic_loss_scale(inner, 1.0),
+    "params_ema": lambda inner: O.params_ema(inner),
+    "inject_hyperparams": lambda inner: O.inject_hyperparams(lambda rate: inner)(0.1),
+    "accumulate": lambda inner: O.accumulate(inner, 1),
+}
+
+
+@pytest.mark.parametrize("wrap", PASSING_ON.values(), ids=PASSING_ON)
+def test_wrappers_pass_the_weight_on(wrap):
+    optimizer = wrap(O.accumulate(sgd(1.0), 2))
+    params = {"w": jnp.zeros(1)}
+    state = optimizer.init(params)
+    for g, weight in ((1.0, 3.0), (9.0, 1.0)):
+        grads = {"w": jnp.array([g])}
+        updates, state = optimizer.update(grads, state, params, weight=weight)
+    np.testing.assert_allclose(updates["w"], -3.0, rtol=1e-6)
+
+
+def test_keywords_reach_a_transformation_that_names_them_alone():
+    def update(updates, state, params=None, *, value):
+        return value, state
+
+    optimizer = chain(O.Optimizer(lambda params: (), update))
+    assert optimizer.update(1.0, ((),), value=3.0, weight=1.0)[0] == 3.0
 
 
 # Metrics

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
-from jaxnn._core.arrays import check_range, hyperparameter, widen
+from jaxnn._core.arrays import check_range, concrete, floating, hyperparameter, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure
 from jaxnn._core.types import OptimizerLike, PyTree, ScalarOrSchedule
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
 from jaxnn.optimizers._base import Optimizer, check_optimizer, extra_tolerant, value_at
+from jaxnn.optimizers._line_search import line_searches
 from jaxnn.optimizers._rates import with_rates_of
 
 SkipFunction = Callable[[PyTree, jax.Array, PyTree], tuple[jax.Array, PyTree]]
@@ -23,7 +24,8 @@ SkipFunction = Callable[[PyTree, jax.Array, PyTree], tuple[jax.Array, PyTree]]
 class MultiStepsState(NamedTuple):
     """The accumulated gradients of `mini_step` mini-batches, after `gradient_step` updates.
 
-    `acc_weight` is the sum of the weights of the mini-batches.
+    `acc_weight` is the sum of the weights of those mini-batches, `acc_value` the accumulated
+    keyword `value`.
     """
 
     mini_step: jax.Array
@@ -31,7 +33,8 @@ class MultiStepsState(NamedTuple):
     inner_opt_state: PyTree
     acc_grads: PyTree
     skip_state: PyTree = ()
-    acc_weight: jax.Array | float = 0.0
+    acc_weight: PyTree = ()
+    acc_value: PyTree = ()
 
 
 @constructor
@@ -45,18 +48,23 @@ def accumulate(
 ) -> Optimizer:
     """Gradient accumulation: one update for every `every` mini-batches, as `optax.MultiSteps`.
 
-    The update is computed from the mean of their gradients, `Σ w g / Σ w` over the mini-batches,
-    where `w` is the keyword `weight` of `update`: what the mean over a mini-batch was divided by,
-    as the number of its tokens, so that the result is the gradient of all of them at once. `nn.fit`
-    and `nn.train_step` give it; without it each mini-batch has the same weight. All other calls
-    return updates of zero, and neither run the optimizer nor change its state.
+    The update is computed from the mean of their gradients, `Σ weight g / Σ weight`. The weight of
+    a mini-batch is the keyword `weight` of `update`: what the mean over it was divided by, as the
+    number of its examples, which `train_step`, `fit` and `training_run` pass. So the update is that
+    of one large batch, however the examples or tokens are spread. Without the keyword, each
+    mini-batch counts the same, as in optax. All other calls return updates of zero, and neither run
+    the optimizer nor change its state; so does the last, if all weights were 0.
 
     Args:
         optimizer: the `Optimizer` or optax transformation that makes the updates. Schedules in it
-            count updates, not calls; extra keywords reach it from the last call alone.
+            count updates, not calls. It gets the mean of the keyword `value` as that of the
+            gradients, the latter as `grad` too if there is one, and the sum of the weights as
+            `weight`; other keywords reach it from the last call alone. A line search, which needs
+            the objective of all mini-batches, is refused.
         every: the number of mini-batches per update, at least 1; or a function of the number of
             updates so far.
-        use_grad_mean: whether to average the gradients; otherwise they are summed, without weights.
+        use_grad_mean: whether to average gradients and values; otherwise they are summed, whatever
+            the weights.
         should_skip_update_fn: None, or `f(updates, gradient_step, params) -> (skip, info)`, as
             `skip_not_finite`: a mini-batch for which `skip` is true is left out. `info` is kept in
             the state.
@@ -64,11 +72,12 @@ def accumulate(
 
     Returns:
         An `Optimizer` with state `MultiStepsState(mini_step, gradient_step, inner_opt_state,
-        acc_grads, skip_state, acc_weight)`.
+        acc_grads, skip_state, acc_weight, acc_value)`.
 
     Raises:
         TypeError: `optimizer` is not one.
-        ValueError: `every` is less than 1; the structures differ.
+        ValueError: `every` is less than 1 or infinite; the structures differ; `optimizer` has a
+            line search.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -81,6 +90,10 @@ def accumulate(
         [-3.]
         [0.]
         [-8.]
+        >>> for g, tokens in ((1.0, 3), (9.0, 1)):   # (3 * 1 + 1 * 9) / 4
+        ...     updates, state = optimizer.update(jnp.array([g]), state, weight=tokens)
+        >>> updates
+        Array([-3.], dtype=float32)
     """
     check_optimizer(optimizer, "accumulate: optimizer")
     check_range("accumulate", "every", every, 1)
@@ -96,58 +109,102 @@ def accumulate(
     def init(params: PyTree) -> PyTree:
         zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), params)
         _, skip_state = skipping(zeros, moments.zero_count(), zeros)
+        inner = optimizer.init(params)
+        if line_searches(inner) and (callable(every) or concrete(every) != 1):
+            raise ValueError(
+                f"accumulate: optimizer is {optimizer!r}, whose line search needs the objective of "
+                "all mini-batches, expected one without line search, or batches of that size"
+            )
+        dtype = precision.widest_real_dtype(params)
         return MultiStepsState(
             moments.zero_count(),
             moments.zero_count(),
-            optimizer.init(params),
+            inner,
             moments.zeros(params, accumulator_dtype),
             skip_state,
-            jnp.zeros((), jnp.float32),
+            jnp.zeros((), dtype),
+            jnp.zeros((), dtype),
         )
 
     def update(
-        updates: PyTree, state: PyTree, params: PyTree = None, *, weight: Any = None, **extra: Any
+        updates: PyTree,
+        state: PyTree,
+        params: PyTree = None,
+        *,
+        value: Any = None,
+        weight: Any = None,
+        **extra: Any,
     ) -> tuple[PyTree, PyTree]:
         same_structure("accumulate", state=state.acc_grads, updates=updates)
         skip, skip_state = skipping(updates, state.gradient_step, params)
         gathered = jnp.where(skip, state.mini_step, moments.next_count(state.mini_step))
-        own_weight = hyperparameter(1.0 if weight is None else weight, jnp.float32)
-        own_weight = jnp.where(skip, 0, own_weight)
-        total = state.acc_weight + own_weight
-        if weight is not None:
-            extra["weight"] = total
         needed = hyperparameter(value_at(every, state.gradient_step), gathered.dtype)
+        one = _checked_weight(weight, state.acc_weight.dtype)
+        counts = ~skip & (one != 0)
+        total = jnp.where(counts, state.acc_weight + one, state.acc_weight)
+        parts = total / jnp.where(counts, one, 1)  # so many times the weight of this one
 
         def add(acc: jax.Array, g: jax.Array) -> jax.Array:
             wide, g = widen(acc), widen(g).astype(widen(acc).dtype)
-            if use_grad_mean:
-                some = jnp.where(total == 0, 1, total).astype(wide.dtype)
-                g = (g - wide) * own_weight.astype(wide.dtype) / some
-            return jnp.where(skip, acc, (wide + g).astype(acc.dtype))
+            if not use_grad_mean:
+                return jnp.where(skip, acc, (wide + g).astype(acc.dtype))
+            g = (g - wide) / parts.astype(wide.dtype)
+            return jnp.where(counts, (wide + g).astype(acc.dtype), acc)
 
         acc_grads = jax.tree.map(add, state.acc_grads, updates)
+        acc_value = state.acc_value
+        if value is not None:
+            acc_value = add(acc_value, hyperparameter(value, acc_value.dtype))
 
         def move() -> tuple[PyTree, PyTree]:
             grads = jax.tree.map(precision.cast_like, acc_grads, updates)
-            moves, inner = inner_update(grads, state.inner_opt_state, params, **extra)
+            combined: dict[str, Any] = {}
+            if value is not None:
+                combined["value"] = acc_value.astype(floating(value).dtype)
+            if extra.get("grad") is not None:
+                combined["grad"] = grads
+            if weight is not None:
+                combined["weight"] = total
+            moves, inner = inner_update(grads, state.inner_opt_state, params, **extra | combined)
             zeros = jax.tree.map(jnp.zeros_like, acc_grads)
-            return jax.tree.map(precision.cast_like, moves, updates), MultiStepsState(
-                moments.zero_count(),
-                moments.next_count(state.gradient_step),
-                inner,
-                zeros,
-                skip_state,
-                jnp.zeros_like(total),
+            return jax.tree.map(precision.cast_like, moves, updates), state._replace(
+                mini_step=moments.zero_count(),
+                gradient_step=moments.next_count(state.gradient_step),
+                inner_opt_state=inner,
+                acc_grads=zeros,
+                skip_state=skip_state,
+                acc_weight=jnp.zeros_like(total),
+                acc_value=jnp.zeros_like(acc_value),
             )
 
         def wait() -> tuple[PyTree, PyTree]:
-            return jax.tree.map(jnp.zeros_like, updates), MultiStepsState(
-                gathered, state.gradient_step, state.inner_opt_state, acc_grads, skip_state, total
+            # If a whole mean has no weight, it is begun anew.
+            is_full = ~skip & (gathered >= needed)
+            return jax.tree.map(jnp.zeros_like, updates), state._replace(
+                mini_step=jnp.where(is_full, 0, gathered),
+                acc_grads=acc_grads,
+                skip_state=skip_state,
+                acc_weight=total,
+                acc_value=acc_value,
             )
 
-        return lax.cond(~skip & (gathered >= needed), move, wait)  # type: ignore[no-any-return]
+        moves_now = ~skip & (gathered >= needed) & (total != 0)
+        return lax.cond(moves_now, move, wait)  # type: ignore[no-any-return]
 
     return Optimizer(init, with_rates_of(update, optimizer, "inner_opt_state"))
+
+
+def _checked_weight(weight: Any, dtype: Any) -> jax.Array:
+    """The weight of a mini-batch in `dtype`, 1 if none is given."""
+    if weight is None:
+        return jnp.ones((), dtype)
+    if jnp.ndim(weight) != 0:
+        raise ValueError(
+            f"accumulate: weight has shape {jnp.shape(weight)}, expected a number, by which the "
+            "mean over the mini-batch was divided"
+        )
+    check_range("accumulate", "weight", weight, 0)
+    return hyperparameter(weight, dtype)
 
 
 def skip_not_finite(

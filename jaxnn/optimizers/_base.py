@@ -147,12 +147,20 @@ def is_optimizer(value: Any) -> bool:
 
 
 def extra_tolerant(transformation: Any) -> Callable[..., tuple[PyTree, PyTree]]:
-    """The `update` of a transformation, ignoring extra keywords where it declares none."""
+    """The `update` of a transformation, ignoring extra keywords that it does not declare."""
     update: Callable[..., tuple[PyTree, PyTree]] = transformation.update
-    kinds = {p.kind for p in inspect.signature(update).parameters.values()}
-    if inspect.Parameter.VAR_KEYWORD in kinds:
+    parameters = inspect.signature(update).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return update
-    return lambda updates, state, params=None, **extra: update(updates, state, params)
+    declared = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def tolerant(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        known = {name: value for name, value in extra.items() if name in declared}
+        return update(updates, state, params, **known)
+
+    return tolerant
 
 
 def apply_updates(params: PyTree, updates: PyTree) -> PyTree:

@@ -328,6 +328,15 @@ def _cubic_minimum(a: Point, b: Point, c: Point) -> jax.Array:
     return a.step + (jnp.sqrt(B**2 - 3 * A * a.slope) - B) / (3 * A)
 
 
+def line_searches(state: PyTree) -> list[Any]:
+    """The states of line searches in the state of an optimizer, optax's too."""
+
+    def is_search(node: Any) -> bool:
+        return {"value", "grad"} <= set(getattr(node, "_fields", ()))
+
+    return [node for node in jax.tree.leaves(state, is_leaf=is_search) if is_search(node)]
+
+
 @constructor
 def value_and_grad_from_state(
     value_fn: Callable[..., Any],
@@ -366,13 +375,10 @@ def value_and_grad_from_state(
         True
     """
 
-    def is_search(node: Any) -> bool:
-        return {"value", "grad"} <= set(getattr(node, "_fields", ()))
-
     def value_and_grad(
         params: PyTree, *args: Any, state: PyTree, **kwargs: Any
     ) -> tuple[jax.Array, PyTree]:
-        found = [node for node in jax.tree.leaves(state, is_leaf=is_search) if is_search(node)]
+        found = line_searches(state)
         if len(found) != 1 or found[0].grad is None:
             raise ValueError(
                 f"value_and_grad_from_state: state has {len(found)} line searches with value and "
