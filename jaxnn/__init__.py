@@ -16,6 +16,7 @@ from jaxnn._activations import *  # noqa: F403
 from jaxnn._combinators.chains import parallel, residual, serial
 from jaxnn._combinators.composition import compose
 from jaxnn._combinators.copies import ensemble, stack
+from jaxnn._combinators.freezing import freeze_params, frozen, unfreeze_params
 from jaxnn._combinators.reparametrization import spectral_norm, weight_norm
 from jaxnn._combinators.wrappers import mixed_precision, remat
 from jaxnn._core.layer import Cell, Layer, elementwise, pure, stateless
@@ -138,6 +139,9 @@ __all__ = [
     "merge_lora",
     "metrics",
     "mixed_precision",
+    "frozen",
+    "freeze_params",
+    "unfreeze_params",
     "mixture_of_experts",
     "mlp",
     "optimizers",

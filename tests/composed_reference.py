@@ -113,6 +113,17 @@ def serial(**children):
     return apply
 
 
+def frozen(child):
+    """The child in evaluation, whose parameters are state and have no gradient."""
+
+    def apply(params, state, x, *, key, train):
+        own = state["params"], state.get("state", {})
+        y, backward = child(*own, x, key=key, train=False)
+        return y, lambda dy: ({}, backward(dy)[1])
+
+    return apply
+
+
 def parallel(**children):
     """Each child's dx is added to one sum."""
 

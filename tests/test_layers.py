@@ -193,7 +193,7 @@ def test_training_moves_all_of_the_state(row):
     _, _, state, x = drawn(row)
     _, new_state = training_pass(row)(x, 1)
     moved = jax.tree.map(lambda old, new: not np.array_equal(old, new), state, new_state)
-    assert all(jax.tree.leaves(moved))
+    assert set(jax.tree.leaves(moved)) <= {not row.keeps_state}
 
 
 @each_layer

@@ -138,6 +138,23 @@ LAYERS = (
         has_state=True,
     ),
     LayerRow(
+        "frozen",
+        "frozen(serial(dense(5), batch_norm(), tanh, dropout(0.5)))",
+        lambda: nn.frozen(nn.serial(nn.dense(5), nn.batch_norm(), nn.tanh, nn.dropout(0.5))),
+        reference=composed.frozen(
+            composed.serial(
+                **{
+                    "0": composed.linear,
+                    "1": composed.batch_norm(-1),
+                    "2": composed.tanh,
+                    "3": composed.dropout_layer(0.5),
+                }
+            )
+        ),
+        has_state=True,
+        keeps_state=True,
+    ),
+    LayerRow(
         "remat",
         "remat(serial(dense(5), batch_norm(), dropout(0.5)))",
         lambda: nn.remat(nn.serial(nn.dense(5), nn.batch_norm(), nn.dropout(0.5))),

@@ -25,6 +25,7 @@ class LayerRow(NamedTuple):
     reference: Callable | None = None  # None: checked through its children
     is_random: bool = False
     has_state: bool = False
+    keeps_state: bool = False  # in training too
     vocabulary: int | None = None  # inputs are integers below it
     bfloat16_tolerance: float = 0.05
 
