@@ -99,7 +99,7 @@ def test_a_layer_lives_as_long_as_one_of_its_functions():
 
 
 def test_what_is_made_is_collected():
-    layer = nn.dense(7)
+    layer = nn.dense(7919)
     alive = weakref.ref(layer.apply)
     del layer
     gc.collect()

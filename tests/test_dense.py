@@ -341,7 +341,7 @@ BAD_CALLS = {
     "feed_forward_scalar": (
         lambda: nn.feed_forward(4).init(jax.random.key(0), 1.0),
         ValueError,
-        r"feed_forward: x is a scalar, expected shape \(..., features\)",
+        r"feed_forward: x has shape \(\), expected shape \(..., features\)",
     ),
     "feed_forward_activation": (
         lambda: nn.feed_forward(4, nn.prelu).init(jax.random.key(0), X),
