@@ -123,10 +123,10 @@ def _explained(init: Callable[..., Any], apply: Callable[..., Any]) -> Callable[
     """`apply`, whose errors from parameters or a state of another kind say what is missing."""
 
     @functools.wraps(apply)
-    def told(*args: Any, **keywords: Any) -> Any:
+    def explained(*args: Any, **keywords: Any) -> Any:
         if isinstance(keywords.get("train"), str):
             raise TypeError(
-                f"{told.__qualname__}: train is {keywords['train']!r}, expected True or False"
+                f"{explained.__qualname__}: train is {keywords['train']!r}, expected True or False"
             )
         try:
             return apply(*args, **keywords)
@@ -135,10 +135,10 @@ def _explained(init: Callable[..., Any], apply: Callable[..., Any]) -> Callable[
             difference = _missing(init, given)
             if difference is None:
                 raise
-            raise ValueError(f"{told.__qualname__}: {difference}") from error
+            raise ValueError(f"{explained.__qualname__}: {difference}") from error
 
-    told.explains = apply  # type: ignore[attr-defined]
-    return told
+    explained.explains = apply  # type: ignore[attr-defined]
+    return explained
 
 
 def _missing(init: Callable[..., Any], given: dict[str, Any]) -> str | None:

@@ -49,7 +49,7 @@ def kernel_and_bias_of(
 
 
 def refuse_unused(layer: str, params: Mapping[str, jax.Array], **used: bool) -> None:
-    """Raise if there is a leaf that the layer was told not to use."""
+    """Raise if there is a leaf that the layer does not use."""
     for leaf, is_used in used.items():
         if leaf in params and not is_used:
             raise ValueError(f"{layer}: params has '{leaf}', expected none with use_{leaf}=False")

@@ -86,7 +86,7 @@ def keeping_best(run: Run, wanted: EarlyStopping) -> Run:
         copies = jax.tree.map(jnp.copy, (carry.train.params, carry.train.state))
         before = jnp.full((), -1, jnp.int32)
         best = Best(no_value(), before, jnp.zeros((), jnp.int32), *copies)
-        return carry._replace(kept=carry.kept | {"best": best})
+        return carry.keep(best=best)
 
     def finish(carry: Carry, sums: dict[str, PyTree]) -> tuple[Carry, Row]:
         after, row = run.finish(carry, sums)
@@ -95,7 +95,7 @@ def keeping_best(run: Run, wanted: EarlyStopping) -> Run:
         better = is_better(wanted, value, best.value, best.epoch < 0)
         now = Best(value, best.epochs, best.epochs, *run.last(carry))
         best = choose(better, now, best)._replace(epochs=best.epochs + 1)
-        return after._replace(kept=after.kept | {"best": best}), row
+        return after.keep(best=best), row
 
     def result(carry: Carry) -> tuple[PyTree, PyTree]:
         last = run.result(carry)

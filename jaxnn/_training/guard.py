@@ -40,7 +40,7 @@ def guarded(run: Run, on_nonfinite: OnNonfinite) -> Run:
 
     def init(*arguments: Any) -> Carry:
         carry = run.init(*arguments)
-        return _with(carry, _none_yet(carry.train.params))
+        return carry.keep(guard=_none_yet(carry.train.params))
 
     def step(carry: Carry, batch: PyTree, first: Any) -> tuple[Carry, Step]:
         after, done = run.step(carry, batch, first)
@@ -54,20 +54,16 @@ def guarded(run: Run, on_nonfinite: OnNonfinite) -> Run:
         else:
             count = jnp.where(carry.stopped, count, count + 1)
             kept = kept._replace(train=kept.train._replace(step=count))
-        return _with(kept, bad_steps), done
+        return kept.keep(guard=bad_steps), done
 
     def finish(carry: Carry, sums: dict[str, PyTree]) -> tuple[Carry, Row]:
         after, row = run.finish(carry, sums)
         bad_steps = carry.kept["guard"]
         if not stops:
             row |= {"skipped": bad_steps.skipped}
-        return _with(after, bad_steps._replace(skipped=jnp.zeros_like(bad_steps.skipped))), row
+        return after.keep(guard=bad_steps._replace(skipped=jnp.zeros_like(bad_steps.skipped))), row
 
     return run._replace(init=init, step=step, finish=finish, may_stop=run.may_stop or stops)
-
-
-def _with(carry: Carry, bad_steps: BadSteps) -> Carry:
-    return carry._replace(kept=carry.kept | {"guard": bad_steps})
 
 
 def _none_yet(params: PyTree) -> BadSteps:

@@ -101,7 +101,7 @@ def evaluation_sums(
         counted = is_new
         if weights:
             (own,) = weights
-            of_examples = is_new.reshape(-1, *(1,) * (own.ndim - 1))
+            of_examples = element_weights(own.shape, is_new, is_new.dtype)
             counted = jnp.where(of_examples, own, jnp.zeros_like(own))
         return metric_sums(loss, metrics, predictions, y, counted)
 
@@ -128,7 +128,7 @@ def harmless(x: PyTree, y: PyTree, *weights: jax.Array) -> tuple[PyTree, ...]:
         own = counts
         if leaf.shape[: own.ndim] != own.shape:
             own = jnp.any(own, axis=tuple(range(1, own.ndim)))
-        own = own.reshape(own.shape + (1,) * (leaf.ndim - own.ndim))
+        own = element_weights(leaf.shape, own, own.dtype)
         return jnp.where(own | jnp.isfinite(leaf), leaf, jnp.zeros_like(leaf))
 
     x, y = jax.tree.map(one, (x, y))

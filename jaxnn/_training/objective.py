@@ -10,6 +10,7 @@ from jaxnn._core.arrays import widen
 from jaxnn._core.layer import Layer
 from jaxnn._core.types import LossFunction, PyTree
 from jaxnn._training.checks import check_reported
+from jaxnn._training.data.arrays import batch_length
 from jaxnn._training.measuring import (
     Metrics,
     evaluation_sums,
@@ -66,7 +67,7 @@ def of_loss_function(function: LossFunction, batch_size: int | None) -> Objectiv
                 error.add_note("in the loss function on the validation set, where its key is None")
             raise
         check_reported(metrics)
-        examples = len(next(leaf for leaf in jax.tree.leaves(batch) if jnp.ndim(leaf)))
+        examples = batch_length(batch)
         sums = {}
         for name, value in {"loss": loss, **metrics}.items():
             value = widen(value)

@@ -27,6 +27,10 @@ class Carry(NamedTuple):
     stopped: jax.Array
     kept: dict[str, PyTree]
 
+    def keep(self, **entries: PyTree) -> "Carry":
+        """The carry with what some wrappers remember now, by their names."""
+        return self._replace(kept=self.kept | entries)
+
 
 class Run(NamedTuple):
     """A training run: pure functions over one carry, as a layer is two over its parameters.

@@ -24,7 +24,7 @@ def stopping_early(run: Run, wanted: EarlyStopping, patience: int) -> Run:
     def init(*arguments: Any) -> Carry:
         carry = run.init(*arguments)
         waiting = Waiting(no_value(), jnp.ones((), bool), jnp.zeros((), jnp.int32))
-        return carry._replace(kept=carry.kept | {"stop": waiting})
+        return carry.keep(stop=waiting)
 
     def finish(carry: Carry, sums: dict[str, PyTree]) -> tuple[Carry, Row]:
         after, row = run.finish(carry, sums)
@@ -37,7 +37,7 @@ def stopping_early(run: Run, wanted: EarlyStopping, patience: int) -> Run:
             jnp.where(better, 0, waiting.epochs + 1),
         )
         over = now.epochs >= patience
-        return after._replace(stopped=after.stopped | over, kept=after.kept | {"stop": now}), row
+        return after._replace(stopped=after.stopped | over).keep(stop=now), row
 
     return run._replace(init=init, finish=finish, may_stop=True)
 
@@ -47,7 +47,7 @@ def staying_stopped(run: Run) -> Run:
 
     def init(*arguments: Any) -> Carry:
         carry = run.init(*arguments)
-        return carry._replace(kept=carry.kept | {"epochs": jnp.zeros((), jnp.int32)})
+        return carry.keep(epochs=jnp.zeros((), jnp.int32))
 
     def finish(carry: Carry, sums: dict[str, PyTree]) -> tuple[Carry, Row]:
         after, row = run.finish(carry, sums)
@@ -55,8 +55,8 @@ def staying_stopped(run: Run) -> Run:
             name: jnp.where(carry.stopped, jnp.zeros_like(value), value)
             for name, value in row.items()
         }
-        kept = after.kept | {"epochs": carry.kept["epochs"] + 1}
-        return after._replace(kept=choose(carry.stopped, carry.kept, kept)), row
+        after = after.keep(epochs=carry.kept["epochs"] + 1)
+        return after._replace(kept=choose(carry.stopped, carry.kept, after.kept)), row
 
     return run._replace(init=init, finish=finish)
 

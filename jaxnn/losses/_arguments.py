@@ -8,7 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import accumulator_dtype, canonical_axes, is_inexact, promoted
+from jaxnn._core.arrays import (
+    accumulator_dtype,
+    canonical_axes,
+    check_shape,
+    hyperparameter,
+    is_inexact,
+    promoted,
+)
 
 Axis = int | Sequence[int] | None
 
@@ -40,6 +47,13 @@ def check_ignore_index(function: str, ignore_index: int | None) -> None:
 def clamped(values: jax.Array, low: float, high: float | None = None) -> jax.Array:
     """Values back in their range, which rounding has left; the gradient is that of `values`."""
     return values + jax.lax.stop_gradient(jnp.clip(values, low, high) - values)
+
+
+def per_class(loss: str, name: str, weights: ArrayLike, values: jax.Array) -> jax.Array:
+    """Weights of the classes in the last axis of `values`, to multiply these with."""
+    check_shape(loss, name, weights, values.shape[-1:])
+    weights = hyperparameter(weights, values.dtype)
+    return weights.reshape((1,) * (values.ndim - 1) + weights.shape)
 
 
 def masked(

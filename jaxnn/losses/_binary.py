@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import check_range, check_shape, hyperparameter
-from jaxnn.losses._arguments import fitting, masked
+from jaxnn._core.arrays import check_range, hyperparameter
+from jaxnn.losses._arguments import fitting, masked, per_class
 
 
 def sigmoid_binary_cross_entropy(
@@ -106,11 +106,9 @@ def sigmoid_focal_loss(
 def _per_label(loss: str, name: str, weight: ArrayLike, logits: jax.Array) -> jax.Array:
     """A weight for all labels or for each, which are the last axis, to multiply a loss with."""
     check_range(loss, name, weight, 0)
-    weight = hyperparameter(weight, logits.dtype)
-    if weight.ndim == 0:
-        return weight
-    check_shape(loss, name, weight, logits.shape[-1:])
-    return weight.reshape((1,) * (logits.ndim - 1) + weight.shape)
+    if jnp.ndim(weight) == 0:
+        return hyperparameter(weight, logits.dtype)
+    return per_class(loss, name, weight, logits)
 
 
 def _times(share: jax.Array, value: jax.Array) -> jax.Array:

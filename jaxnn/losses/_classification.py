@@ -9,14 +9,13 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import (
     check_range,
-    check_shape,
     hyperparameter,
     is_inexact,
     wide_integers,
     widen,
 )
 from jaxnn._core.bounds import check_bounds
-from jaxnn.losses._arguments import Axis, all_axes, broadcast_mask, check_ignore_index
+from jaxnn.losses._arguments import Axis, all_axes, broadcast_mask, check_ignore_index, per_class
 
 
 def softmax_cross_entropy(
@@ -323,9 +322,8 @@ def _expected(
 ) -> jax.Array:
     """`-Σ_c weight_c targets_c log_probs_c`, with `0 log 0 = 0`."""
     if class_weights is not None:
-        check_shape(loss, "class_weights", class_weights, targets.shape[-1:])
+        weights = per_class(loss, "class_weights", class_weights, targets)
         check_range(loss, "class_weights", class_weights, 0)
-        weights = hyperparameter(class_weights, targets.dtype)
-        targets = targets * weights.reshape((1,) * (targets.ndim - 1) + weights.shape)
+        targets = targets * weights
     impossible = (targets == 0) & jnp.isneginf(log_probs)
     return jnp.sum(targets * jnp.where(impossible, 0, -log_probs), -1)

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import canonical_axes, check_shape, hyperparameter, widen
-from jaxnn.losses._arguments import broadcast_mask, fitting
+from jaxnn._core.arrays import canonical_axes, hyperparameter, widen
+from jaxnn.losses._arguments import broadcast_mask, fitting, per_class
 
 REDUCTIONS = {"mean": jnp.mean, "sum": jnp.sum}
 
@@ -96,9 +96,7 @@ def dice_loss(
     losses = 1 - jnp.where(is_empty, 1, (both + smooth) / jnp.where(is_empty, 1, union))
 
     if class_weights is not None:
-        check_shape("dice_loss", "class_weights", class_weights, (classes,))
-        weights = hyperparameter(class_weights, losses.dtype)
-        losses = losses * weights.reshape((1,) * (losses.ndim - 1) + weights.shape)
+        losses = losses * per_class("dice_loss", "class_weights", class_weights, losses)
     if ignore_background and classes > 1:
         losses = losses[..., 1:]
     return losses if reduction == "none" else REDUCTIONS[reduction](losses, -1)

@@ -92,6 +92,11 @@ def count_examples(function: str, name: str, tree: PyTree) -> int:
     return n
 
 
+def batch_length(batch: PyTree) -> int:
+    """The number of examples in a batch, in which some leaves may be without axes."""
+    return len(next(leaf for leaf in jax.tree.leaves(batch) if jnp.ndim(leaf)))
+
+
 def check_size(function: str, name: str, n: int) -> None:
     """Raise if data in memory have more examples than 32 bits count."""
     if n > MOST_EXAMPLES:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxnn._core.programs import compiled
 from jaxnn._core.types import PyTree
 from jaxnn._training import loop
-from jaxnn._training.data.arrays import MOST_EXAMPLES
+from jaxnn._training.data.arrays import MOST_EXAMPLES, batch_length
 from jaxnn._training.data.epochs import Epoch
 from jaxnn._training.data.sources import Source
 from jaxnn._training.loop import Position
@@ -156,7 +156,7 @@ class Streamed:
             if previous is not None:  # one step runs while the next is handed over
                 self._check(previous[0], previous[1], position)
             previous, taken = (batch, loss), taken + 1
-            size = len(next(leaf for leaf in jax.tree.leaves(batch) if leaf.ndim))
+            size = batch_length(batch)
             self.seen = self.seen[0] + size, self.seen[1] + size
         if previous is not None:
             self._check(previous[0], previous[1], position)
