@@ -21,6 +21,8 @@ from jaxnn._combinators.reparametrization import spectral_norm, weight_norm
 from jaxnn._combinators.wrappers import mixed_precision, remat
 from jaxnn._core.layer import Cell, Layer, elementwise, pure, stateless
 from jaxnn._core.summary import summary
+from jaxnn._files.exporting import export_params
+from jaxnn._files.importing import import_params
 from jaxnn._files.saving import load, save, saved_metadata
 from jaxnn._layers.activations import prelu
 from jaxnn._layers.attention import attention
@@ -112,9 +114,12 @@ __all__ = [
     "embedding",
     "ensemble",
     "evaluate",
+    "export_params",
     "feed_forward",
     "fit",
     "flatten",
+    "freeze_params",
+    "frozen",
     "functional",
     "gaussian_dropout",
     "gaussian_noise",
@@ -123,6 +128,7 @@ __all__ = [
     "global_max_pool",
     "group_norm",
     "gru_cell",
+    "import_params",
     "initializers",
     "instance_norm",
     "layer_norm",
@@ -139,9 +145,6 @@ __all__ = [
     "merge_lora",
     "metrics",
     "mixed_precision",
-    "frozen",
-    "freeze_params",
-    "unfreeze_params",
     "mixture_of_experts",
     "mlp",
     "optimizers",
@@ -179,6 +182,7 @@ __all__ = [
     "training_run",
     "transformer_block",
     "typing",
+    "unfreeze_params",
     "unit_norm",
     "upsample",
     "vector_quantizer",

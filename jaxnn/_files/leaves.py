@@ -142,7 +142,7 @@ def as_leaf(like: Any, data: np.ndarray, form: Form, note: Mapping[str, str]) ->
     """The data of a tensor as a leaf of the same kind as `like`."""
     if "key" in note:
         keys = jax.random.wrap_key_data(jnp.asarray(data), impl=note["key"])
-        sharding = _sharding(like)
+        sharding = sharding_of(like)
         return keys if sharding is None else jax.device_put(keys, sharding)
     array = data.reshape(-1).view(form.dtype).reshape(form.shape)
     if like is None or isinstance(like, np.ndarray):
@@ -151,10 +151,10 @@ def as_leaf(like: Any, data: np.ndarray, form: Form, note: Mapping[str, str]) ->
         return array.item()
     if isinstance(like, np.generic):
         return array[()]
-    return jax.device_put(array, _sharding(like), may_alias=False)
+    return jax.device_put(array, sharding_of(like), may_alias=False)
 
 
-def _sharding(like: Any) -> jax.sharding.Sharding | None:
+def sharding_of(like: Any) -> jax.sharding.Sharding | None:
     """Where a leaf is to be, if somebody said so."""
     if isinstance(like, jax.ShapeDtypeStruct):
         sharding: jax.sharding.Sharding | None = like.sharding
