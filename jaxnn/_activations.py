@@ -31,6 +31,7 @@ from jax.nn import (
 )
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import (
     canonical_axes,
     check_key,
@@ -93,6 +94,7 @@ def _halves(function: str, x: ArrayLike, axis: int) -> tuple[jax.Array, jax.Arra
     return a, b
 
 
+@checked
 def swiglu(x: ArrayLike, axis: int = -1) -> jax.Array:
     """The linear unit gated by `silu`: `y = a * silu(b)`, `a` and `b` being the halves of `x`.
 
@@ -119,6 +121,7 @@ def swiglu(x: ArrayLike, axis: int = -1) -> jax.Array:
     return a * silu(b)
 
 
+@checked
 def geglu(x: ArrayLike, axis: int = -1, approximate: bool = True) -> jax.Array:
     """The linear unit gated by `gelu`: `y = a * gelu(b)`, `a` and `b` being the halves of `x`.
 
@@ -144,6 +147,7 @@ def geglu(x: ArrayLike, axis: int = -1, approximate: bool = True) -> jax.Array:
     return a * jnp.where(large, relu(b), small_gate)
 
 
+@checked
 def reglu(x: ArrayLike, axis: int = -1) -> jax.Array:
     """The linear unit gated by `relu`: `y = a * relu(b)`, `a` and `b` being the halves of `x`.
 
@@ -168,6 +172,7 @@ def reglu(x: ArrayLike, axis: int = -1) -> jax.Array:
 # Elementwise
 
 
+@checked
 def squared_relu(x: ArrayLike) -> jax.Array:
     """The square of the positive part: `y = max(x, 0)^2`.
 
@@ -187,6 +192,7 @@ def squared_relu(x: ArrayLike) -> jax.Array:
     return jnp.square(relu(floating(x)))
 
 
+@checked
 def quick_gelu(x: ArrayLike) -> jax.Array:
     """An approximation of `gelu` by a sigmoid: `y = x * sigmoid(1.702 x)`.
 
@@ -207,6 +213,7 @@ def quick_gelu(x: ArrayLike) -> jax.Array:
     return x * sigmoid(1.702 * x)
 
 
+@checked
 def soft_shrink(x: ArrayLike, threshold: Scalar = 0.5) -> jax.Array:
     """Towards 0 by `threshold`: `y = sign(x) * max(|x| - threshold, 0)`.
 
@@ -234,6 +241,7 @@ def soft_shrink(x: ArrayLike, threshold: Scalar = 0.5) -> jax.Array:
     return jnp.where(_within(x, threshold), 0, shrunk)
 
 
+@checked
 def hard_shrink(x: ArrayLike, threshold: Scalar = 0.5) -> jax.Array:
     """What exceeds `threshold`, else 0: `y = x if |x| > threshold else 0`.
 
@@ -267,6 +275,7 @@ def _within(x: jax.Array, threshold: jax.Array) -> jax.Array:
 # Distributions
 
 
+@checked
 def sparsemax(x: ArrayLike, axis: int = -1) -> jax.Array:
     """The distribution nearest to `x`, which has zeros: `y = argmin_p |p - x|^2`.
 
@@ -313,6 +322,7 @@ def _threshold_of_support(z: jax.Array, axis: int) -> jax.Array:
     return (total - 1) / size.astype(z.dtype)
 
 
+@checked
 def gumbel_softmax(
     key: jax.Array,
     logits: ArrayLike,

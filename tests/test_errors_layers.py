@@ -248,7 +248,7 @@ BAD_CALLS = {
     "l1_strength": (
         lambda: regularizers.l1(-1.0),
         ValueError,
-        ("l1: strength is -1.0", "expected a number >= 0"),
+        ("l1: strength is -1.0", "expected a finite number >= 0"),
     ),
     "l2_strength": (lambda: regularizers.l2(float("nan")), ValueError, ("strength is nan",)),
     "elastic_net_strength": (lambda: regularizers.elastic_net(0.1, -1.0), ValueError, ("-1.0",)),

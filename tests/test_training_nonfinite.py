@@ -208,7 +208,7 @@ def test_bfloat16_learns_as_well_as_float32():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"initial": 0.5}, ValueError, "initial is 0.5, expected a number >= 1"),
+        ({"initial": 0.5}, ValueError, "initial is 0.5, expected a finite number >= 1"),
         ({"period": 0}, ValueError, "period is 0, expected at least 1"),
         ({"factor": 1.0}, ValueError, "factor is 1.0, expected more than 1"),
         ({"minimum": 0.0}, ValueError, "minimum is 0.0, expected more than 0"),

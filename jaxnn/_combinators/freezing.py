@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from jax import lax
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.children import with_state, wrap
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, LayerLike, abstract, as_layer
@@ -80,6 +81,7 @@ def frozen(layer: LayerLike) -> Layer:
     return wrap(layer, apply, init)
 
 
+@checked
 def freeze_params(
     params: PyTree, state: PyTree, path: str | Sequence[str] = ""
 ) -> tuple[PyTree, PyTree]:
@@ -111,6 +113,7 @@ def freeze_params(
     return _moved("freeze_params", params, state, path, lambda path, *own: _frozen(*own))
 
 
+@checked
 def unfreeze_params(
     params: PyTree, state: PyTree, path: str | Sequence[str] = ""
 ) -> tuple[PyTree, PyTree]:

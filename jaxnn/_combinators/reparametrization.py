@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from jaxnn import functional
-from jaxnn._core.arrays import canonical_axes, check_count
+from jaxnn._core.arrays import canonical_axes, check_count, check_range
 from jaxnn._core.children import (
     apply_child,
     child_params,
@@ -126,7 +126,8 @@ def spectral_norm(
     Raises:
         TypeError: `n_steps` is not an integer.
         ValueError: `n_steps` is less than 1; `where` matches nothing, or a parameter with fewer
-            than two axes; `axis` is out of range; params or state have other entries.
+            than two axes; `axis` is out of range; `epsilon` is negative; params or
+            state have other entries.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -137,6 +138,7 @@ def spectral_norm(
         Array(1., dtype=float32)
     """
     layer = as_layer(layer, "spectral_norm: layer")
+    check_range("spectral_norm", "epsilon", epsilon, 0)
     n_steps = check_count("spectral_norm", "n_steps", n_steps)
 
     def init(key: jax.Array, x: PyTree, **extra: Any) -> tuple[PyTree, PyTree]:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
+LEAST_POSITIVE = float(np.finfo(np.float32).tiny)
+
 
 def promoted(a: DTypeLike, b: DTypeLike) -> jnp.dtype:
     """The dtype that holds both, also where JAX is told to refuse to promote."""
@@ -142,15 +144,32 @@ def concrete(value: Any) -> np.ndarray | None:
 
 
 def check_range(
-    function: str, name: str, value: Any, low: float, high: float = float("inf")
+    function: str, name: str, value: Any, low: float, high: float | None = None
 ) -> None:
-    """Raise unless `low <= value <= high`; traced values and schedules pass."""
+    """Raise unless `low <= value <= high`; traced values and schedules pass.
+
+    Without `high`, any finite number from `low` on is allowed.
+    """
     known = concrete(value)
     if known is not None and known.dtype.kind not in "biuf" and known.dtype != jnp.bfloat16:
         raise TypeError(f"{function}: {name} is {value!r}, expected a number")
-    if known is not None and not np.all((known >= low) & (known <= high)):
-        bounds = f">= {low:g}" if high == float("inf") else f"in [{low:g}, {high:g}]"
-        raise ValueError(f"{function}: {name} is {value}, expected a number {bounds}")
+    if known is None:
+        return
+    if not np.all((known >= low) & (np.isfinite(known) if high is None else known <= high)):
+        raise ValueError(f"{function}: {name} is {value}, expected {_range_text(low, high)}")
+
+
+def _range_text(low: float, high: float | None) -> str:
+    if high is not None and high < np.inf:
+        return f"a number in [{low:g}, {high:g}]"
+    kind = "a finite number" if high is None else "a number"
+    return kind if low == -np.inf else f"{kind} >= {low:g}"
+
+
+def check_finite(function: str, **values: Any) -> None:
+    """Raise unless each is a finite number; traced values pass."""
+    for name, value in values.items():
+        check_range(function, name, value, -np.inf)
 
 
 def check_count(function: str, name: str, value: Any) -> int:

@@ -12,6 +12,8 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 import numpy as np
 
+from jaxnn._core.arguments import ArgumentChecks
+
 P = ParamSpec("P")
 R = TypeVar("R")  # a function, or a named tuple of functions: a Layer, an Optimizer, a Metric
 
@@ -116,17 +118,20 @@ def constructor(make: Callable[P, R]) -> Callable[P, R]:
 
     What `make` returns, a function or a named tuple of functions, is made once for equal arguments
     that hold no arrays: the next call gives the same functions. They are held weakly, as is every
-    function among the arguments, and hold each other.
+    function among the arguments, and hold each other. Arguments of another kind than their
+    annotations say are refused.
 
     `repr(layer)` reads as the call, and so do Python's own errors: an unknown keyword gives
     `TypeError: dense(10)() got an unexpected keyword argument 'mask'`. A function that belongs to
     one of the arguments, a layer that is wrapped, keeps its name.
     """
     signature = inspect.signature(make)
+    check = ArgumentChecks(make)
     made: dict[Hashable, tuple[Callable[..., Any], list[Callable[[], Any]]]] = {}
 
     @functools.wraps(make)
     def construct(*args: P.args, **kwargs: P.kwargs) -> R:
+        check(args, kwargs)
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from jaxnn._core.arguments import check_flag, checked, flags_of
 from jaxnn._core.arrays import check_key, is_inexact, promoted
 from jaxnn._core.construction import call_repr, constructor, refuse_constructor, value_text
 from jaxnn._core.functions import (
@@ -120,14 +121,14 @@ class Cell(CellFunctions):
 
 
 def _explained(init: Callable[..., Any], apply: Callable[..., Any]) -> Callable[..., Any]:
-    """`apply`, whose errors from parameters or a state of another kind say what is missing."""
+    """`apply`, which takes booleans for flags, and says which parameter or state is missing."""
+    flags = flags_of(_parameters(apply))
 
     @functools.wraps(apply)
     def explained(*args: Any, **keywords: Any) -> Any:
-        if isinstance(keywords.get("train"), str):
-            raise TypeError(
-                f"{explained.__qualname__}: train is {keywords['train']!r}, expected True or False"
-            )
+        for flag in flags:
+            if flag in keywords:
+                check_flag(explained.__qualname__, flag, keywords[flag])
         try:
             return apply(*args, **keywords)
         except (AttributeError, IndexError, KeyError, TypeError) as error:
@@ -361,6 +362,7 @@ def _check_unary(function: Any, where: str) -> None:
         )
 
 
+@checked
 def stateless(layer: LayerLike) -> StatelessApply:
     """`apply` without state: `apply(params, x, *, key=None, train=False) -> y`.
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.children import Call, recorded_calls
 from jaxnn._core.keywords import split_static
 from jaxnn._core.layer import Layer, LayerLike, abstract, as_layer
@@ -15,6 +16,7 @@ from jaxnn._core.types import PyTree
 HEADINGS = ("path", "layer", "output", "parameters", "bytes", "FLOPs")
 
 
+@checked
 def summary(
     layer: LayerLike,
     x: PyTree,

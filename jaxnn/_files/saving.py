@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import jax
 import numpy as np
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.types import PyTree
 from jaxnn._files.atomic import replacing
 from jaxnn._files.leaves import (
@@ -37,6 +38,7 @@ _ZEROS = "0" * 64
 _CHUNK = 1 << 24
 
 
+@checked
 def save(
     path: str | PathLike[str], tree: PyTree, *, metadata: Mapping[str, str] | None = None
 ) -> None:
@@ -102,6 +104,7 @@ def save(
         file.write(_sealed_header(tensors, checked, notes))
 
 
+@checked
 def load(path: str | PathLike[str], like: PyTree = None) -> PyTree:
     """Load a tree of arrays from a file in the safetensors format.
 
@@ -157,6 +160,7 @@ def load(path: str | PathLike[str], like: PyTree = None) -> PyTree:
     return jax.tree.unflatten(jax.tree.structure(like), values.values())
 
 
+@checked
 def saved_metadata(path: str | PathLike[str]) -> dict[str, str]:
     """The metadata of a file in the safetensors format, without its arrays.
 

@@ -51,7 +51,8 @@ def batch_norm(
         A `Layer` with params `{"scale", "bias"}` and state `{"mean", "var"}`, float32 or wider.
 
     Raises:
-        ValueError: `axis` is out of range for `x`; `decay` is outside [0, 1]; the state is missing.
+        ValueError: `axis` is out of range for `x`; `decay` is outside [0, 1]; `epsilon` is
+            negative; the state is missing.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -63,6 +64,7 @@ def batch_norm(
         (Array([-1.,  1.], dtype=float32), Array([1.], dtype=float32), Array([1.5], dtype=float32))
     """
     check_range("batch_norm", "decay", decay, 0, 1)
+    check_range("batch_norm", "epsilon", epsilon, 0)
 
     def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
         shape, dtype = abstract(x).shape, param_dtype(x)

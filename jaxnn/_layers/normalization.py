@@ -1,5 +1,6 @@
 """Normalisation."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -7,7 +8,7 @@ import jax
 from jax.nn.initializers import Initializer
 
 from jaxnn import functional, initializers
-from jaxnn._core.arrays import canonical_axes, check_count
+from jaxnn._core.arrays import LEAST_POSITIVE, canonical_axes, check_count, check_range
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, elementwise, param_dtype, pure
 from jaxnn._core.types import Axes, PyTree
@@ -41,7 +42,7 @@ def layer_norm(
         A `Layer` with params `{"scale", "bias"}`.
 
     Raises:
-        ValueError: `axis` is out of range for `x`.
+        ValueError: `epsilon` is negative; `axis` is out of range for `x`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -51,7 +52,7 @@ def layer_norm(
         >>> layer.apply(params, state, x)[0].round(3)
         Array([[-1.225,  0.   ,  1.225]], dtype=float32)
     """
-
+    check_range("layer_norm", "epsilon", epsilon, 0)
     norm = partial(functional.layer_norm, axis=axis, epsilon=epsilon)
     inits = scale_init if use_scale else None, bias_init if use_bias else None
     return _norm("layer_norm", norm, axis, *inits)
@@ -83,7 +84,7 @@ def rms_norm(
         A `Layer` with params `{"scale"}`.
 
     Raises:
-        ValueError: `axis` is out of range for `x`.
+        ValueError: `epsilon` is negative; `axis` is out of range for `x`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -93,7 +94,7 @@ def rms_norm(
         >>> layer.apply(params, state, x)[0].round(3)
         Array([[ 0.333, -0.333,  1.667]], dtype=float32)
     """
-
+    check_range("rms_norm", "epsilon", epsilon, 0)
     norm = partial(functional.rms_norm, axis=axis, epsilon=epsilon)
     return _norm("rms_norm", norm, axis, scale_init if use_scale else None, None)
 
@@ -128,8 +129,8 @@ def group_norm(
 
     Raises:
         TypeError: `num_groups` is not an integer.
-        ValueError: `num_groups` is less than 1 or does not divide the channels; `axis` is out of
-            range for `x` or the first.
+        ValueError: `num_groups` is less than 1 or does not divide the channels; `epsilon` is
+            negative; `axis` is out of range for `x` or the first.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -140,6 +141,7 @@ def group_norm(
         Array([[-1.,  1., -1.,  1.]], dtype=float32)
     """
     check_count("group_norm", "num_groups", num_groups)
+    check_range("group_norm", "epsilon", epsilon, 0)
     norm = partial(functional.group_norm, num_groups=num_groups, axis=axis, epsilon=epsilon)
     inits = scale_init if use_scale else None, bias_init if use_bias else None
     return _norm("group_norm", norm, axis, *inits)
@@ -174,7 +176,7 @@ def instance_norm(
 
     Raises:
         ValueError: `x` has no axis besides batch and channels; `axis` is out of range for `x` or
-            the first.
+            the first; `epsilon` is negative.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -185,6 +187,7 @@ def instance_norm(
         Array([[[-1., -1.],
                 [ 1.,  1.]]], dtype=float32)
     """
+    check_range("instance_norm", "epsilon", epsilon, 0)
     norm = partial(functional.instance_norm, axis=axis, epsilon=epsilon)
     inits = scale_init if use_scale else None, bias_init if use_bias else None
     return _norm("instance_norm", norm, axis, *inits)
@@ -198,13 +201,14 @@ def unit_norm(*, axis: Axes = -1, epsilon: float = 1e-6) -> Layer:
 
     Args:
         axis: the axis or axes to normalise over.
-        epsilon: the length below which `x` is divided by `epsilon`, positive.
+        epsilon: the length below which `x` is divided by `epsilon`, so large that its square is not
+            0 in float32.
 
     Returns:
         A `Layer` without parameters.
 
     Raises:
-        ValueError: `axis` is out of range for `x`.
+        ValueError: `epsilon` is too small; `axis` is out of range for `x`.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -212,6 +216,7 @@ def unit_norm(*, axis: Axes = -1, epsilon: float = 1e-6) -> Layer:
         Array([[0.6, 0.8],
                [0. , 0. ]], dtype=float32)
     """
+    check_range("unit_norm", "epsilon", epsilon, math.sqrt(LEAST_POSITIVE))
     return elementwise(partial(functional.unit_norm, axis=axis, epsilon=epsilon))
 
 
@@ -232,7 +237,8 @@ def local_response_norm(
 
     Raises:
         TypeError: `size` is not an integer.
-        ValueError: `size` is less than 1; `axis` is out of range for `x`.
+        ValueError: `size` is less than 1; `alpha` or `k` is too small; `axis` is out of
+            range for `x`.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -241,6 +247,8 @@ def local_response_norm(
         Array([0.5  , 0.   , 0.   , 0.333, 0.333], dtype=float32)
     """
     check_count("local_response_norm", "size", size)
+    check_range("local_response_norm", "alpha", alpha, 0)
+    check_range("local_response_norm", "k", k, LEAST_POSITIVE)
     norm = functional.local_response_norm
     return elementwise(partial(norm, size=size, alpha=alpha, beta=beta, k=k, axis=axis))
 

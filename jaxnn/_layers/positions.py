@@ -9,7 +9,15 @@ from jax import lax
 from jax.nn.initializers import Initializer
 
 from jaxnn import functional, initializers
-from jaxnn._core.arrays import check_count, check_key, check_range, floating, real_dtype, spread
+from jaxnn._core.arrays import (
+    LEAST_POSITIVE,
+    check_count,
+    check_key,
+    check_range,
+    floating,
+    real_dtype,
+    spread,
+)
 from jaxnn._core.construction import constructor
 from jaxnn._core.decoding import check_capacity, refuse_in_decoding
 from jaxnn._core.layer import Layer, abstract, param_dtype
@@ -84,9 +92,8 @@ def rotary(*, base: float = 10000.0, fraction: float = 1.0, interleaved: bool = 
         >>> layer
         attention(2, is_causal=True, positions=rotary(base=500000.0))
     """
-    tiny = float(jnp.finfo(jnp.float32).tiny)
-    check_range("rotary", "base", base, tiny)
-    check_range("rotary", "fraction", fraction, tiny, 1)
+    check_range("rotary", "base", base, LEAST_POSITIVE)
+    check_range("rotary", "fraction", fraction, LEAST_POSITIVE, 1)
 
     def rotate(x: jax.Array, positions: jax.Array) -> jax.Array:
         return functional.rotary(
@@ -156,7 +163,7 @@ def sinusoidal_positions(*, base: float = 10000.0, cached: bool = False) -> Laye
          [ 0.84  0.54  0.01  1.  ]
          [ 0.91 -0.42  0.02  1.  ]]
     """
-    check_range("sinusoidal_positions", "base", base, float(jnp.finfo(jnp.float32).tiny))
+    check_range("sinusoidal_positions", "base", base, LEAST_POSITIVE)
 
     def encoding(params: PyTree, start: jax.Array | int, x: jax.Array) -> jax.Array:
         positions = start + jnp.arange(x.shape[-2], dtype=jnp.int32)

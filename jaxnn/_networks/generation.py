@@ -5,10 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxnn._core.arrays import check_count, check_key, check_range, is_inexact
+from jaxnn._core.arguments import checked
+from jaxnn._core.arrays import LEAST_POSITIVE, check_count, check_key, check_range, is_inexact
 from jaxnn._core.construction import constructor
 from jaxnn._core.decoding import decoded_steps, decoding_by_element
 from jaxnn._core.layer import Cell, Layer, LayerLike, as_layer
@@ -81,6 +81,7 @@ def autoregressive(layer: LayerLike, *, features: Sequence[int] = ()) -> Cell:
     return Cell(init, initial_carry, step)
 
 
+@checked
 def generate(
     cell: Cell,
     params: PyTree,
@@ -154,7 +155,7 @@ def generate(
             raise TypeError(f"generate: top_k is {top_k!r}, expected an integer")
         check_range("generate", "top_k", top_k, 1)
     if top_p is not None:
-        check_range("generate", "top_p", top_p, float(np.finfo(np.float32).tiny), 1)
+        check_range("generate", "top_p", top_p, LEAST_POSITIVE, 1)
     if key is not None:
         check_key("generate", key)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import Initializer
 
 from jaxnn import functional, initializers
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import accumulator_dtype, check_count, hyperparameter
 from jaxnn._core.children import apply_child, child_params, init_child, with_state, wrap
 from jaxnn._core.construction import constructor
@@ -94,6 +95,7 @@ def lora(
     return wrap(layer, apply, init)
 
 
+@checked
 def merge_lora(params: PyTree, *, scale: Scalar = 1.0) -> PyTree:
     """Add every low-rank correction to its kernel: `kernel + scale * down @ up`.
 

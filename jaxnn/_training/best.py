@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_count
 from jaxnn._core.types import PyTree
 from jaxnn._training.measuring import Metrics
@@ -23,6 +24,7 @@ class EarlyStopping(NamedTuple):
     mode: Literal["min", "max"] | None
 
 
+@checked
 def early_stopping(
     metric: str = "val_loss",
     *,

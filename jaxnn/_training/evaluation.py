@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from jaxnn._combinators.copies import check_copies
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_count, widen
 from jaxnn._core.layer import Layer, LayerLike, as_layer
 from jaxnn._core.programs import compiled
@@ -70,6 +71,7 @@ def _of_each(members: int | None, function: Callable[..., Any]) -> Callable[...,
     return function if members is None else jax.vmap(function)
 
 
+@checked
 def evaluate(
     model: LayerLike,
     params: PyTree,
@@ -146,6 +148,7 @@ def reported(value: Any) -> Any:
     return float(array) if array.ndim == 0 else array
 
 
+@checked
 def predict(
     model: LayerLike, params: PyTree, state: PyTree, x: PyTree, *, batch_size: int | None = None
 ) -> PyTree:
@@ -185,6 +188,7 @@ def predict(
     return compiled(_predicted, model, size)(params, state, x)
 
 
+@checked
 def predict_with_spread(
     model: LayerLike,
     params: PyTree,

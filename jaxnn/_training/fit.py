@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxnn._combinators.copies import copy_keys
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_count, check_key
 from jaxnn._core.layer import LayerLike, as_layer, child_key
 from jaxnn._core.programs import compiled
@@ -62,6 +63,7 @@ class FitResult(NamedTuple):
     best_value: Any = None
 
 
+@checked
 def fit(
     model: LayerLike | LossFunction,
     data: Data,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_key, widen
 from jaxnn._core.types import LossFunction, OptimizerLike, PyTree
 from jaxnn._training.record import Record, check_record, recorded
@@ -26,6 +27,7 @@ class TrainState(NamedTuple):
     step: jax.Array
 
 
+@checked
 def train_state(
     params: PyTree, state: PyTree, optimizer: OptimizerLike, key: jax.Array
 ) -> TrainState:
@@ -55,6 +57,7 @@ def train_state(
     return TrainState(params, state, optimizer.init(params), key, jnp.zeros((), jnp.int32))
 
 
+@checked
 def train_step(
     loss_fn: LossFunction, optimizer: OptimizerLike, *, record: Sequence[str] = ()
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]]:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn._combinators.copies import copy_keys
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_count, check_key
 from jaxnn._core.construction import refuse_constructor
 from jaxnn._core.layer import Layer, LayerLike
@@ -28,6 +29,7 @@ from jaxnn.metrics import Metric
 from jaxnn.optimizers._base import identity, is_optimizer
 
 
+@checked
 def training_run(
     model: LayerLike | LossFunction | Callable[[Any], Layer],
     *,

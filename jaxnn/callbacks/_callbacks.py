@@ -6,6 +6,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.types import PyTree
 
 
@@ -59,6 +60,7 @@ CallbackLike: TypeAlias = Callback | Callable[[Event], Any]
 """A `Callback`, or a plain function of an `Event`, called after each epoch."""
 
 
+@checked
 def csv_log(path: str | PathLike[str]) -> Callback:
     """Write a table with a row for each epoch: its number, steps, seconds and metrics.
 
@@ -107,6 +109,7 @@ def csv_log(path: str | PathLike[str]) -> Callback:
     return Callback(on_epoch=on_epoch, save=lambda: rows, restore=restore)
 
 
+@checked
 def tensorboard_log(directory: str | PathLike[str]) -> Callback:
     """Write the metrics of each epoch, and the loss between, for TensorBoard.
 

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import compute_dtype, refuse_complex, spread
 
 
+@checked
 def prelu(x: ArrayLike, negative_slope: ArrayLike) -> jax.Array:
     """The rectifier with a learned slope: `y = x if x > 0 else negative_slope * x`.
 

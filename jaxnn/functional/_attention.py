@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import concrete, floating, hyperparameter, refuse_complex, widen
+from jaxnn._core.arguments import checked
+from jaxnn._core.arrays import (
+    check_finite,
+    concrete,
+    floating,
+    hyperparameter,
+    refuse_complex,
+    widen,
+)
 from jaxnn._core.decoding import refuse_in_decoding
 from jaxnn.functional._dropout import dropout
 from jaxnn.functional._masks import (
@@ -20,6 +28,7 @@ from jaxnn.functional._masks import (
 )
 
 
+@checked
 def dot_product_attention(
     query: ArrayLike,
     key: ArrayLike,
@@ -70,7 +79,8 @@ def dot_product_attention(
     Raises:
         TypeError: an array is complex, `mask` is not boolean, `window` or `query_offset` is not of
             integers, or `dropout_key` is not a typed key.
-        ValueError: the shapes do not fit; `dropout_rate` is outside [0, 1], or not 0 without a key.
+        ValueError: the shapes do not fit; `scale` is not finite; `dropout_rate` is outside [0, 1],
+            or not 0 without a key.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -80,6 +90,8 @@ def dot_product_attention(
         >>> y.shape, y[0, :, 0, 0]  # the mean of the values so far
         ((1, 3, 2, 1), Array([1. , 1.5, 3. ], dtype=float32))
     """
+    if scale is not None:
+        check_finite("dot_product_attention", scale=scale)
     _refuse_one_causal_element(jnp.shape(query), jnp.shape(key), is_causal, query_offset)
     query, key, value = floating(query), jnp.asarray(key), jnp.asarray(value)
     for name, given in (("query", query), ("key", key), ("value", value), ("bias", bias)):

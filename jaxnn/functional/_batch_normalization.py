@@ -7,10 +7,12 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import (
     absolute_square,
     along,
     canonical_axes,
+    check_range,
     floating,
     refuse_complex,
     widen,
@@ -18,6 +20,7 @@ from jaxnn._core.arrays import (
 from jaxnn.functional._normalization import affine, along_axes, other_axes
 
 
+@checked
 def batch_norm(
     x: ArrayLike,
     mean: ArrayLike,
@@ -48,7 +51,7 @@ def batch_norm(
 
     Raises:
         TypeError: `var` is complex.
-        ValueError: `axis` is out of range, or a shape is not `(features,)`.
+        ValueError: `axis` is out of range, `epsilon` is negative, or a shape is not `(features,)`.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -57,6 +60,7 @@ def batch_norm(
         Array([[-1., -1.],
                [ 1.,  1.]], dtype=float32)
     """
+    check_range("batch_norm", "epsilon", epsilon, 0)
     x = floating(x)
     features = canonical_axes(axis, x.ndim, "batch_norm")
     refuse_complex("batch_norm", "var", var)
@@ -66,6 +70,7 @@ def batch_norm(
     return affine(z, wide).astype(x.dtype)
 
 
+@checked
 def batch_statistics(
     x: ArrayLike, *, axis: int = -1, axis_name: str | Sequence[str] | None = None
 ) -> tuple[jax.Array, jax.Array]:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_count, check_shape, compute_dtype, floating, spread
 from jaxnn._core.decoding import refuse_in_decoding
 from jaxnn._core.types import Padding, PerAxis
@@ -27,6 +28,7 @@ from jaxnn.functional._spatial import (
 )
 
 
+@checked
 def conv(
     x: ArrayLike,
     kernel: ArrayLike,
@@ -99,6 +101,7 @@ def conv(
     return _add_bias("conv", y.reshape(*batch, *y.shape[1:]), bias)
 
 
+@checked
 def conv_transpose(
     x: ArrayLike,
     kernel: ArrayLike,

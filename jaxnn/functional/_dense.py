@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import canonical_axes, check_shape, compute_dtype, refuse_complex, spread
 from jaxnn._core.types import Axes
 from jaxnn.functional._pooling import global_max_pool
 
 
+@checked
 def linear(x: ArrayLike, kernel: ArrayLike, bias: ArrayLike | None = None) -> jax.Array:
     """An affine map of the last axis: `y = x @ kernel + bias`.
 
@@ -50,6 +52,7 @@ def linear(x: ArrayLike, kernel: ArrayLike, bias: ArrayLike | None = None) -> ja
     return y.reshape(*x.shape[:-1], kernel.shape[1])
 
 
+@checked
 def linear_general(
     x: ArrayLike,
     kernel: ArrayLike,
@@ -96,6 +99,7 @@ def linear_general(
     return y.reshape(*rest, *out)
 
 
+@checked
 def maxout(x: ArrayLike, kernel: ArrayLike, bias: ArrayLike | None = None) -> jax.Array:
     """The greatest of several affine maps: `y = max_k(x @ kernel[:, k] + bias[k])`.
 
@@ -132,6 +136,7 @@ def maxout(x: ArrayLike, kernel: ArrayLike, bias: ArrayLike | None = None) -> ja
     return global_max_pool(linear_general(x, kernel, bias), axis=-2)
 
 
+@checked
 def flatten(x: ArrayLike) -> jax.Array:
     """All axes after the first as one: `(batch, ...) -> (batch, features)`.
 
@@ -155,6 +160,7 @@ def flatten(x: ArrayLike) -> jax.Array:
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
+@checked
 def reshape(x: ArrayLike, shape: Sequence[int]) -> jax.Array:
     """Other axes after the first: `(batch, ...) -> (batch, *shape)`.
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import (
     check_key,
     check_range,
@@ -17,6 +18,7 @@ from jaxnn._core.arrays import (
 )
 
 
+@checked
 def dropout(key: jax.Array, x: ArrayLike, rate: ArrayLike) -> jax.Array:
     """Set each element to zero with probability `rate`, scale the others to keep the mean.
 
@@ -46,6 +48,7 @@ def dropout(key: jax.Array, x: ArrayLike, rate: ArrayLike) -> jax.Array:
     return _drop("dropout", key, x, rate, x.shape)
 
 
+@checked
 def spatial_dropout(key: jax.Array, x: ArrayLike, rate: ArrayLike) -> jax.Array:
     """Set whole channels to zero with probability `rate`, scale the others to keep the mean.
 
@@ -82,6 +85,7 @@ def spatial_dropout(key: jax.Array, x: ArrayLike, rate: ArrayLike) -> jax.Array:
     return _drop("spatial_dropout", key, x, rate, mask)
 
 
+@checked
 def stochastic_depth(key: jax.Array, x: ArrayLike, rate: ArrayLike) -> jax.Array:
     """Set whole examples to zero with probability `rate`, scale the others to keep the mean.
 
@@ -131,6 +135,7 @@ def _drop(
 _SELU_AT_MINUS_INFINITY = -1.7580993408473766  # -alpha * scale
 
 
+@checked
 def alpha_dropout(key: jax.Array, x: ArrayLike, rate: ArrayLike) -> jax.Array:
     """Dropout for `selu`, which keeps mean 0 and variance 1.
 
@@ -173,6 +178,7 @@ def alpha_dropout(key: jax.Array, x: ArrayLike, rate: ArrayLike) -> jax.Array:
     return (a * (jnp.where(keep, wide, c) - c * rate)).astype(x.dtype)
 
 
+@checked
 def gaussian_noise(key: jax.Array, x: ArrayLike, stddev: ArrayLike) -> jax.Array:
     """Add normal noise: `y = x + stddev * n`, `n ~ N(0, 1)`.
 
@@ -202,6 +208,7 @@ def gaussian_noise(key: jax.Array, x: ArrayLike, stddev: ArrayLike) -> jax.Array
     return (wide + hyperparameter(stddev, wide.dtype) * noise).astype(x.dtype)
 
 
+@checked
 def gaussian_dropout(key: jax.Array, x: ArrayLike, rate: ArrayLike) -> jax.Array:
     """Multiply by normal noise of mean 1: `y = x * n`, `n ~ N(1, rate / (1 - rate))`.
 

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import accumulator_dtype
 from jaxnn._core.bounds import check_bounds
 from jaxnn.functional._dense import linear
 
 
+@checked
 def embed(ids: ArrayLike, embedding: ArrayLike) -> jax.Array:
     """The rows of a table: `y = embedding[ids]`.
 
@@ -44,6 +46,7 @@ def embed(ids: ArrayLike, embedding: ArrayLike) -> jax.Array:
     return _rows(embedding, ids) if is_wide else _rows_of_narrow(embedding, ids)
 
 
+@checked
 def attend(x: ArrayLike, embedding: ArrayLike) -> jax.Array:
     """Products with each row of a table: `y = x @ embedding.T`.
 

@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_shape, compute_dtype, spread
 from jaxnn.functional._dense import linear_general
 
 
+@checked
 def einsum(
     equation: str, x: ArrayLike, kernel: ArrayLike, bias: ArrayLike | None = None
 ) -> jax.Array:

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_count, promoted
 
 AttentionWindow = int | tuple[int, int]
 
 
+@checked
 def causal_mask(
     query_length: int, key_length: int | None = None, *, query_offset: ArrayLike = 0
 ) -> jax.Array:
@@ -38,6 +40,7 @@ def causal_mask(
     return _distances("causal_mask", query_length, key_length, query_offset) >= 0
 
 
+@checked
 def local_mask(
     query_length: int,
     window: AttentionWindow,
@@ -73,6 +76,7 @@ def local_mask(
     return (distances <= left) & (distances >= -right)
 
 
+@checked
 def padding_mask(lengths: ArrayLike, key_length: int) -> jax.Array:
     """Every query attends to the keys within its sequence's length, `j < lengths`.
 
@@ -99,6 +103,7 @@ def padding_mask(lengths: ArrayLike, key_length: int) -> jax.Array:
     return (positions[None, :] < lengths[:, None])[:, None, None, :]
 
 
+@checked
 def segment_mask(
     query_segment_ids: ArrayLike, key_segment_ids: ArrayLike | None = None
 ) -> jax.Array:
@@ -137,6 +142,7 @@ def segment_mask(
     return same[:, None]
 
 
+@checked
 def combine_masks(*masks: ArrayLike | None) -> jax.Array | None:
     """Attend where every mask does.
 

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_count, floating, refuse_complex, widen
 
 
+@checked
 def mixture_of_experts(
     x: ArrayLike,
     logits: ArrayLike,
@@ -89,6 +91,7 @@ def mixture_of_experts(
     )
 
 
+@checked
 def expert_balance(logits: ArrayLike, *, top_k: int = 2) -> jax.Array:
     """The load-balancing loss of n experts: `n sum_e f_e P_e`, at best 1, at worst `n / top_k`.
 

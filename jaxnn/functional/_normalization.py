@@ -1,5 +1,6 @@
 """Normalisation: statistics in float32 or wider and in two passes, whatever the input's dtype."""
 
+import math
 from collections.abc import Iterable
 
 import jax
@@ -7,12 +8,15 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import (
+    LEAST_POSITIVE,
     absolute_square,
     accumulator_dtype,
     along,
     canonical_axes,
     check_count,
+    check_range,
     check_shape,
     floating,
     widen,
@@ -20,6 +24,7 @@ from jaxnn._core.arrays import (
 from jaxnn._core.types import Axes
 
 
+@checked
 def layer_norm(
     x: ArrayLike,
     scale: ArrayLike | None = None,
@@ -44,19 +49,22 @@ def layer_norm(
         The shape and floating dtype of `x`.
 
     Raises:
-        ValueError: `axis` is out of range, or the shape of `scale` or `bias` does not fit.
+        ValueError: `axis` is out of range, `epsilon` is negative, or the shape of `scale` or
+            `bias` does not fit.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
         >>> nn.functional.layer_norm(jnp.array([1448.0, 1449.0, 1450.0])).round(3)
         Array([-1.225,  0.   ,  1.225], dtype=float32)
     """
+    check_range("layer_norm", "epsilon", epsilon, 0)
     x = floating(x)
     axes = canonical_axes(axis, x.ndim, "layer_norm")
     params = along_axes("layer_norm", x, axes, scale=scale, bias=bias)
     return affine(_standardized(widen(x), axes, epsilon), params).astype(x.dtype)
 
 
+@checked
 def rms_norm(
     x: ArrayLike,
     scale: ArrayLike | None = None,
@@ -79,13 +87,15 @@ def rms_norm(
         The shape and floating dtype of `x`.
 
     Raises:
-        ValueError: `axis` is out of range, or the shape of `scale` does not fit.
+        ValueError: `axis` is out of range, `epsilon` is negative, or the shape of `scale` does
+            not fit.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
         >>> nn.functional.rms_norm(jnp.array([1.0, -1.0, 5.0])).round(3)
         Array([ 0.333, -0.333,  1.667], dtype=float32)
     """
+    check_range("rms_norm", "epsilon", epsilon, 0)
     x = floating(x)
     axes = canonical_axes(axis, x.ndim, "rms_norm")
     params = along_axes("rms_norm", x, axes, scale=scale)
@@ -95,6 +105,7 @@ def rms_norm(
     return affine(wide * inverse, params).astype(x.dtype)
 
 
+@checked
 def group_norm(
     x: ArrayLike,
     num_groups: int,
@@ -125,7 +136,7 @@ def group_norm(
     Raises:
         TypeError: `num_groups` is not an integer.
         ValueError: `num_groups` does not divide the channels; `axis` is out of range or the first;
-            the shape of `scale` or `bias` does not fit.
+            `epsilon` is negative; the shape of `scale` or `bias` does not fit.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -133,6 +144,7 @@ def group_norm(
         >>> nn.functional.group_norm(x, 2).round(3)
         Array([[-1.,  1., -1.,  1.]], dtype=float32)
     """
+    check_range("group_norm", "epsilon", epsilon, 0)
     x = floating(x)
     num_groups = check_count("group_norm", "num_groups", num_groups)
     channel = _channel_axis("group_norm", x, axis)
@@ -150,6 +162,7 @@ def group_norm(
     return affine(z.reshape(x.shape), params).astype(x.dtype)
 
 
+@checked
 def instance_norm(
     x: ArrayLike,
     scale: ArrayLike | None = None,
@@ -175,7 +188,7 @@ def instance_norm(
 
     Raises:
         ValueError: `x` has no axis besides batch and channels; `axis` is out of range or the
-            first; the shape of `scale` or `bias` does not fit.
+            first; `epsilon` is negative; the shape of `scale` or `bias` does not fit.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -184,6 +197,7 @@ def instance_norm(
         Array([[[-1., -1.],
                 [ 1.,  1.]]], dtype=float32)
     """
+    check_range("instance_norm", "epsilon", epsilon, 0)
     x = floating(x)
     channel = _channel_axis("instance_norm", x, axis)
     if x.ndim < 3:
@@ -196,6 +210,7 @@ def instance_norm(
     return affine(z, params).astype(x.dtype)
 
 
+@checked
 def unit_norm(x: ArrayLike, *, axis: Axes = -1, epsilon: float = 1e-6) -> jax.Array:
     """Scale to Euclidean length 1 over `axis`: `y = x / max(‖x‖, epsilon)`.
 
@@ -205,14 +220,14 @@ def unit_norm(x: ArrayLike, *, axis: Axes = -1, epsilon: float = 1e-6) -> jax.Ar
     Args:
         x: any shape.
         axis: the axis or axes to normalise over.
-        epsilon: the length below which `x` is divided by `epsilon`, positive; gradients grow up to
-            `1 / epsilon` (torch's default is 1e-12).
+        epsilon: the length below which `x` is divided by `epsilon`, so large that its square is not
+            0 in float32; gradients grow up to `1 / epsilon` (torch's default is 1e-12).
 
     Returns:
         The shape and floating dtype of `x`.
 
     Raises:
-        ValueError: `axis` is out of range.
+        ValueError: `axis` is out of range, or `epsilon` is too small.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -220,6 +235,7 @@ def unit_norm(x: ArrayLike, *, axis: Axes = -1, epsilon: float = 1e-6) -> jax.Ar
         Array([[0.6, 0.8],
                [0. , 0. ]], dtype=float32)
     """
+    check_range("unit_norm", "epsilon", epsilon, math.sqrt(LEAST_POSITIVE))
     x = floating(x)
     axes = canonical_axes(axis, x.ndim, "unit_norm")
     wide = widen(x)
@@ -229,6 +245,7 @@ def unit_norm(x: ArrayLike, *, axis: Axes = -1, epsilon: float = 1e-6) -> jax.Ar
     return (wide * inverse).astype(x.dtype)
 
 
+@checked
 def local_response_norm(
     x: ArrayLike,
     size: int = 5,
@@ -250,7 +267,7 @@ def local_response_norm(
     Args:
         x: any shape; `axis` holds the channels.
         size: the number of neighbouring channels that are summed.
-        alpha, beta, k: the constants of the formula.
+        alpha, beta, k: the constants of the formula, `alpha` at least 0 and `k` more than 0.
         axis: the axis of the channels.
 
     Returns:
@@ -258,7 +275,7 @@ def local_response_norm(
 
     Raises:
         TypeError: `size` is not an integer.
-        ValueError: `size` is less than 1; `axis` is out of range.
+        ValueError: `size` is less than 1; `alpha` or `k` is too small; `axis` is out of range.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -266,6 +283,8 @@ def local_response_norm(
         >>> nn.functional.local_response_norm(x, 3, alpha=3.0, beta=1.0).round(3)
         Array([0.5  , 0.   , 0.   , 0.333, 0.333], dtype=float32)
     """
+    check_range("local_response_norm", "alpha", alpha, 0)
+    check_range("local_response_norm", "k", k, LEAST_POSITIVE)
     x = floating(x)
     size = check_count("local_response_norm", "size", size)
     (channel,) = canonical_axes(axis, x.ndim, "local_response_norm")

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import (
     along,
     canonical_axes,
@@ -23,6 +24,7 @@ from jaxnn.functional._spatial import spatial_rank
 from jaxnn.functional._windows import combine_windows, pooling_windows
 
 
+@checked
 def max_pool(
     x: ArrayLike,
     window_shape: Shape,
@@ -67,6 +69,7 @@ def max_pool(
     return combine_windows(x, windows, _least(x.dtype), _first_maximum, in_turn=overlaps)
 
 
+@checked
 def avg_pool(
     x: ArrayLike,
     window_shape: Shape,
@@ -112,6 +115,7 @@ def avg_pool(
     return y.astype(x.dtype)
 
 
+@checked
 def lp_pool(
     x: ArrayLike,
     window_shape: Shape,
@@ -161,6 +165,7 @@ def lp_pool(
     return y.astype(x.dtype)
 
 
+@checked
 def adaptive_max_pool(x: ArrayLike, output_size: Sequence[int | None]) -> jax.Array:
     """The maximum of each of `output_size` nearly equal parts of the spatial axes.
 
@@ -197,6 +202,7 @@ def adaptive_max_pool(x: ArrayLike, output_size: Sequence[int | None]) -> jax.Ar
     return y.astype(x.dtype)
 
 
+@checked
 def adaptive_avg_pool(x: ArrayLike, output_size: Sequence[int | None]) -> jax.Array:
     """The mean of each of `output_size` nearly equal parts of the spatial axes.
 
@@ -229,6 +235,7 @@ def adaptive_avg_pool(x: ArrayLike, output_size: Sequence[int | None]) -> jax.Ar
     return y.astype(x.dtype)
 
 
+@checked
 def global_max_pool(x: ArrayLike, *, axis: Axes | None = None, keepdims: bool = False) -> jax.Array:
     """The maximum of each channel over the spatial axes: `y = max(x, axis)`.
 
@@ -262,6 +269,7 @@ def global_max_pool(x: ArrayLike, *, axis: Axes | None = None, keepdims: bool = 
     return x if keepdims else jnp.squeeze(x, axes)
 
 
+@checked
 def global_avg_pool(x: ArrayLike, *, axis: Axes | None = None, keepdims: bool = False) -> jax.Array:
     """The mean of each channel over the spatial axes: `y = mean(x, axis)`.
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import (
     absolute,
     along,
@@ -16,6 +17,7 @@ from jaxnn._core.arrays import (
 )
 
 
+@checked
 def rotary(
     x: ArrayLike,
     positions: ArrayLike,
@@ -82,6 +84,7 @@ def rotary(
     return jnp.concatenate([turned, x[..., rotated:]], axis=-1)
 
 
+@checked
 def sinusoidal(positions: ArrayLike, features: int, *, base: ArrayLike = 10000.0) -> jax.Array:
     """Sinusoidal encoding: `sin(w_i p)` in feature `2 i`, `cos(w_i p)` in feature `2 i + 1`.
 
@@ -118,6 +121,7 @@ def sinusoidal(positions: ArrayLike, features: int, *, base: ArrayLike = 10000.0
     return waves.reshape(*positions.shape, features).astype(positions.dtype)
 
 
+@checked
 def alibi_slopes(num_heads: int) -> jax.Array:
     """The slope of ALiBi in each head: `2 ** (-8 h / num_heads)`, `h` from 1.
 
@@ -148,6 +152,7 @@ def alibi_slopes(num_heads: int) -> jax.Array:
     return jnp.exp2(-jnp.asarray(exponents, jnp.result_type(float)))
 
 
+@checked
 def alibi_bias(
     slopes: ArrayLike, query_positions: ArrayLike, key_positions: ArrayLike
 ) -> jax.Array:

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import floating, promoted, refuse_complex, widen
 
 
+@checked
 def nearest_code(x: ArrayLike, codes: ArrayLike) -> jax.Array:
     """The index of the code nearest to each vector: `argmin ‖x - code‖`, the first among equals.
 

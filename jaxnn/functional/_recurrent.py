@@ -11,11 +11,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import accumulator_dtype, check_shape, compute_dtype, floating, promoted
 from jaxnn.functional._convolution import conv
 from jaxnn.functional._dense import linear
 
 
+@checked
 def rnn_step(
     x: ArrayLike,
     h: ArrayLike,
@@ -57,6 +59,7 @@ def rnn_step(
     return rnn_nonlinear(h, z, activation)
 
 
+@checked
 def lstm_step(
     x: ArrayLike,
     h: ArrayLike,
@@ -107,6 +110,7 @@ def lstm_step(
     return lstm_nonlinear("lstm_step", h, c, z)
 
 
+@checked
 def conv_lstm_step(
     x: ArrayLike,
     h: ArrayLike,
@@ -152,6 +156,7 @@ def conv_lstm_step(
     return lstm_nonlinear("conv_lstm_step", h, c, z)
 
 
+@checked
 def gru_step(
     x: ArrayLike,
     h: ArrayLike,

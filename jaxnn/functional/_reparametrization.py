@@ -7,11 +7,13 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import (
     absolute_square,
     along,
     canonical_axes,
     check_count,
+    check_range,
     check_shape,
     floating,
     real_dtype,
@@ -21,6 +23,7 @@ from jaxnn._core.types import Axes
 from jaxnn.functional._normalization import other_axes
 
 
+@checked
 def weight_norm(kernel: ArrayLike, scale: ArrayLike, *, axis: Axes = -1) -> jax.Array:
     """A kernel of given lengths: `w = scale * kernel / ‖kernel‖`, for each output.
 
@@ -68,6 +71,7 @@ def _length_and_inverse(kernel: jax.Array, outputs: tuple[int, ...]) -> tuple[ja
     return square * inverse, inverse
 
 
+@checked
 def spectral_norm(
     kernel: ArrayLike,
     u: ArrayLike,
@@ -96,7 +100,8 @@ def spectral_norm(
         The shape and floating dtype of `kernel`.
 
     Raises:
-        ValueError: `axis` is out of range, or the shape of `u` or `v` does not fit.
+        ValueError: `axis` is out of range, `epsilon` is negative, or the shape of `u` or `v` does
+            not fit.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -106,6 +111,7 @@ def spectral_norm(
         Array([[1. , 0. ],
                [0. , 0.5]], dtype=float32)
     """
+    check_range("spectral_norm", "epsilon", epsilon, 0)
     kernel = floating(kernel)
     matrix, u, v = _matrix_and_vectors("spectral_norm", kernel, u, v, axis)
     sigma = jnp.real(jnp.vdot(u, _product(matrix, v), precision=lax.Precision.HIGHEST))
@@ -113,6 +119,7 @@ def spectral_norm(
     return (widen(kernel) / sigma.astype(matrix.dtype)).astype(kernel.dtype)
 
 
+@checked
 def power_iteration(
     kernel: ArrayLike,
     u: ArrayLike,
@@ -140,8 +147,8 @@ def power_iteration(
 
     Raises:
         TypeError: `n_steps` is not an integer.
-        ValueError: `n_steps` is less than 1; `axis` is out of range; the shape of `u` or `v` does
-            not fit.
+        ValueError: `n_steps` is less than 1; `axis` is out of range; `epsilon` is negative;
+            the shape of `u` or `v` does not fit.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -151,6 +158,7 @@ def power_iteration(
         (Array([1., 0.], dtype=float32), Array([1., 0.], dtype=float32))
     """
     n_steps = check_count("power_iteration", "n_steps", n_steps)
+    check_range("power_iteration", "epsilon", epsilon, 0)
     matrix, *start = _matrix_and_vectors("power_iteration", floating(kernel), u, v, axis)
 
     def step(_: int, vectors: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import along, floating, is_inexact, widen
 from jaxnn._core.types import Shape
 from jaxnn.functional._spatial import per_axis, spatial_rank, split
@@ -16,6 +17,7 @@ from jaxnn.functional._spatial import per_axis, spatial_rank, split
 Method: TypeAlias = Literal["nearest", "linear", "bilinear", "trilinear"]
 
 
+@checked
 def upsample(x: ArrayLike, scale: Shape, *, method: Method = "nearest") -> jax.Array:
     """Upsample each spatial axis by a factor `scale`.
 
@@ -63,6 +65,7 @@ def upsample(x: ArrayLike, scale: Shape, *, method: Method = "nearest") -> jax.A
     return y.astype(x.dtype)
 
 
+@checked
 def pixel_shuffle(x: ArrayLike, factor: Shape) -> jax.Array:
     """Channels become pixels: `(h, w, c * r * r)` to `(h * r, w * r, c)`, for `factor` `r`.
 
@@ -109,6 +112,7 @@ def pixel_shuffle(x: ArrayLike, factor: Shape) -> jax.Array:
     return y.reshape(*batch, *(s * f for s, f in zip(sizes, factors, strict=True)), channels)
 
 
+@checked
 def pixel_unshuffle(x: ArrayLike, factor: Shape) -> jax.Array:
     """Pixels become channels, the inverse of `pixel_shuffle`: `(h * r, w * r, c)` to `(h, w, ...)`.
 

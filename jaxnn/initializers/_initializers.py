@@ -10,6 +10,7 @@ from jax.nn.initializers import (
     variance_scaling,
 )
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_range
 
 
@@ -17,6 +18,7 @@ def _dtype(dtype: Any) -> jnp.dtype:
     return jnp.result_type(float) if dtype is None else jnp.dtype(dtype)
 
 
+@checked
 def identity(gain: float = 1.0) -> Initializer:
     """A kernel that passes inputs through: `gain` on the diagonal, 0 elsewhere.
 
@@ -70,6 +72,7 @@ def dirac() -> Initializer:
     return init
 
 
+@checked
 def sparse(sparsity: float, stddev: float = 0.01) -> Initializer:
     """A normal kernel in which each output has the same number of inputs with weight 0.
 
@@ -140,6 +143,7 @@ Nonlinearity: TypeAlias = Literal[
 ]
 
 
+@checked
 def calculate_gain(nonlinearity: Nonlinearity, param: float = 0.01) -> float:
     """The recommended gain of a kernel's standard deviation, by the activation after it.
 

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from jaxnn._core.arrays import (
     accumulator_dtype,
     canonical_axes,
+    check_range,
     check_shape,
     hyperparameter,
     is_inexact,
@@ -51,6 +52,7 @@ def clamped(values: jax.Array, low: float, high: float | None = None) -> jax.Arr
 
 def per_class(loss: str, name: str, weights: ArrayLike, values: jax.Array) -> jax.Array:
     """Weights of the classes in the last axis of `values`, to multiply these with."""
+    check_range(loss, name, weights, 0)
     check_shape(loss, name, weights, values.shape[-1:])
     weights = hyperparameter(weights, values.dtype)
     return weights.reshape((1,) * (values.ndim - 1) + weights.shape)

@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_range, hyperparameter
 from jaxnn.losses._arguments import fitting, masked, per_class
 
 
+@checked
 def sigmoid_binary_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -56,6 +58,7 @@ def sigmoid_binary_cross_entropy(
     return masked(loss, where, function)
 
 
+@checked
 def sigmoid_focal_loss(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -105,8 +108,8 @@ def sigmoid_focal_loss(
 
 def _per_label(loss: str, name: str, weight: ArrayLike, logits: jax.Array) -> jax.Array:
     """A weight for all labels or for each, which are the last axis, to multiply a loss with."""
-    check_range(loss, name, weight, 0)
     if jnp.ndim(weight) == 0:
+        check_range(loss, name, weight, 0)
         return hyperparameter(weight, logits.dtype)
     return per_class(loss, name, weight, logits)
 

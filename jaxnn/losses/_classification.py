@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import (
+    check_finite,
     check_range,
     hyperparameter,
     is_inexact,
@@ -18,6 +20,7 @@ from jaxnn._core.bounds import check_bounds
 from jaxnn.losses._arguments import Axis, all_axes, broadcast_mask, check_ignore_index, per_class
 
 
+@checked
 def softmax_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -73,6 +76,7 @@ def softmax_cross_entropy(
     return _expected(function, targets, _log_softmax(examples), class_weights)
 
 
+@checked
 def softmax_cross_entropy_with_integer_labels(
     logits: ArrayLike, labels: ArrayLike, axis: Axis = -1, where: ArrayLike | None = None
 ) -> jax.Array:
@@ -109,6 +113,7 @@ def softmax_cross_entropy_with_integer_labels(
     return _expected(function, examples.targets, _log_softmax(examples))
 
 
+@checked
 def poly_loss_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -143,6 +148,7 @@ def poly_loss_cross_entropy(
         [1.693147...]
     """
     function = "poly_loss_cross_entropy"
+    check_finite(function, epsilon=epsilon)
     examples = _examples(function, logits, labels, axis, where)
     log_probs = _log_softmax(examples)
     missed = jnp.sum(examples.targets * -jnp.expm1(log_probs), -1)
@@ -150,6 +156,7 @@ def poly_loss_cross_entropy(
     return cross_entropy + hyperparameter(epsilon, missed.dtype) * missed
 
 
+@checked
 def nll(
     log_probs: ArrayLike,
     labels: ArrayLike,
@@ -189,6 +196,7 @@ def nll(
     return _expected("nll", examples.targets, log_probs, class_weights)
 
 
+@checked
 def smooth_labels(
     labels: ArrayLike, alpha: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = None
 ) -> jax.Array:
@@ -323,7 +331,6 @@ def _expected(
     """`-Σ_c weight_c targets_c log_probs_c`, with `0 log 0 = 0`."""
     if class_weights is not None:
         weights = per_class(loss, "class_weights", class_weights, targets)
-        check_range(loss, "class_weights", class_weights, 0)
         targets = targets * weights
     impossible = (targets == 0) & jnp.isneginf(log_probs)
     return jnp.sum(targets * jnp.where(impossible, 0, -log_probs), -1)

@@ -1,15 +1,18 @@
 """Connectionist temporal classification."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import check_shape, hyperparameter, wide_integers, widen
+from jaxnn._core.arguments import checked
+from jaxnn._core.arrays import check_range, check_shape, hyperparameter, wide_integers, widen
 
 
+@checked
 def ctc_loss(
     logits: ArrayLike,
     logit_paddings: ArrayLike,
@@ -45,7 +48,8 @@ def ctc_loss(
         One value per example, shape `(batch,)`, float32 or wider.
 
     Raises:
-        ValueError: the shapes do not fit, or `blank_id` is not one of the classes.
+        ValueError: the shapes do not fit; `blank_id` is not one of the classes; `log_epsilon` is
+            NaN.
         TypeError: the labels are not integers.
 
     Example:
@@ -55,6 +59,7 @@ def ctc_loss(
         >>> jnp.exp(-nn.losses.ctc_loss(logits, frames, label, jnp.zeros((1, 1))))
         Array([0.75], dtype=float32)
     """
+    check_range("ctc_loss", "log_epsilon", log_epsilon, -math.inf, math.inf)
     logits, labels = widen(logits), wide_integers(labels)
     _check(logits, logit_paddings, labels, label_paddings, blank_id)
     is_frame = ~jnp.asarray(logit_paddings).astype(bool)

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn.losses._arguments import Axis, all_axes, broadcast_mask, clamped, fitting
 
 
+@checked
 def kl_divergence(
     log_predictions: ArrayLike,
     targets: ArrayLike,
@@ -44,6 +46,7 @@ def kl_divergence(
     return _sum(function, _terms(targets, _safe_log(targets), log_predictions), axis, where)
 
 
+@checked
 def kl_divergence_with_log_targets(
     log_predictions: ArrayLike,
     log_targets: ArrayLike,
@@ -80,6 +83,7 @@ def kl_divergence_with_log_targets(
     return _sum(function, _terms(targets, log_targets, log_predictions), axis, where)
 
 
+@checked
 def generalized_kl_divergence(
     log_predictions: ArrayLike,
     targets: ArrayLike,

@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_range, hyperparameter
 from jaxnn.losses._arguments import fitting, masked
 
 
+@checked
 def gaussian_nll(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -62,6 +64,7 @@ def gaussian_nll(
     return masked(loss, where, "gaussian_nll")
 
 
+@checked
 def poisson_nll(
     predictions: ArrayLike,
     targets: ArrayLike,

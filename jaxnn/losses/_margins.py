@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_shape, wide_integers, widen
 from jaxnn._core.bounds import check_bounds
 from jaxnn.losses._arguments import fitting, masked
 
 
+@checked
 def hinge_loss(
     predictor_outputs: ArrayLike, targets: ArrayLike, *, where: ArrayLike | None = None
 ) -> jax.Array:
@@ -35,6 +37,7 @@ def hinge_loss(
     return _hinge("hinge_loss", 1, predictor_outputs, targets, where)
 
 
+@checked
 def perceptron_loss(
     predictor_outputs: ArrayLike, targets: ArrayLike, *, where: ArrayLike | None = None
 ) -> jax.Array:
@@ -61,6 +64,7 @@ def perceptron_loss(
     return _hinge("perceptron_loss", 0, predictor_outputs, targets, where)
 
 
+@checked
 def multiclass_hinge_loss(
     scores: ArrayLike, labels: ArrayLike, *, where: ArrayLike | None = None
 ) -> jax.Array:
@@ -90,6 +94,7 @@ def multiclass_hinge_loss(
     return _multiclass_margin("multiclass_hinge_loss", 1, scores, labels, where)
 
 
+@checked
 def multiclass_perceptron_loss(
     scores: ArrayLike, labels: ArrayLike, *, where: ArrayLike | None = None
 ) -> jax.Array:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import absolute, check_range, hyperparameter, widen
 from jaxnn.losses._arguments import fitting, masked
 
@@ -20,6 +21,7 @@ def _errors(
     return masked(predictions - targets, where, loss)
 
 
+@checked
 def squared_error(
     predictions: ArrayLike, targets: ArrayLike | None = None, *, where: ArrayLike | None = None
 ) -> jax.Array:
@@ -44,6 +46,7 @@ def squared_error(
     return jnp.square(_errors("squared_error", predictions, targets, where))
 
 
+@checked
 def l2_loss(
     predictions: ArrayLike, targets: ArrayLike | None = None, *, where: ArrayLike | None = None
 ) -> jax.Array:
@@ -68,6 +71,7 @@ def l2_loss(
     return 0.5 * jnp.square(_errors("l2_loss", predictions, targets, where))
 
 
+@checked
 def absolute_error(
     predictions: ArrayLike, targets: ArrayLike | None = None, *, where: ArrayLike | None = None
 ) -> jax.Array:
@@ -92,6 +96,7 @@ def absolute_error(
     return absolute(_errors("absolute_error", predictions, targets, where))
 
 
+@checked
 def huber_loss(
     predictions: ArrayLike,
     targets: ArrayLike | None = None,
@@ -127,6 +132,7 @@ def huber_loss(
     return 0.5 * jnp.square(quadratic) + delta * (size - quadratic)
 
 
+@checked
 def log_cosh(
     predictions: ArrayLike, targets: ArrayLike | None = None, *, where: ArrayLike | None = None
 ) -> jax.Array:
@@ -160,6 +166,7 @@ def log_cosh(
     return jnp.where(is_small, near, far)
 
 
+@checked
 def quantile_loss(
     predictions: ArrayLike,
     targets: ArrayLike,

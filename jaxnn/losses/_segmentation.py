@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import canonical_axes, hyperparameter, widen
+from jaxnn._core.arguments import checked
+from jaxnn._core.arrays import canonical_axes, check_range, hyperparameter, widen
 from jaxnn.losses._arguments import broadcast_mask, fitting, per_class
 
 REDUCTIONS = {"mean": jnp.mean, "sum": jnp.sum}
 
 
+@checked
 def dice_loss(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -58,7 +60,8 @@ def dice_loss(
         float32 or wider.
 
     Raises:
-        ValueError: the shapes do not fit, or `reduction` is none of the three.
+        ValueError: the shapes do not fit; a weight or `smooth` is negative; `reduction` is none of
+            the three.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -69,6 +72,8 @@ def dice_loss(
     """
     if reduction not in (*REDUCTIONS, "none"):
         raise ValueError(f"dice_loss: reduction is {reduction!r}, expected 'mean', 'sum' or 'none'")
+    for name, number in (("smooth", smooth), ("alpha", alpha), ("beta", beta)):
+        check_range("dice_loss", name, number, 0)
     predictions, targets = widen(predictions), widen(targets)
     if predictions.ndim == targets.ndim - 1:
         predictions = predictions[..., None]

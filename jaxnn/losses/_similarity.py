@@ -2,12 +2,14 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import (
+    LEAST_POSITIVE,
     absolute,
     canonical_axes,
+    check_finite,
     check_range,
     check_shape,
     hyperparameter,
@@ -16,6 +18,7 @@ from jaxnn._core.arrays import (
 from jaxnn.losses._arguments import Axis, all_axes, broadcast_mask, clamped, fitting, masked
 
 
+@checked
 def cosine_similarity(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -51,6 +54,7 @@ def cosine_similarity(
     return _cosine("cosine_similarity", predictions, targets, epsilon, axis, where)
 
 
+@checked
 def cosine_distance(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -83,6 +87,7 @@ def cosine_distance(
     return 1 - _cosine("cosine_distance", predictions, targets, epsilon, axis, where)
 
 
+@checked
 def triplet_margin_loss(
     anchors: ArrayLike,
     positives: ArrayLike,
@@ -116,7 +121,7 @@ def triplet_margin_loss(
         The shape of the arguments without `axis`, float32 or wider.
 
     Raises:
-        ValueError: the shapes differ, or `eps` is negative.
+        ValueError: the shapes differ; `norm_degree` is not positive; `eps` is negative.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -125,6 +130,8 @@ def triplet_margin_loss(
         Array(0.5, dtype=float32)
     """
     function = "triplet_margin_loss"
+    check_range(function, "norm_degree", norm_degree, LEAST_POSITIVE)
+    check_finite(function, margin=margin)
     check_range(function, "eps", eps, 0)
     anchors, positives, negatives = fitting(
         function, anchors=anchors, positives=positives, negatives=negatives
@@ -148,6 +155,7 @@ def triplet_margin_loss(
     return masked(jax.nn.relu(gap + margin), where, function)
 
 
+@checked
 def ntxent(
     embeddings: ArrayLike,
     labels: ArrayLike,
@@ -174,7 +182,7 @@ def ntxent(
         A scalar, unlike other losses, since a pair belongs to no one example; float32 or wider.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not fit, or `temperature` is not positive.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -184,7 +192,7 @@ def ntxent(
         >>> bool(right < 1e-4), bool(wrong > 10)
         (True, True)
     """
-    check_range("ntxent", "temperature", temperature, float(np.finfo(np.float32).tiny))
+    check_range("ntxent", "temperature", temperature, LEAST_POSITIVE)
     embeddings, labels = widen(embeddings), jnp.asarray(labels)
     if embeddings.ndim != 2:
         raise ValueError(

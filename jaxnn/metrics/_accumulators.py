@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.construction import call_repr
 from jaxnn._core.types import PyTree
 from jaxnn.metrics._functions import (
@@ -144,6 +145,7 @@ def _is_node(tree: PyTree) -> bool:
     return isinstance(tree, CompensatedSum | ExampleAccumulator)
 
 
+@checked
 def merge(*accumulators: PyTree) -> PyTree:
     """The accumulator of all examples of several accumulators of one metric.
 
@@ -168,6 +170,7 @@ def merge(*accumulators: PyTree) -> PyTree:
     return functools.reduce(lambda a, b: jax.tree.map(both, a, b, is_leaf=_is_node), accumulators)
 
 
+@checked
 def merge_all(stacked: PyTree) -> PyTree:
     """The accumulator of all examples of many accumulators that are stacked along axis 0.
 

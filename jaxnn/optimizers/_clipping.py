@@ -1,5 +1,6 @@
 """Clipping gradients."""
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -60,7 +61,7 @@ def clip(max_delta: ArrayLike) -> Optimizer:
         >>> nn.optimizers.clip(1.0).update({"w": jnp.array([0.5, -3.0])}, ())[0]
         {'w': Array([ 0.5, -1. ], dtype=float32)}
     """
-    check_range("clip", "max_delta", max_delta, 0)
+    check_range("clip", "max_delta", max_delta, 0, math.inf)
 
     def clipped(g: jax.Array) -> jax.Array:
         bound = hyperparameter(max_delta, accumulator_dtype(g.dtype)).astype(g.dtype)
@@ -90,7 +91,7 @@ def clip_by_global_norm(max_norm: ArrayLike) -> Optimizer:
         >>> nn.optimizers.clip_by_global_norm(1.0).update({"w": jnp.array([3.0, 4.0])}, ())[0]
         {'w': Array([0.6, 0.8], dtype=float32)}
     """
-    check_range("clip_by_global_norm", "max_norm", max_norm, 0)
+    check_range("clip_by_global_norm", "max_norm", max_norm, 0, math.inf)
 
     def clip_all(updates: PyTree, params: PyTree) -> PyTree:
         norm = global_norm(updates)

@@ -1,6 +1,7 @@
 """A line search: how far to go along an update."""
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -143,11 +144,11 @@ def scale_by_zoom_linesearch(
     name = "scale_by_zoom_linesearch"
     check_range(name, "max_linesearch_steps", max_linesearch_steps, 1)
     check_range(name, "increase_factor", increase_factor, 1)
+    check_range(name, "curv_rtol", curv_rtol, 0, math.inf)
     check.nonnegative(
         name,
         tol=tol,
         slope_rtol=slope_rtol,
-        curv_rtol=curv_rtol,
         stepsize_precision=stepsize_precision,
         max_learning_rate=0.0 if max_learning_rate is None else max_learning_rate,
         approx_dec_rtol=0.0 if approx_dec_rtol is None else approx_dec_rtol,

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_count, check_key
 from jaxnn._core.layer import child_key
 from jaxnn._core.programs import compiled
@@ -112,6 +113,7 @@ def _text(value: Any) -> str:
     return f"{value:.4g}" if jnp.issubdtype(value.dtype, np.floating) else str(value)
 
 
+@checked
 def log_uniform(low: float, high: float) -> Callable[[jax.Array, tuple[int, ...]], jax.Array]:
     """Numbers whose logarithm is uniform, for `sweep`.
 
@@ -141,6 +143,7 @@ def log_uniform(low: float, high: float) -> Callable[[jax.Array, tuple[int, ...]
     return draw
 
 
+@checked
 def sweep(
     train: Train,
     key: jax.Array,

@@ -1,0 +1,152 @@
+"""Arguments of another kind than a signature says are refused, by name."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxnn as nn
+from jaxnn._core.arguments import checked
+from tests.test_completeness import PUBLIC, from_jax
+
+
+def annotated(annotation):
+    """The public functions and those of their parameters that have an annotation."""
+    return [
+        (name, p.name)
+        for name, value in PUBLIC.items()
+        if inspect.isfunction(value) and not from_jax(value)
+        for p in inspect.signature(value).parameters.values()
+        if p.annotation is annotation
+    ]
+
+
+def test_every_flag_is_true_or_false():
+    flags = annotated(bool)
+    assert len(flags) > 60
+    for function, flag in flags:
+        for bad in ("False", "no", None, 0, 1, jnp.array(True)):
+            with pytest.raises(TypeError, match=f": {flag} is .* expected True or False"):
+                PUBLIC[function](**{flag: bad})
+
+
+def test_every_floating_number_is_finite():
+    numbers = annotated(float)
+    assert len(numbers) > 30
+    for function, number in numbers:
+        for bad in (np.nan, np.inf, -np.inf, np.float32("nan"), jnp.array(jnp.nan)):
+            with pytest.raises(ValueError, match=f": {number} is .* expected a finite number"):
+                PUBLIC[function](**{number: bad})
+        for bad in ("abc", None, True, jnp.ones(2), 1j, nn.dense):
+            with pytest.raises(TypeError, match=f": {number} is .* expected a finite number"):
+                PUBLIC[function](**{number: bad})
+
+
+NORMS = ["layer_norm", "rms_norm", "group_norm", "instance_norm", "batch_norm", "unit_norm"]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_epsilon_is_not_negative(norm):
+    x = jnp.ones((2, 4, 32))
+    arrays = (x, jnp.ones(32), jnp.ones(32)) if norm == "batch_norm" else (x,)
+    groups = {"num_groups": 2} if norm == "group_norm" else {}
+    for call, given in ((getattr(nn, norm), ()), (getattr(nn.functional, norm), arrays)):
+        with pytest.raises(ValueError, match=f"{norm}: epsilon is -1e-05, expected a finite"):
+            call(*given, **groups, epsilon=-1e-5)
+
+
+@checked
+def scaled(x, number: float = 1.0, *, flag: bool = False, either: float | None = None):
+    """What it was called with."""
+    return x, number, flag, either
+
+
+@pytest.mark.parametrize("number", [2, 2.5, np.float32(2), np.int8(2), jnp.ones(()), np.ones(())])
+def test_any_real_number_will_do(number):
+    assert scaled(0, number, either=number) == (0, number, False, number)
+
+
+def test_traced_numbers_pass():
+    assert jax.jit(lambda number: scaled(0, number)[1])(3.0) == 3
+
+
+def test_booleans_of_numpy_are_booleans():
+    assert scaled(0, flag=np.bool_(True))[2]
+
+
+def test_none_passes_where_it_is_annotated():
+    assert scaled(0, either=None)[3] is None
+    with pytest.raises(
+        TypeError, match="scaled: either is 'abc', expected a finite number or None"
+    ):
+        scaled(0, either="abc")
+
+
+def test_pythons_own_errors_stay():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'flags'"):
+        scaled(0, flags=True)
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'x'"):
+        scaled()
+
+
+def test_flags_of_apply_are_true_or_false():
+    x = jnp.ones((2, 3))
+    layer = nn.serial(nn.dense(3), nn.dropout(0.5))
+    params, state = layer.init(jax.random.key(0), x)
+    with pytest.raises(TypeError, match="train is 'False', expected True or False"):
+        layer.apply(params, state, x, train="False")
+    ids = nn.embedding(4, 3)
+    params, state = ids.init(jax.random.key(0), jnp.array([0]))
+    with pytest.raises(TypeError, match=r"embedding\(4, 3\): attend is 'no', expected True or"):
+        ids.apply(params, state, x, attend="no")
+
+
+BAD_NUMBERS = {
+    "infinite_strength": (lambda: nn.regularizers.l1(np.inf), "l1: strength is inf, .* finite"),
+    "nan_scale": (
+        lambda: nn.functional.dot_product_attention(*[jnp.ones((1, 2, 1, 2))] * 3, scale=np.nan),
+        "dot_product_attention: scale is nan, expected a finite number",
+    ),
+    "dice_weights": (
+        lambda: nn.losses.dice_loss(*[jnp.ones((2, 3, 2))] * 2, class_weights=jnp.array([1, -1])),
+        r"dice_loss: class_weights is \[ 1 -1\], expected a finite number >= 0",
+    ),
+    "dice_smooth": (
+        lambda: nn.losses.dice_loss(*[jnp.ones((2, 3, 2))] * 2, smooth=np.nan),
+        "dice_loss: smooth is nan",
+    ),
+    "pos_weight": (
+        lambda: nn.losses.sigmoid_binary_cross_entropy(
+            jnp.ones(2), jnp.ones(2), pos_weight=jnp.array([1.0, np.inf])
+        ),
+        "sigmoid_binary_cross_entropy: pos_weight is .* finite number >= 0",
+    ),
+    "temperature": (
+        lambda: nn.losses.ntxent(jnp.ones((2, 3)), jnp.array([0, 1]), 0.0),
+        "ntxent: temperature is 0.0",
+    ),
+    "norm_degree": (
+        lambda: nn.losses.triplet_margin_loss(*[jnp.ones((2, 3))] * 3, norm_degree=0),
+        "triplet_margin_loss: norm_degree is 0",
+    ),
+    "margin": (
+        lambda: nn.losses.triplet_margin_loss(*[jnp.ones((2, 3))] * 3, margin=np.nan),
+        "triplet_margin_loss: margin is nan, expected a finite number",
+    ),
+    "poly_epsilon": (
+        lambda: nn.losses.poly_loss_cross_entropy(
+            jnp.ones((2, 3)), jnp.array([0, 1]), epsilon=np.inf
+        ),
+        "poly_loss_cross_entropy: epsilon is inf",
+    ),
+    "response_constant": (lambda: nn.local_response_norm(k=0.0), "local_response_norm: k is 0.0"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_NUMBERS)
+def test_numbers_out_of_range_are_refused(name):
+    call, message = BAD_NUMBERS[name]
+    with pytest.raises(ValueError, match=message):
+        call()
