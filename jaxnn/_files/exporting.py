@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.types import PyTree
 from jaxnn._files.atomic import replacing
 from jaxnn._files.importing import joined
@@ -31,6 +32,7 @@ _FILE = "model.safetensors"
 _INDEX = f"{_FILE}.index.json"
 
 
+@checked
 def export_params(
     path: str | os.PathLike[str],
     params: PyTree,

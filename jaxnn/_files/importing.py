@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.types import PyTree
 from jaxnn._files.layouts import (
     Conversions,
@@ -29,6 +30,7 @@ from jaxnn._files.tensors import Tensors
 Index = tuple[int, ...]
 
 
+@checked
 def import_params(
     path: str | PathLike[str] | Mapping[str, PyTree],
     like: PyTree,
