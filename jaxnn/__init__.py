@@ -67,6 +67,7 @@ from jaxnn._layers.positions import (
 from jaxnn._layers.quantization import vector_quantizer
 from jaxnn._layers.recurrent import conv_lstm_cell, gru_cell, lstm_cell, rnn_cell
 from jaxnn._layers.resampling import pixel_shuffle, pixel_unshuffle, upsample
+from jaxnn._layers.rotary_scaling import llama3_scaling, yarn_scaling
 from jaxnn._networks.generation import autoregressive, generate
 from jaxnn._networks.lora import lora, merge_lora
 from jaxnn._networks.mixture import mixture_of_experts
@@ -133,6 +134,7 @@ __all__ = [
     "instance_norm",
     "layer_norm",
     "learned_positions",
+    "llama3_scaling",
     "load",
     "local_response_norm",
     "log_uniform",
@@ -187,4 +189,5 @@ __all__ = [
     "upsample",
     "vector_quantizer",
     "weight_norm",
+    "yarn_scaling",
 ]

@@ -1,7 +1,7 @@
 """Multi-head attention, and decoding with a key/value cache."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -33,7 +33,8 @@ def attention(
     positions: Positions | None = None,
     qk_norm: LayerLike | None = None,
     dropout_rate: ArrayLike = 0.0,
-    use_bias: bool = True,
+    use_bias: bool | Mapping[str, bool] = True,
+    scale: float | None = None,
     dense: Callable[..., Layer] = dense,
     cache_length: int | None = None,
 ) -> Layer:
@@ -66,7 +67,9 @@ def attention(
         qk_norm: a layer such as `nn.rms_norm()` over the head dimension of queries and keys, before
             they are rotated; each has its own parameters.
         dropout_rate: the probability of dropping an attention weight in training, in [0, 1].
-        use_bias: whether the four dense layers add biases.
+        use_bias: whether the four dense layers add biases; or which of them do, by name: `{"query":
+            True, "key": True, "value": True}`, those that are not named having none.
+        scale: factor of the logits; None for `1 / sqrt(head_dim)`.
         dense: the constructor of the four, called as `nn.dense(features, use_bias=use_bias)`.
         cache_length: the capacity of the key/value cache, with `is_causal=True`; None for no cache.
 
@@ -123,6 +126,9 @@ def attention(
     check_range("attention", "dropout_rate", dropout_rate, 0, 1)
     if isinstance(dense, Layer) or not callable(dense):
         raise TypeError(f"attention: dense is {dense!r}, expected a constructor as nn.dense")
+    has_bias = _biases(use_bias)
+    if scale is not None:
+        check_range("attention", "scale", scale, 0)
     if cache_length is not None:
         check_count("attention", "cache_length", cache_length)
         if not is_causal:
@@ -137,7 +143,7 @@ def attention(
         out = x.shape[-1] if out_features is None else out_features
         sizes = {"query": num_heads, "key": num_kv_heads, "value": num_kv_heads}
         sizes = {name: n * features for name, n in sizes.items()} | {"out": out}
-        layers = {name: dense(size, use_bias=use_bias) for name, size in sizes.items()}
+        layers = {name: dense(size, use_bias=has_bias[name]) for name, size in sizes.items()}
         return layers if norm is None else layers | {"query_norm": norm, "key_norm": norm}
 
     def init(key: jax.Array, x: PyTree, *, memory: PyTree = None) -> tuple[PyTree, PyTree]:
@@ -223,6 +229,7 @@ def attention(
             is_causal=is_causal,
             window=window,
             query_offset=start,
+            scale=scale,
             dropout_rate=dropout_rate if drops else 0.0,
             dropout_key=child_key(key, "dropout") if drops and key is not None else None,
         )
@@ -232,6 +239,19 @@ def attention(
         return y, new_state
 
     return Layer(init, apply)
+
+
+def _biases(use_bias: Any) -> dict[str, bool]:
+    """Whether each of the four dense layers has a bias."""
+    names = ("query", "key", "value", "out")
+    if isinstance(use_bias, Mapping):
+        if not (use_bias.keys() <= set(names) and all(type(b) is bool for b in use_bias.values())):
+            raise ValueError(
+                f"attention: use_bias is {use_bias!r}, expected booleans by the names "
+                f"{', '.join(map(repr, names))}"
+            )
+        return {name: use_bias.get(name, False) for name in names}
+    return dict.fromkeys(names, use_bias)
 
 
 def _head_features(features: int, num_heads: int, head_dim: int | None) -> int:

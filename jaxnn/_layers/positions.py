@@ -18,7 +18,7 @@ from jaxnn._core.arrays import (
     real_dtype,
     spread,
 )
-from jaxnn._core.construction import constructor
+from jaxnn._core.construction import constructor, refuse_constructor
 from jaxnn._core.decoding import check_capacity, refuse_in_decoding
 from jaxnn._core.layer import Layer, abstract, param_dtype
 from jaxnn._core.types import PyTree
@@ -68,7 +68,13 @@ class Positions(NamedTuple):
 
 
 @constructor
-def rotary(*, base: float = 10000.0, fraction: float = 1.0, interleaved: bool = False) -> Positions:
+def rotary(
+    *,
+    base: float = 10000.0,
+    fraction: float = 1.0,
+    interleaved: bool = False,
+    scaling: Callable[[jax.Array], jax.Array] | None = None,
+) -> Positions:
     """Rotary positional encoding (RoPE) for `nn.attention`: rotates queries and keys.
 
     Paper: Su et al., RoFormer, https://arxiv.org/abs/2104.09864
@@ -78,11 +84,14 @@ def rotary(*, base: float = 10000.0, fraction: float = 1.0, interleaved: bool = 
         fraction: the fraction of the head dimension that is rotated, in (0, 1].
         interleaved: False pairs feature `i` with `i + n` (GPT-NeoX, Llama), True feature `2 i` with
             `2 i + 1` (the paper, GPT-J). Weights of one convention do not fit the other.
+        scaling: a function from the frequencies, in radians a position, to those that are used, for
+            longer sequences: `nn.llama3_scaling`, `nn.yarn_scaling`, or `lambda w: w / 4` (linear).
 
     Returns:
         `Positions`.
 
     Raises:
+        TypeError: `scaling` is not a function.
         ValueError: `base` is not positive or `fraction` is outside (0, 1]; in use, `fraction`
             leaves an odd number of features to rotate.
 
@@ -94,10 +103,13 @@ def rotary(*, base: float = 10000.0, fraction: float = 1.0, interleaved: bool = 
     """
     check_range("rotary", "base", base, LEAST_POSITIVE)
     check_range("rotary", "fraction", fraction, LEAST_POSITIVE, 1)
+    if not (scaling is None or callable(scaling)):
+        raise TypeError(f"rotary: scaling is {scaling!r}, expected a function of frequencies")
+    refuse_constructor(scaling, "rotary: scaling", "a function of frequencies")
 
     def rotate(x: jax.Array, positions: jax.Array) -> jax.Array:
         return functional.rotary(
-            x, positions, base=base, fraction=fraction, interleaved=interleaved
+            x, positions, base=base, fraction=fraction, interleaved=interleaved, scaling=scaling
         )
 
     def bias(num_heads: int, query_positions: jax.Array, key_positions: jax.Array) -> None:

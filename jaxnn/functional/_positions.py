@@ -1,5 +1,8 @@
 """Positional encodings: rotary, sinusoidal, and biases of attention."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -25,6 +28,7 @@ def rotary(
     base: ArrayLike = 10000.0,
     fraction: float = 1.0,
     interleaved: bool = False,
+    scaling: Callable[[jax.Array], jax.Array] | None = None,
 ) -> jax.Array:
     """Rotate pairs of features by angles that grow with the position (RoPE).
 
@@ -42,6 +46,7 @@ def rotary(
             (0, 1].
         interleaved: False pairs feature `i` with `i + n` (GPT-NeoX, Llama), True feature `2 i` with
             `2 i + 1` (the paper, GPT-J). Weights of one convention do not fit the other.
+        scaling: a function from the frequencies `base ** (-i / n)` to those that are used.
 
     Returns:
         The shape and floating dtype of `x`.
@@ -76,7 +81,10 @@ def rotary(
     axis = -1 if interleaved else -2
     first, second = jnp.moveaxis(pairs, axis, 0)
 
-    angles = _angles(positions.astype(dtype), rotated, base)[..., None, :]
+    frequencies = _frequencies(rotated, base, dtype)
+    if scaling is not None:
+        frequencies = scaling(frequencies)
+    angles = _angles(positions.astype(dtype), frequencies)[..., None, :]
     angles = angles.reshape((1,) * (x.ndim - angles.ndim) + angles.shape)
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     turned = jnp.stack([first * cos - second * sin, first * sin + second * cos], axis)
@@ -116,7 +124,8 @@ def sinusoidal(positions: ArrayLike, features: int, *, base: ArrayLike = 10000.0
     """
     check_even("sinusoidal", features)
     positions = floating(_exact("sinusoidal", "positions", positions))
-    angles = _angles(widen(positions), features, base)
+    wide = widen(positions)
+    angles = _angles(wide, _frequencies(features, base, wide.dtype))
     waves = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1)
     return waves.reshape(*positions.shape, features).astype(positions.dtype)
 
@@ -219,9 +228,12 @@ def _exact(function: str, name: str, positions: ArrayLike) -> jax.Array:
     return positions
 
 
-def _angles(positions: jax.Array, features: int, base: ArrayLike) -> jax.Array:
-    """The angles of `features / 2` waves at each position, along a new last axis."""
-    dtype = positions.dtype
+def _frequencies(features: int, base: ArrayLike, dtype: Any) -> jax.Array:
+    """The geometric series of the frequencies of `features / 2` waves."""
     exponents = -jnp.arange(0, features, 2, dtype=dtype) / features
-    frequencies = jnp.power(hyperparameter(base, dtype), exponents)
+    return jnp.power(hyperparameter(base, dtype), exponents)
+
+
+def _angles(positions: jax.Array, frequencies: jax.Array) -> jax.Array:
+    """The angle of each wave at each position, along a new last axis."""
     return positions[..., None] * along(frequencies, [positions.ndim], positions.ndim + 1)

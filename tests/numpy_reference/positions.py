@@ -14,6 +14,7 @@ def rotary(
     base: float = 10000.0,
     fraction: float = 1.0,
     interleaved: bool = False,
+    scaling: Callable[[Array], Array] = lambda frequencies: frequencies,
 ) -> tuple[Array, Callable]:
     """Each pair (a, b) of a position p turns by t = p w: (a cos t - b sin t, a sin t + b cos t).
 
@@ -22,6 +23,7 @@ def rotary(
     """
     rotated = int(x.shape[-1] * fraction)
     n = rotated // 2
+    frequencies = scaling(np.array([base ** (-i / n) for i in range(n)]))
     pairs = [(2 * i, 2 * i + 1) if interleaved else (i, i + n) for i in range(n)]
     by_example = np.broadcast_to(positions, x.shape[:-2])
 
@@ -29,7 +31,7 @@ def rotary(
         y = x.copy()
         for place in np.ndindex(x.shape[:-2]):
             for i, (a, b) in enumerate(pairs):
-                angle = sign * by_example[place] * base ** (-i / n)
+                angle = sign * by_example[place] * frequencies[i]
                 rotation = np.array(
                     [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
                 )
@@ -44,11 +46,51 @@ def rotary(
         dpositions = np.zeros(x.shape[:-2])
         for i, (a, b) in enumerate(pairs):
             swing = y[..., a] * dy[..., b] - y[..., b] * dy[..., a]
-            dpositions += base ** (-i / n) * swing.sum(-1)
+            dpositions += frequencies[i] * swing.sum(-1)
         shared = tuple(range(dpositions.ndim - positions.ndim))
         return turn(dy, -1.0), dpositions.sum(shared)
 
     return y, backward
+
+
+@in_float64
+def llama3_scaling(
+    frequencies: Array, factor: float, original_length: int, low: float, high: float
+) -> tuple[Array, Callable]:
+    """Three cases of r = L w / (2 pi): w / f below low, w above high, linear in r between.
+
+    Between, y = w (s + (1 - s) / f) with s = (r - low) / (high - low), so dy/dw = s + (1 - s) / f +
+    (1 - 1 / f) r / (high - low).
+    """
+    y, slope = np.zeros(len(frequencies)), np.zeros(len(frequencies))
+    for i, w in enumerate(frequencies):
+        turns = original_length * w / (2 * np.pi)
+        if turns < low:
+            y[i], slope[i] = w / factor, 1 / factor
+        elif turns > high:
+            y[i], slope[i] = w, 1
+        else:
+            s = (turns - low) / (high - low)
+            y[i] = w * (s + (1 - s) / factor)
+            slope[i] = s + (1 - s) / factor + (1 - 1 / factor) * turns / (high - low)
+    return y, lambda dy: (slope * dy,)
+
+
+def yarn_scaling(
+    features: int, base: float, factor: float, original_length: int, fast: float, slow: float
+) -> Array:
+    """The frequencies themselves, by the indices at which base^(-2 i / d) turns so many times."""
+
+    def index_of(turns: float) -> float:
+        return features * np.log(original_length / (2 * np.pi * turns)) / (2 * np.log(base))
+
+    low, high = max(np.floor(index_of(fast)), 0), min(np.ceil(index_of(slow)), features - 1)
+    y = np.zeros(features // 2)
+    for i in range(features // 2):
+        w = base ** (-2 * i / features)
+        s = min(max((i - low) / (high - low), 0), 1)
+        y[i] = (1 - s) * w + s * w / factor
+    return y
 
 
 @in_float64

@@ -303,6 +303,13 @@ LAYERS = (
         self_attention(2, 1, rotary=True, is_causal=True),
     ),
     LayerRow(
+        "attention_scale_some_biases",
+        "attention(2, use_bias={'value': True, 'out': True}, scale=0.3)",
+        lambda: nn.attention(2, use_bias={"value": True, "out": True}, scale=0.3),
+        ((2, 3, 4),),
+        self_attention(2, scale=0.3),
+    ),
+    LayerRow(
         "attention_norm_alibi_window",
         "attention(2, out_features=3, window=1, positions=alibi(), qk_norm=rms_norm())",
         lambda: nn.attention(

@@ -56,6 +56,33 @@ def rotated_reference(x):
     return y, lambda dy: backward(dy)[:1]
 
 
+LLAMA = {"original_length": 50, "low_frequency_factor": 1.0, "high_frequency_factor": 4.0}
+YARN = {"original_length": 50, "beta_fast": 4.0, "beta_slow": 0.5}
+
+
+def frequencies(rng, shape):
+    """Some on both sides of and between the limits, away from them."""
+    return (np.array([0.9, 0.6, 0.4, 0.3, 0.2, 0.09, 0.01]) * rng.uniform(0.99, 1.01),)
+
+
+def llama3_reference(x):
+    """The same limits."""
+    return positions.llama3_scaling(x, 3.0, 50, 1.0, 4.0)
+
+
+def turned_by_yarn(x):
+    """Queries, turned by the frequencies of YaRN."""
+    scaling = nn.yarn_scaling(3.0, **YARN)
+    return nn.functional.rotary(x, jnp.arange(x.shape[-3]), base=20.0, scaling=scaling)
+
+
+def turned_by_yarn_reference(x):
+    """The same frequencies by their indices."""
+    scaled = positions.yarn_scaling(x.shape[-1], 20.0, 3.0, 50, 4.0, 0.5)
+    y, backward = positions.rotary(x, np.arange(x.shape[-3]), scaling=lambda _: scaled)
+    return y, lambda dy: backward(dy)[:1]
+
+
 def with_alibi(logits):
     """Logits with the bias of a scheme, the queries after the keys."""
     heads, queries, keys = logits.shape
@@ -116,6 +143,12 @@ def function_rows():
         ((3, 2, 4),),
     )
     yield FunctionRow("rotary", rotated, rotated_reference, normal, ((3, 2, 8),))
+    yield FunctionRow(
+        "llama3_scaling", nn.llama3_scaling(3.0, **LLAMA), llama3_reference, frequencies, ((7,),)
+    )
+    yield FunctionRow(
+        "yarn_scaling", turned_by_yarn, turned_by_yarn_reference, normal, ((3, 2, 8),)
+    )
     yield FunctionRow("alibi", with_alibi, with_alibi_reference, normal, ((3, 2, 4),))
 
 
