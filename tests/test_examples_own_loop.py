@@ -86,6 +86,7 @@ def test_the_penalty_is_on_the_slopes_at_the_data(gan, monkeypatch):
     np.testing.assert_allclose(difference, np.mean(np.sum(np.square(slopes), axis=0)), rtol=2e-2)
 
 
+@pytest.mark.slow
 def test_a_few_turns_bring_the_generator_to_the_circle(gan):
     optimizer = nn.optimizers.adam(2e-3, b1=0.5, b2=0.99)
     start_key, turns_key = keys(2)
@@ -146,6 +147,7 @@ def test_the_place_is_drawn_from_the_gaussian_of_the_encoder(vae):
     assert np.all(one != other)
 
 
+@pytest.mark.slow
 def test_a_few_epochs_raise_the_bound_over_the_baseline(vae):
     training, validation, _ = vae.load(0)
     optimizer = nn.optimizers.adam(1e-3)
@@ -226,6 +228,7 @@ def test_returns_are_discounted_sums(policy_gradient):
         np.testing.assert_allclose(got[start], weights @ going[start:], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_few_steps_make_the_episodes_longer(policy_gradient):
     optimizer = nn.optimizers.adam(1e-2)
     step = nn.train_step(policy_gradient.loss_fn, optimizer)

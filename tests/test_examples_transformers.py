@@ -57,6 +57,7 @@ def test_the_decoder_that_writes_is_the_one_that_was_trained(shakespeare):
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_few_steps_of_the_vision_transformer_lower_the_loss(vision):
     (images, labels), _ = vision.load(0)
     model = vision.vision_transformer(10)

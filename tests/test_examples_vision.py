@@ -32,6 +32,7 @@ def test_a_few_steps_of_the_residual_network_lower_the_loss(residual_cnn):
     assert losses[-1] < 0.5 * losses[0]
 
 
+@pytest.mark.slow
 def test_a_few_steps_of_the_unet_lower_the_loss(unet):
     batch = unet.discs(np.random.default_rng(0), 4, 16)
     model = unet.unet(channels=2, depth=1)
