@@ -48,6 +48,7 @@ from jaxnn._layers.normalization import (
     rms_norm,
     unit_norm,
 )
+from jaxnn._layers.parameter import parameter
 from jaxnn._layers.pooling import (
     adaptive_avg_pool,
     adaptive_max_pool,
@@ -151,6 +152,7 @@ __all__ = [
     "mlp",
     "optimizers",
     "parallel",
+    "parameter",
     "pixel_shuffle",
     "pixel_unshuffle",
     "predict",

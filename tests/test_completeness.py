@@ -67,7 +67,7 @@ NEEDS_NO_ROW = {
 
 def constructors(row):
     """The layer that a row is of, and the cells that its call mentions."""
-    return {row.constructor, *re.findall(r"(?:\w+_cell|autoregressive)(?=\()", row.call)}
+    return {row.constructor, *re.findall(r"(?:\w+_cell|autoregressive|parameter)(?=\()", row.call)}
 
 
 def in_rows(layers, functions):

@@ -158,4 +158,4 @@ class _Children:
             raise AttributeError(
                 f"compose: forward calls '{name}', expected one of {sorted(self._layers)}"
             )
-        return lambda x, **extra: self._call(name, x, extra)
+        return lambda x=None, **extra: self._call(name, x, extra)

@@ -64,12 +64,14 @@ def rms_norm(
     axis: Axes = -1,
     epsilon: float = 1e-6,
     use_scale: bool = True,
-    scale_init: Initializer = initializers.ones,
+    scale_offset: float = 0.0,
+    scale_init: Initializer | None = None,
 ) -> Layer:
     """Root-mean-square normalisation: `y = x / sqrt(mean(x²) + epsilon) * scale`, for each example.
 
     Layer norm without the mean and the bias. The mean square is taken over `axis`, in float32 or
-    wider.
+    wider. With an offset the factor is `scale_offset + scale`: with 1, as in Gemma, weight decay
+    draws it to 1.
 
     Paper: Zhang and Sennrich, Root Mean Square Layer Normalization,
     https://arxiv.org/abs/1910.07467
@@ -78,7 +80,8 @@ def rms_norm(
         axis: the axis or axes to normalise over.
         epsilon: added to the mean square (torch's default is the `eps` of the dtype).
         use_scale: whether to learn a scale, of the shape of the normalised axes.
-        scale_init: initializer of the scale; ones by default.
+        scale_offset: added to the scale.
+        scale_init: initializer of the scale; None for `1 - scale_offset`, so that the factor is 1.
 
     Returns:
         A `Layer` with params `{"scale"}`.
@@ -95,7 +98,9 @@ def rms_norm(
         Array([[ 0.333, -0.333,  1.667]], dtype=float32)
     """
     check_range("rms_norm", "epsilon", epsilon, 0)
-    norm = partial(functional.rms_norm, axis=axis, epsilon=epsilon)
+    norm = partial(functional.rms_norm, axis=axis, epsilon=epsilon, scale_offset=scale_offset)
+    if scale_init is None:
+        scale_init = initializers.constant(1.0 - scale_offset)
     return _norm("rms_norm", norm, axis, scale_init if use_scale else None, None)
 
 

@@ -71,8 +71,11 @@ def rms_norm(
     *,
     axis: Axes = -1,
     epsilon: float = 1e-6,
+    scale_offset: float = 0.0,
 ) -> jax.Array:
-    """Divide by the root mean square over `axis`: `y = x / sqrt(mean(|x|²) + epsilon) * scale`.
+    """Divide by the root mean square over `axis`.
+
+    `y = x / sqrt(mean(|x|²) + epsilon) * (scale_offset + scale)`
 
     Paper: Zhang and Sennrich, Root Mean Square Layer Normalization,
     https://arxiv.org/abs/1910.07467
@@ -82,6 +85,7 @@ def rms_norm(
         scale: the shape of the normalised axes, in the order of `x`'s axes, or None.
         axis: the axis or axes to normalise over.
         epsilon: added to the mean square (torch's default is the `eps` of the dtype).
+        scale_offset: added to the scale, in float32 or wider; without a scale it does nothing.
 
     Returns:
         The shape and floating dtype of `x`.
@@ -99,6 +103,8 @@ def rms_norm(
     x = floating(x)
     axes = canonical_axes(axis, x.ndim, "rms_norm")
     params = along_axes("rms_norm", x, axes, scale=scale)
+    if "scale" in params and scale_offset:
+        params["scale"] = params["scale"] + scale_offset
     wide = widen(x)
     mean_square = jnp.mean(absolute_square(wide), axis=axes, keepdims=True)
     inverse = lax.rsqrt(mean_square + epsilon).astype(wide.dtype)

@@ -145,16 +145,21 @@ def batch_statistics(x: Array, axis: int = -1) -> tuple[tuple[Array, Array], Cal
 
 @in_float64
 def rms_norm(
-    x: Array, scale: Array | None = None, axis: int | Axes = -1, epsilon: float = 1e-6
+    x: Array,
+    scale: Array | None = None,
+    axis: int | Axes = -1,
+    epsilon: float = 1e-6,
+    scale_offset: float = 0.0,
 ) -> tuple[Array, Callable]:
-    """y = scale z with z = x r, r = (mean(x^2) + epsilon)^-1/2.
+    """y = (offset + scale) z with z = x r, r = (mean(x^2) + epsilon)^-1/2.
 
     dr/dx = -r^3 x / n = -r^2 z / n, so dx = r (dz - z mean(dz z)).
     """
     axes = tuple(a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,)))
     r = ((x**2).mean(axes, keepdims=True) + epsilon) ** -0.5
     z = x * r
-    y, affine_backward = _affine(z, scale, None, axes)
+    factor = scale if scale is None else scale_offset + scale
+    y, affine_backward = _affine(z, factor, None, axes)
 
     def backward(dy: Array) -> tuple[Array, Array | None]:
         dz, dscale, _ = affine_backward(dy)

@@ -203,6 +203,12 @@ LAYERS = (
         composed.of_function(normalization.rms_norm, "scale"),
     ),
     LayerRow(
+        "rms_norm_offset",
+        "rms_norm(scale_offset=1.0)",
+        lambda: nn.rms_norm(scale_offset=1.0),
+        reference=composed.of_function(partial(normalization.rms_norm, scale_offset=1.0), "scale"),
+    ),
+    LayerRow(
         "rms_norm_axes",
         "rms_norm(axis=(-2, -1), use_scale=False)",
         lambda: nn.rms_norm(axis=(-2, -1), use_scale=False),
