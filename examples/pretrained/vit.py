@@ -9,6 +9,8 @@ import jaxnn as nn
 
 Config = dict[str, Any]
 
+PROJECTIONS = ("query", "key", "value")
+
 
 def model(config: Config) -> nn.Layer:
     """From images (batch, height, width, channels) to the features of the class token."""
@@ -18,7 +20,7 @@ def model(config: Config) -> nn.Layer:
     block = nn.transformer_block(
         nn.attention(
             config["num_attention_heads"],
-            use_bias=dict.fromkeys(("query", "key", "value"), config["qkv_bias"]) | {"out": True},
+            use_bias={"out": True} | {name: bool(config["qkv_bias"]) for name in PROJECTIONS},
         ),
         nn.feed_forward(config["intermediate_size"], exact_gelu),
         norm=norm,

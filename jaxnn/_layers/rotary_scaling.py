@@ -6,10 +6,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxnn._core.arrays import check_range
+from jaxnn._core.arrays import LEAST_POSITIVE, check_range
 from jaxnn._core.construction import constructor
-
-_TINY = float(jnp.finfo(jnp.float32).tiny)
 
 
 @constructor
@@ -51,7 +49,7 @@ def llama3_scaling(
     """
     check_range("llama3_scaling", "factor", factor, 1)
     check_range("llama3_scaling", "original_length", original_length, 1)
-    check_range("llama3_scaling", "low_frequency_factor", low_frequency_factor, _TINY)
+    check_range("llama3_scaling", "low_frequency_factor", low_frequency_factor, LEAST_POSITIVE)
     if not high_frequency_factor > low_frequency_factor:
         raise ValueError(
             f"llama3_scaling: high_frequency_factor is {high_frequency_factor}, expected more than "
@@ -106,7 +104,7 @@ def yarn_scaling(
     """
     check_range("yarn_scaling", "factor", factor, 1)
     check_range("yarn_scaling", "original_length", original_length, 1)
-    check_range("yarn_scaling", "beta_slow", beta_slow, _TINY)
+    check_range("yarn_scaling", "beta_slow", beta_slow, LEAST_POSITIVE)
     if not beta_fast > beta_slow:
         raise ValueError(
             f"yarn_scaling: beta_fast is {beta_fast}, expected more than beta_slow, {beta_slow}"

@@ -29,24 +29,7 @@ def leaky(params, x):
     return nn.functional.prelu(x, params["slope"])
 
 
-def scaled(f, x):
-    """Multiply by a parameter."""
-    return x * jnp.broadcast_to(f.slope().astype(x.dtype), x.shape)
-
-
-def scaled_reference(x, slope):
-    """y = x s: dx = s dy, ds = sum of x dy."""
-    return x * slope, lambda dy: (dy * slope, (x * dy).reshape(-1, len(slope)).sum(0))
-
-
 LAYERS = (
-    LayerRow(
-        "parameter",
-        "compose(scaled, slope=parameter((6,)))",
-        lambda: nn.compose(scaled, slope=nn.parameter((6,))),
-        ((4, 6), (2, 5, 6)),
-        composed.of_function(scaled_reference, "slope"),
-    ),
     LayerRow(
         "pure",
         "pure(slopes, leaky)",
