@@ -24,6 +24,7 @@ from jaxnn._core.types import (
     Schedule,
     Selection,
     Shape,
+    Steps,
     TrainingRun,
 )
 from jaxnn.callbacks._callbacks import CallbackLike
@@ -47,5 +48,6 @@ __all__ = [
     "Schedule",
     "Selection",
     "Shape",
+    "Steps",
     "TrainingRun",
 ]

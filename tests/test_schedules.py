@@ -210,6 +210,46 @@ def test_large_counts_are_exact():
     np.testing.assert_array_equal(joined(around), [-1, -1, 0, 1, 2, 3])
 
 
+BILLION = 10**9
+STEPS = ("steps", "step_size", "transition_begin")
+
+
+def prolonged(arguments):
+    """The same with a billion steps for each."""
+    longer = {
+        name: value * BILLION if name.endswith(STEPS) else value
+        for name, value in arguments.items()
+    }
+    if scales := arguments.get("boundaries_and_scales"):
+        longer["boundaries_and_scales"] = {BILLION * at: scale for at, scale in scales.items()}
+    if cycles := arguments.get("cosine_kwargs"):
+        longer["cosine_kwargs"] = [prolonged(cycle) for cycle in cycles]
+    return longer
+
+
+@every_row
+def test_more_steps_than_32_bits_hold(name, arguments):
+    arguments = prolonged(arguments)
+    schedule = ours(name, arguments)
+    counts = [count * BILLION for count in FEW_COUNTS]
+    assert_values([schedule(count) for count in counts], name, arguments, counts)
+    counts = [0, BILLION, 2**31 - 1]
+    assert_values([schedule(jnp.int32(count)) for count in counts], name, arguments, counts)
+    counts = [3 * BILLION, 2**32 - 1]
+    assert_values([schedule(jnp.uint32(count)) for count in counts], name, arguments, counts)
+
+
+def test_large_counts_of_the_host_are_exact():
+    line = nn.schedules.linear_schedule(0.0, 4.0, 4, transition_begin=10**15)
+    assert [float(line(10**15 + t)) for t in (-1, 1, 3, 10**6)] == [0, 1, 3, 4]
+    assert float(line(jnp.int32(2**31 - 1))) == 0
+    unsigned = nn.schedules.linear_schedule(0.0, 4.0, 4, transition_begin=2**31 + 1)
+    assert [float(unsigned(jnp.uint32(2**31 + 1 + t))) for t in (-2, 0, 1, 5)] == [0, 0, 1, 4]
+    assert unsigned(jnp.int32(2**31 - 1)) == 0
+    joined = nn.schedules.join_schedules([lambda count: -1.0, lambda count: -count], [10])
+    assert [float(joined(count)) for count in (9, jnp.int32(12), 13)] == [-1, -2, -3]
+
+
 @pytest.mark.parametrize("period", [3, 7, 49])
 def test_stairs_are_exact_at_each_step(period):
     schedule = nn.schedules.exponential_decay(1.0, period, 0.5, staircase=True)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import jax
 import numpy as np
 
-from jaxnn._core.types import Scalar
+from jaxnn._core.types import Scalar, Steps
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,6 +45,10 @@ def _is_finite_number(value: Any) -> bool:
     return _is_real_number(value) and (isinstance(value, jax.core.Tracer) or math.isfinite(value))
 
 
+def _is_number_of_any_size(value: Any) -> bool:
+    return _is_finite_number(value) or (isinstance(value, int) and not isinstance(value, bool))
+
+
 def is_numeric(dtype: Any) -> bool:
     """Whether arrays of a dtype are numbers or booleans: no strings, objects or records."""
     return dtype.kind in "biufc" or jax.numpy.issubdtype(dtype, np.number)
@@ -56,6 +60,7 @@ KINDS: dict[Any, Kind] = {
     type(None): Kind(lambda value: value is None, "None"),
 }
 KINDS[Scalar] = KINDS[float]
+KINDS[Steps] = Kind(_is_number_of_any_size, "a finite number of steps")
 
 
 def kind_of(annotation: Any) -> Kind | None:

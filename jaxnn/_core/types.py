@@ -15,6 +15,9 @@ Python's types cannot tell one pytree from another, so that checkers allow anyth
 Scalar: TypeAlias = float | jax.Array
 """One number: of Python, or an array without axes, possibly traced."""
 
+Steps: TypeAlias = int | float | jax.Array
+"""A number of steps, or a count of them: one number, possibly traced, of any size."""
+
 Shape: TypeAlias = Sequence[int]
 """The sizes of the axes of an array."""
 

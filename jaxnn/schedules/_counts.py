@@ -4,47 +4,72 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import concrete
-from jaxnn._core.types import Scalar
+from jaxnn._core.types import Scalar, Steps
 from jaxnn._core.types import Schedule as Schedule
 
 
 def as_float(value: ArrayLike) -> jax.Array:
-    """A number in the default float, whatever its dtype."""
-    return jnp.asarray(value).astype(jnp.result_type(float))
+    """A number in the default float, whatever its dtype and however large an integer it is."""
+    known = value if isinstance(value, jax.Array) else np.asarray(value, float)
+    return jnp.asarray(known).astype(jnp.result_type(float))
 
 
-def comparable(count: ArrayLike, other: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    """Two counts as default integers, which are exact however large, or else as floats."""
-    count, other = jnp.asarray(count), jnp.asarray(other)
-    are_integers = all(jnp.issubdtype(x.dtype, jnp.integer) for x in (count, other))
-    dtype = jnp.result_type(int) if are_integers else jnp.result_type(float)
-    return count.astype(dtype), other.astype(dtype)
+def comparable(count: ArrayLike, other: ArrayLike) -> tuple[Any, Any]:
+    """Two counts of one dtype: integers, which are exact however large, or else floats.
+
+    Negative integers are 0. Those of the host have 64 bits; next to one of the device, which may
+    have 32, what is larger is a float.
+    """
+    counts = [x if isinstance(x, jax.Array) else np.asarray(x) for x in (count, other)]
+    if not all(jnp.issubdtype(x.dtype, jnp.integer) for x in counts):
+        return as_float(count), as_float(other)
+    first, second = [_at_least_zero(x) for x in counts]
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        return first, second
+    default = jnp.result_type(int)
+    for dtype in (default, np.dtype(f"u{default}")):
+        if _holds(dtype, first) and _holds(dtype, second):
+            return jnp.asarray(first, dtype), jnp.asarray(second, dtype)
+    return as_float(first), as_float(second)
 
 
-def since(count: ArrayLike, begin: ArrayLike) -> jax.Array:
+def _at_least_zero(count: jax.Array | np.ndarray) -> Any:
+    if isinstance(count, np.ndarray):
+        return np.asarray(np.maximum(count, 0))
+    return jnp.maximum(count, 0)
+
+
+def _holds(dtype: Any, count: jax.Array | np.ndarray) -> bool:
+    known = isinstance(count, np.ndarray)
+    largest = np.max(count, initial=0) if known else jnp.iinfo(count.dtype).max
+    return bool(largest <= jnp.iinfo(dtype).max)
+
+
+def since(count: ArrayLike, begin: ArrayLike) -> Any:
     """`count - begin`, 0 before."""
-    count, begin = comparable(count, begin)
-    return jnp.maximum(count - begin, 0)
+    now, start = comparable(count, begin)
+    return (np if isinstance(now, np.ndarray) else jnp).maximum(now, start) - start
 
 
-def has_reached(count: ArrayLike, boundary: ArrayLike) -> jax.Array:
+def has_reached(count: ArrayLike, boundary: ArrayLike) -> Any:
     """`count >= boundary`."""
-    count, boundary = comparable(count, boundary)
-    return count >= boundary
+    now, start = comparable(count, boundary)
+    return now >= start
 
 
-def progress(count: ArrayLike, begin: ArrayLike, steps: Scalar) -> jax.Array:
+def progress(count: ArrayLike, begin: ArrayLike, steps: Steps) -> jax.Array:
     """From 0 at `begin`, and before, to 1 after `steps` steps, and later."""
     return jnp.minimum(as_float(since(count, begin)) / as_float(steps), 1)
 
 
 def whole_periods(elapsed: ArrayLike, period: ArrayLike) -> jax.Array:
     """How many times `period` fits into `elapsed`."""
-    elapsed, period = comparable(elapsed, period)
-    return as_float(elapsed // period)
+    steps, of_one = comparable(elapsed, period)
+    return as_float(steps // of_one)
 
 
 def check_steps(schedule: str, name: str, steps: Any) -> None:

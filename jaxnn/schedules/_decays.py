@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import check_range, concrete
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import Scalar, Schedule
+from jaxnn._core.types import Scalar, Schedule, Steps
 from jaxnn.schedules._counts import (
     as_float,
     between,
@@ -40,7 +40,7 @@ def constant_schedule(value: Scalar) -> Schedule:
 
 @constructor
 def linear_schedule(
-    init_value: Scalar, end_value: Scalar, transition_steps: Scalar, transition_begin: Scalar = 0
+    init_value: Scalar, end_value: Scalar, transition_steps: Steps, transition_begin: Steps = 0
 ) -> Schedule:
     """Linear decay (or growth) from `init_value` to `end_value`, and constant from then on.
 
@@ -77,8 +77,8 @@ def polynomial_schedule(
     init_value: Scalar,
     end_value: Scalar,
     power: Scalar,
-    transition_steps: Scalar,
-    transition_begin: Scalar = 0,
+    transition_steps: Steps,
+    transition_begin: Steps = 0,
 ) -> Schedule:
     """Polynomial decay (or growth) from `init_value` to `end_value`, and constant from then on.
 
@@ -116,7 +116,7 @@ def polynomial_schedule(
 
 @constructor
 def cosine_decay_schedule(
-    init_value: Scalar, decay_steps: Scalar, alpha: Scalar = 0.0, exponent: Scalar = 1.0
+    init_value: Scalar, decay_steps: Steps, alpha: Scalar = 0.0, exponent: Scalar = 1.0
 ) -> Schedule:
     """Cosine decay from `init_value` to `alpha * init_value`, and constant from then on.
 
@@ -156,9 +156,9 @@ def cosine_decay_schedule(
 @constructor
 def exponential_decay(
     init_value: Scalar,
-    transition_steps: Scalar,
+    transition_steps: Steps,
     decay_rate: Scalar,
-    transition_begin: Scalar = 0,
+    transition_begin: Steps = 0,
     staircase: bool = False,
     end_value: Scalar | None = None,
 ) -> Schedule:
@@ -206,7 +206,7 @@ def exponential_decay(
 
 
 @constructor
-def step_decay(init_value: Scalar, step_size: Scalar, decay_rate: Scalar = 0.1) -> Schedule:
+def step_decay(init_value: Scalar, step_size: Steps, decay_rate: Scalar = 0.1) -> Schedule:
     """Step decay: `f(t) = init_value decay_rate^floor(t / step_size)`.
 
     As `torch.optim.lr_scheduler.StepLR(step_size, gamma=decay_rate)`, counting updates.

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import check_range, concrete
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import Scalar, Schedule
+from jaxnn._core.types import Scalar, Schedule, Steps
 from jaxnn.schedules._counts import (
     as_float,
     between,
@@ -97,7 +97,7 @@ def piecewise_interpolate_schedule(
 
 @constructor
 def linear_onecycle_schedule(
-    transition_steps: Scalar,
+    transition_steps: Steps,
     peak_value: Scalar,
     pct_start: Scalar = 0.3,
     pct_final: Scalar = 0.85,
@@ -136,7 +136,7 @@ def linear_onecycle_schedule(
 
 @constructor
 def cosine_onecycle_schedule(
-    transition_steps: Scalar,
+    transition_steps: Steps,
     peak_value: Scalar,
     pct_start: Scalar = 0.3,
     div_factor: Scalar = 25.0,
@@ -178,7 +178,7 @@ def _checked(schedule: str, boundaries_and_scales: Mapping[int, Scalar] | None) 
     return scales
 
 
-def _part(fraction: Scalar, steps: Scalar) -> Any:
+def _part(fraction: Scalar, steps: Steps) -> Any:
     """A fraction of the steps, rounded down; in double precision if both are known."""
     known = concrete(fraction), concrete(steps)
     if known[0] is not None and known[1] is not None:

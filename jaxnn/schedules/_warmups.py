@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import check_range
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import Scalar, Schedule
+from jaxnn._core.types import Scalar, Schedule, Steps
 from jaxnn.schedules._counts import (
     as_float,
     between,
@@ -24,7 +24,7 @@ from jaxnn.schedules._decays import exponential_decay
 
 @constructor
 def warmup_constant_schedule(
-    init_value: Scalar, peak_value: Scalar, warmup_steps: Scalar
+    init_value: Scalar, peak_value: Scalar, warmup_steps: Steps
 ) -> Schedule:
     """Linear warm-up to `peak_value`, and constant from then on.
 
@@ -56,8 +56,8 @@ def warmup_constant_schedule(
 def warmup_cosine_decay_schedule(
     init_value: Scalar,
     peak_value: Scalar,
-    warmup_steps: Scalar,
-    decay_steps: Scalar,
+    warmup_steps: Steps,
+    decay_steps: Steps,
     end_value: Scalar = 0.0,
     exponent: Scalar = 1.0,
 ) -> Schedule:
@@ -102,10 +102,10 @@ def warmup_cosine_decay_schedule(
 def warmup_exponential_decay_schedule(
     init_value: Scalar,
     peak_value: Scalar,
-    warmup_steps: Scalar,
-    transition_steps: Scalar,
+    warmup_steps: Steps,
+    transition_steps: Steps,
     decay_rate: Scalar,
-    transition_begin: Scalar = 0,
+    transition_begin: Steps = 0,
     staircase: bool = False,
     end_value: Scalar | None = None,
 ) -> Schedule:
@@ -141,7 +141,7 @@ def warmup_exponential_decay_schedule(
 
 
 @constructor
-def inverse_sqrt_schedule(init_value: Scalar, peak_value: Scalar, warmup_steps: Scalar) -> Schedule:
+def inverse_sqrt_schedule(init_value: Scalar, peak_value: Scalar, warmup_steps: Steps) -> Schedule:
     """Linear warm-up to `peak_value`, then decay by the inverse square root of the step count.
 
     `f(t) = peak_value sqrt(warmup_steps / t)` from t = `warmup_steps` on. With `init_value = 0` and
@@ -187,9 +187,9 @@ DECAY_SHAPES: dict[str, Callable[[jax.Array], jax.Array]] = {
 def warmup_stable_decay_schedule(
     init_value: Scalar,
     peak_value: Scalar,
-    warmup_steps: Scalar,
-    stable_steps: Scalar,
-    decay_steps: Scalar,
+    warmup_steps: Steps,
+    stable_steps: Steps,
+    decay_steps: Steps,
     end_value: Scalar = 0.0,
     shape: Literal["linear", "cosine", "sqrt"] = "linear",
 ) -> Schedule:
@@ -238,7 +238,7 @@ def warmup_stable_decay_schedule(
 
 
 def _warmed_up(
-    init_value: Scalar, peak_value: Scalar, warmup_steps: Scalar, following: Schedule
+    init_value: Scalar, peak_value: Scalar, warmup_steps: Steps, following: Schedule
 ) -> Schedule:
     """Linear warm-up, then another schedule, with a step count of its own."""
 
