@@ -92,6 +92,30 @@ def test_the_first_pattern_counts_whatever_the_order_of_the_tree():
     assert updates == {"aaa": 4, "zzz": 1}
 
 
+# Trees without leaves
+
+
+@pytest.mark.parametrize("empty", [(), [], {}])
+def test_an_empty_tree_is_no_list_of_globs(empty):
+    for optimizer in (
+        O.masked(O.sgd(0.1), empty),
+        O.masked(O.sgd(0.1), lambda params: empty),
+        O.freeze(empty),
+        O.partition({"a": O.sgd(0.1)}, empty),
+        O.adamw(0.1, weight_decay=0.1, mask=empty),
+        O.muon(0.1, weight_decay_mask=empty, muon_weight_dimension_numbers=empty),
+    ):
+        assert optimizer.update(empty, optimizer.init(empty), empty)[0] == empty
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3)])
+def test_muon_on_a_bare_array_has_a_part_without_leaves(shape):
+    w = jnp.ones(shape)
+    masked, plain = O.muon(0.1, weight_decay_mask=True), O.muon(0.1)
+    updates, _ = masked.update(w, masked.init(w), w)
+    np.testing.assert_array_equal(updates, plain.update(w, plain.init(w), w)[0])
+
+
 # Errors
 
 
@@ -154,6 +178,34 @@ REFUSED = {
         lambda: O.masked(O.sgd(0.1), "*").update(PARAMS["head"], MASKED, PARAMS),
         ValueError,
         ["masked: updates and params", "lacks 'encoder/0/bias'"],
+    ),
+    "mask-of-numbers": (
+        lambda: init(O.masked(O.sgd(0.1), {"encoder": True, "head": 1.5})),
+        TypeError,
+        ["masked: mask is {", "1.5", "expected globs"],
+    ),
+    "mask-function-of-numbers": (
+        lambda: init(O.masked(O.sgd(0.1), lambda params: params)),
+        TypeError,
+        ["masked: mask: it has", "'encoder/0/bias'", "True or False"],
+    ),
+    "mask-nan": (lambda: O.freeze(float("nan")), TypeError, ["freeze: mask is nan", "booleans"]),
+    "muon-numbers": (
+        lambda: init(O.muon(0.1, muon_weight_dimension_numbers={})),
+        ValueError,
+        ["weight_dimension_numbers", "it lacks 'encoder/0/bias'"],
+    ),
+    "muon-numbers-kind": (
+        lambda: init(O.muon(0.1, muon_weight_dimension_numbers=3)),
+        TypeError,
+        ["weight_dimension_numbers has 3", "MuonDimensionNumbers"],
+    ),
+    "muon-axis": (
+        lambda: O.scale_by_muon(weight_dimension_numbers=O.MuonDimensionNumbers(0, 5)).update(
+            jnp.ones((2, 3)), O.scale_by_muon().init(jnp.ones((2, 3)))
+        ),
+        ValueError,
+        ["output_axis=5", "2 axes, expected different axes"],
     ),
     "freeze": (lambda: init(O.freeze("nothing")), ValueError, ["'nothing'", "nearest"]),
 }

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import jax
 import numpy as np
 
-from jaxnn._core.types import Scalar, Steps
+from jaxnn._core.paths import is_selection
+from jaxnn._core.types import Mask, Scalar, Selection, Steps
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,6 +61,9 @@ KINDS: dict[Any, Kind] = {
     type(None): Kind(lambda value: value is None, "None"),
 }
 KINDS[Scalar] = KINDS[float]
+KINDS[Selection] = Kind(is_selection, "globs, a predicate or a tree of booleans")
+KINDS[Mask] = KINDS[Selection]
+KINDS[Mask | None] = Kind(lambda v: v is None or is_selection(v), KINDS[Mask].expected)
 KINDS[Steps] = Kind(_is_number_of_any_size, "a finite number of steps")
 
 

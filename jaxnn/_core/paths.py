@@ -19,9 +19,9 @@ def path_text(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def leaf_paths(tree: PyTree) -> list[str]:
+def leaf_paths(tree: PyTree, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
     """The path of each leaf, in the order of `jax.tree.leaves`."""
-    return [path_text(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+    return [path_text(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree, is_leaf)]
 
 
 def same_structure(function: str, **trees: PyTree) -> None:
@@ -60,7 +60,22 @@ def select(tree: PyTree, where: Selection, name: str = "where") -> PyTree:
     if _are_globs(where):
         return _match(tree, where, name)
     same_structure(name, params=tree, where=where)
+    for path, flag in zip(leaf_paths(where), jax.tree.leaves(where), strict=True):
+        if not _is_flag(flag):
+            raise TypeError(f"{name}: it has {flag!r} at {path!r}, expected True or False")
     return where
+
+
+def is_selection(where: Any) -> bool:
+    """Whether it is of a kind that `select` and `select_mask` take."""
+    if callable(where) or isinstance(where, str) or _are_globs(where):
+        return True
+    return where is not None and all(map(_is_flag, jax.tree.leaves(where)))
+
+
+def _is_flag(leaf: Any) -> bool:
+    is_scalar = getattr(leaf, "shape", None) == () and leaf.dtype == bool
+    return isinstance(leaf, bool) or is_scalar
 
 
 def select_mask(tree: PyTree, mask: Mask, name: str = "where") -> PyTree:
@@ -77,12 +92,14 @@ def select_mask(tree: PyTree, mask: Mask, name: str = "where") -> PyTree:
     return select(tree, where, name)
 
 
-def broadcast_prefix(prefix: PyTree, tree: PyTree, name: str) -> PyTree:
+def broadcast_prefix(
+    prefix: PyTree, tree: PyTree, name: str, is_leaf: Callable[[Any], bool] | None = None
+) -> PyTree:
     """`prefix`, which errors call `name`, with its leaves repeated for the subtrees of `tree`."""
     try:
-        return jax.tree.broadcast(prefix, tree)
+        return jax.tree.broadcast(prefix, tree, is_leaf)
     except ValueError:
-        given, wanted = leaf_paths(prefix), leaf_paths(tree)
+        given, wanted = leaf_paths(prefix, is_leaf), leaf_paths(tree)
         missing = [path for path in wanted if not any(_is_in(path, top) for top in given)]
         extra = [top for top in given if not any(_is_in(path, top) for path in wanted)]
     difference = [f"it lacks {path!r}" for path in missing[:3]]
@@ -98,7 +115,10 @@ def _is_in(path: str, top: str) -> bool:
 
 
 def _are_globs(where: Any) -> TypeGuard[Sequence[str]]:
-    return isinstance(where, Sequence) and all(isinstance(pattern, str) for pattern in where)
+    """Whether it is a sequence of strings; an empty one is a tree, that of no leaves."""
+    if not isinstance(where, Sequence) or not where:
+        return False
+    return all(isinstance(pattern, str) for pattern in where)
 
 
 def _is_predicate(function: Callable[..., Any]) -> bool:
@@ -111,8 +131,9 @@ def _match(tree: PyTree, patterns: Sequence[str], name: str) -> PyTree:
     paths = leaf_paths(tree)
     chosen = [any(fnmatch.fnmatchcase(p, pattern) for pattern in patterns) for p in paths]
     if not any(chosen):
-        wanted = patterns[0] if patterns else ""
-        near = difflib.get_close_matches(wanted, paths, n=5, cutoff=0) or ["(there are no leaves)"]
+        near = difflib.get_close_matches(patterns[0], paths, n=5, cutoff=0) or [
+            "(there are no leaves)"
+        ]
         raise ValueError(
             f"{name}: {' and '.join(map(repr, patterns))} match no path; the nearest are "
             f"{', '.join(near)}"

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.arrays import check_count, hyperparameter
 from jaxnn._core.construction import constructor
+from jaxnn._core.paths import broadcast_prefix
 from jaxnn._core.types import Mask, PyTree, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
@@ -68,14 +69,16 @@ PRESETS: dict[str, Any] = {
 
 def _axes(numbers: MuonDimensionNumbers, ndim: int) -> tuple[tuple[int, ...], ...]:
     """The axes of the batch, the rows and the columns."""
-    given = (numbers.reduction_axis, numbers.output_axis)
-    rows, columns = (
-        tuple(a % ndim for a in (axes if isinstance(axes, Sequence) else (axes,))) for axes in given
-    )
-    if ndim < 2 or len({*rows, *columns}) < len(rows) + len(columns):
+    axes = [
+        axis if isinstance(axis, Sequence) else (axis,)
+        for axis in (numbers.reduction_axis, numbers.output_axis)
+    ]
+    known = [a for a in (*axes[0], *axes[1]) if -ndim <= a < ndim]
+    if ndim < 2 or len({a % ndim for a in known}) < len(axes[0]) + len(axes[1]):
         raise ValueError(
             f"muon: {numbers} of an array with {ndim} axes, expected different axes of a matrix"
         )
+    rows, columns = (tuple(a % ndim for a in given) for given in axes)
     return tuple(a for a in range(ndim) if a not in rows + columns), rows, columns
 
 
@@ -102,12 +105,13 @@ def _numbers_of(tree: PyTree, given: Any) -> list[MuonDimensionNumbers | None]:
     """The dimension numbers of each leaf of `tree`, of which `given` may be a prefix."""
     if callable(given):
         given = given(tree)
-
-    def repeated(numbers: Any, part: PyTree) -> list[Any]:
-        return [numbers] * len(jax.tree.leaves(part))
-
-    spread = jax.tree.map(repeated, given, tree, is_leaf=_is_numbers)
-    return jax.tree.leaves(spread, is_leaf=_is_numbers)
+    spread = broadcast_prefix(given, tree, "muon: weight_dimension_numbers", _is_numbers)
+    numbers = jax.tree.leaves(spread, is_leaf=_is_numbers)
+    if wrong := [one for one in numbers if not _is_numbers(one)]:
+        raise TypeError(
+            f"muon: weight_dimension_numbers has {wrong[0]!r}, expected MuonDimensionNumbers"
+        )
+    return numbers
 
 
 # The iteration
@@ -213,7 +217,9 @@ def scale_by_muon(
     ):
         if isinstance(value, str) and value not in choices:
             raise ValueError(f"scale_by_muon: {name} is {value!r}, expected one of {choices}")
-    given = weight_dimension_numbers or MuonDimensionNumbers()
+    given = weight_dimension_numbers
+    if given is None:
+        given = MuonDimensionNumbers()
 
     def init(params: PyTree) -> PyTree:
         coefficients = _coefficients(ns_coeffs, ns_steps, precision.widest_real_dtype(params))

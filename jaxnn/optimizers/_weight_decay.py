@@ -85,7 +85,7 @@ def decaying(params: PyTree, mask: Mask | None) -> PyTree:
     """The tree of booleans that says which leaves decay."""
     if mask is None:
         return jax.tree.map(lambda p: jnp.ndim(p) >= 2, params)
-    return select_mask(params, mask)
+    return select_mask(params, mask, "weight decay: mask")
 
 
 def decaying_weights(params: PyTree, mask: Mask | None) -> PyTree:
