@@ -78,6 +78,7 @@ from jaxnn._networks.transformer import transformer_block
 from jaxnn._training.best import early_stopping
 from jaxnn._training.evaluation import evaluate, predict, predict_with_spread
 from jaxnn._training.fit import FitResult, fit
+from jaxnn._training.host.options import checkpoints
 from jaxnn._training.step import TrainState, train_state, train_step
 from jaxnn._training.sweeps.sweep import SweepResult, log_uniform, sweep
 from jaxnn._training.training_run import training_run
@@ -102,6 +103,7 @@ __all__ = [
     "batch_norm",
     "bidirectional",
     "callbacks",
+    "checkpoints",
     "compose",
     "conv",
     "conv_lstm_cell",

@@ -150,8 +150,7 @@ def test_callbacks_remember(tmp_path):
     fitted(checkpoint=tmp_path, callbacks=[counter()], **(QUICK | {"epochs": 2}))
     fitted(checkpoint=tmp_path, resume=True, callbacks=[counter()], **QUICK)
     assert totals == [1, 2, 3, 4, 5, 6]
-    with pytest.raises(ValueError, match="is of a run with 1 callbacks that remember something"):
-        fitted(checkpoint=tmp_path, resume=True, **QUICK)
+    fitted(checkpoint=tmp_path, resume=True, **QUICK)  # callbacks may differ
 
 
 def test_a_run_is_not_overwritten(tmp_path):
@@ -162,11 +161,11 @@ def test_a_run_is_not_overwritten(tmp_path):
 
 OTHERS = {
     "batch size": ({"batch_size": 7}, "batch_size 8, expected 7"),
-    "key": ({"key": jax.random.key(2)}, r"the key \[0, 1\], expected \[0, 2\]"),
+    "key": ({"key": jax.random.key(2)}, "the key another list, by what is in it"),
     "order": ({"shuffle": False}, "shuffle True, expected False"),
     "data": ({"data": (DATA[0][:9], DATA[1][:9])}, "steps in an epoch 3, expected 2"),
-    "model": ({"model": nn.dense(4)}, "kernel"),
-    "optimizer": ({"optimizer": nn.optimizers.sgd(0.1)}, "opt_state"),
+    "model": ({"model": nn.dense(4)}, r"model dense\(3\), expected dense\(4\)"),
+    "optimizer": ({"optimizer": nn.optimizers.sgd(0.1)}, r"expected sgd\(0.1\), as of this one"),
 }
 
 

@@ -107,7 +107,14 @@ def keeping_best(run: Run, wanted: EarlyStopping) -> Run:
         chosen: tuple[PyTree, PyTree] = choose(best.epoch >= 0, (best.params, best.state), last)
         return chosen
 
-    return run._replace(init=init, finish=finish, result=result)
+    def resume(carry: Carry, epoch: jax.Array, fresh: frozenset[str]) -> Carry:
+        carry = run.resume(carry, epoch, fresh)
+        best: Best = carry.kept["best"]
+        if "best" not in fresh:
+            return carry
+        return carry.keep(best=best._replace(epochs=jnp.array(epoch, copy=True)))
+
+    return run._replace(init=init, finish=finish, result=result, resume=resume)
 
 
 def check_not_of_validation(wanted: EarlyStopping) -> None:

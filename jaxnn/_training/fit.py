@@ -25,10 +25,13 @@ from jaxnn._training.data.epochs import Epoch
 from jaxnn._training.data.sources import as_source, is_streamed
 from jaxnn._training.evaluation import reported
 from jaxnn._training.guard import OnNonfinite, bad_steps_of, described
-from jaxnn._training.host.checkpoints import Checkpoints, best_to_keep
+from jaxnn._training.host.checkpoints import Checkpoints
 from jaxnn._training.host.clock import Clock
 from jaxnn._training.host.feeds import Feed, InMemory, Streamed
-from jaxnn._training.host.interrupts import interruptible
+from jaxnn._training.host.identity import sample, told
+from jaxnn._training.host.interrupts import interruptible, is_preempted
+from jaxnn._training.host.options import CheckpointOptions, as_options, best_to_keep
+from jaxnn._training.host.owner import opened
 from jaxnn._training.host.progress import progress_callback
 from jaxnn._training.host.watchers import Watchers
 from jaxnn._training.loop import Position
@@ -85,8 +88,8 @@ def fit(
     progress: bool | Literal["bar", "lines"] | None = None,
     params: PyTree = None,
     state: PyTree = None,
-    checkpoint: str | PathLike[str] | None = None,
-    resume: bool = False,
+    checkpoint: str | PathLike[str] | bytes | CheckpointOptions | None = None,
+    resume: bool | Literal["changed"] = False,
 ) -> FitResult:
     """Train a model: `training_run` as seen from the host, with progress and callbacks.
 
@@ -134,14 +137,20 @@ def fit(
             for either anywhere.
         params: initial parameters; None to make them.
         state: initial state, if `params` is given.
-        checkpoint: a directory. `last.safetensors` in it is written about once a minute and at
-            the end and has all that is needed to go on; `best.safetensors` has
-            `{"params": ..., "state": ...}` of the best epoch so far, by `early_stopping`, else by
-            the loss on the validation set, if there is one, else by the loss.
+        checkpoint: a directory, or `nn.checkpoints(...)`. `last.safetensors` in it is written about
+            once a minute, at the end, after Ctrl-C, SIGTERM and a notice of preemption, and before
+            an error is raised, and has all that is needed to go on; the one before it is kept as
+            well. `best.safetensors` has `{"params": ..., "state": ...}` of the best epoch so far,
+            by `early_stopping`, else by the loss on the validation set, if there is one, else by
+            the loss. A thread writes, while training goes on. What cannot be written is told by a
+            warning, and the result is returned all the same.
         resume: whether to go on from what is in `checkpoint`, if anything is: on the same machine
             with the same versions, bit for bit as if training had never been interrupted. The
-            other arguments must be those of the first call, but for `epochs`. An iterable, or
-            function, must give the same batches again.
+            other arguments must be those of the first call, also what is inside of functions of
+            yours, and so must the data; or "changed", to accept differences, each with a warning.
+            `epochs`, `early_stopping`, `on_nonfinite`, `callbacks` and `progress` may differ:
+            whether training is over is decided anew. Of an iterable, the batches that were seen
+            are drawn again.
 
     Returns:
         A `FitResult`: `params`, `state`, `history`, `opt_state` and `reason`. The history has
@@ -152,6 +161,7 @@ def fit(
         those of `nn.ensemble(model, members)`, and each array of the history a second one.
 
     Raises:
+        BlockingIOError: another run has the directory `checkpoint`.
         FileExistsError: `checkpoint` has a run, and `resume` is false.
         FloatingPointError: `on_nonfinite` is "raise", and a loss or gradient is not finite.
         TypeError: an argument is of the wrong kind.
@@ -170,15 +180,18 @@ def fit(
     """
     check_key("fit", key)
     check_count("fit", "epochs", epochs)
+    if resume not in (True, False, "changed"):
+        raise ValueError(f"fit: resume is {resume!r}, expected True, False or 'changed'")
     if resume and checkpoint is None:
-        raise ValueError("fit: resume is True and checkpoint is None, expected a directory")
+        raise ValueError(f"fit: resume is {resume} and checkpoint is None, expected a directory")
     if loss is not None:
         model = as_layer(model, "fit: model")
     if early_stopping is not None and validation is None:
         check_not_of_validation(early_stopping)
+    options = None if checkpoint is None else as_options(checkpoint)
     best = early_stopping
-    if best is None and checkpoint is not None:
-        best = best_to_keep(validation is not None)
+    if options is not None:
+        best = best_to_keep(options, early_stopping, validation is not None)
     run = checked_run(
         "fit",
         model,
@@ -199,31 +212,20 @@ def fit(
     steps = None if feed.steps_per_epoch is None else feed.steps_per_epoch * epochs
     watchers = Watchers(callbacks, progress_callback(progress, steps))
     clock = Clock()
-    position = feed.start(params, {} if params is not None and state is None else state)
-    store: Checkpoints | None = None
-    if checkpoint is not None:
-        settings = {
-            "batch_size": batch_size,
-            "shuffle": shuffle,
-            "members": members,
-            "steps in an epoch": feed.steps_per_epoch,
-            "the key": np.asarray(jax.random.key_data(key)).tolist(),
-        }
-        store = Checkpoints(checkpoint, settings, watchers.of_user, resume)
-        if store.has_run:
-            position = store.restore(position, clock, feed)
+    feed.start(params, {} if params is not None and state is None else state)
 
     def event() -> Event:
         """Where the run stands, for the callbacks."""
+        at, position = feed.at, feed.at.position
         finished = int(position.epoch)
         row = {name: reported(v[finished - 1]) for name, v in position.history.items() if finished}
         last_params, last_state = compiled(run.last)(position.carry)
         return Event(
             epoch=finished,
             epochs=epochs,
-            step=clock.step,
+            step=at.step,
             steps=steps,
-            examples=feed.seen[0],
+            examples=at.seen[0],
             seconds=clock.seconds,
             metrics=row,
             running_loss=float(position.loss),
@@ -231,25 +233,35 @@ def fit(
             state=last_state,
         )
 
-    asked: Literal["callback", "interrupted"] | None = None
-    with interruptible() as interrupt:
-        try:
-            while (reason := _own_end(position, epochs) or asked) is None:
-                finished, chunk = int(position.epoch), clock.next_chunk()
-                position, taken = feed.advance(position, chunk, watchers.want_epochs)
-                position.loss.block_until_ready()
-                clock.tick(taken)
-                if watchers.after_chunk(event, is_new_epoch=int(position.epoch) > finished):
-                    asked = "callback"
-                elif interrupt.is_set():
-                    asked = "interrupted"
-                if store is not None:
-                    store.save_if_due(position, clock, feed)
-        finally:
-            feed.close()
-        if store is not None:
-            store.save(position, clock, feed)
-    watchers.at_end(event)
+    with opened(options) as directory:
+        store: Checkpoints | None = None
+        if options is not None:
+            told_of_run = {
+                "model": told(model),
+                "loss": told(loss),
+                "optimizer": told(optimizer),
+                "metrics": told(metrics),
+                "regularizer": told(regularizer),
+                "record": told(tuple(record)),
+                "batch_size": told(batch_size),
+                "shuffle": told(shuffle),
+                "members": told(members),
+                "steps in an epoch": told(feed.steps_per_epoch),
+                "the key": told(np.asarray(jax.random.key_data(key)).tolist()),
+                "data": sample(data),
+                "validation": sample(validation),
+                "the best epoch": told((best.metric, best.min_delta, best.mode) if best else None),
+            }
+            store = Checkpoints(options, directory, told_of_run, watchers.of_user)
+            if store.found and not resume:
+                raise FileExistsError(
+                    f"fit: checkpoint has a run already, {store.found[0]}; expected resume=True to "
+                    "go on with it, or another directory"
+                )
+            if store.found:
+                clock.seconds_before = store.restore(run, feed, resume == "changed")
+        reason = _trained(feed, epochs, clock, watchers, event, store)
+    position = feed.at.position
     carry, bad_steps = position.carry, bad_steps_of(position.carry)
     if on_nonfinite == "raise" and bad_steps is not None and np.any(bad_steps.step >= 0):
         raise FloatingPointError(f"fit: {described(bad_steps, carry.train.params)}")
@@ -262,6 +274,55 @@ def fit(
         name: np.array(v if name == "epochs" else v[:finished]) for name, v in history.items()
     }
     return FitResult(params, state, on_host, carry.train.opt_state, reason, *_best_of(carry))
+
+
+def _trained(
+    feed: Feed,
+    epochs: int,
+    clock: Clock,
+    watchers: Watchers,
+    event: Callable[[], Event],
+    store: Checkpoints | None,
+) -> Reason:
+    """Take all steps, and say why they ended; whatever ends them, the run is saved before."""
+    asked: Literal["callback", "interrupted"] | None = None
+    want_epochs = watchers.want_epochs or (store is not None and store.wants_epochs)
+    with interruptible(hears_sigterm=store is not None) as wish:
+        try:
+            while (reason := _own_end(feed.at.position, epochs) or asked) is None:
+                before = feed.at
+                finished, chunk = int(before.position.epoch), clock.next_chunk()
+                if store is not None:
+                    chunk = min(chunk, store.most_steps(before) or chunk)
+                feed.advance(chunk, want_epochs)
+                feed.at.position.loss.block_until_ready()
+                clock.tick(feed.at.step - before.step)
+                is_new = int(feed.at.position.epoch) > finished
+                if watchers.after_chunk(event, is_new_epoch=is_new):
+                    asked = "callback"
+                elif wish.is_set or is_preempted(feed.at.step):
+                    asked = "interrupted"
+                if store is not None:
+                    store.save_if_due(feed.at, clock.seconds)
+        except BaseException:
+            if store is not None and _is_worth_saving(feed, store):
+                store.save_at_end(feed.at, clock.seconds)
+            watchers.at_failure(event)
+            raise
+        else:
+            if store is not None:
+                store.save_at_end(feed.at, clock.seconds)
+        finally:
+            feed.close()
+        watchers.at_end(event)
+    return reason
+
+
+def _is_worth_saving(feed: Feed, store: Checkpoints) -> bool:
+    """Whether a run that failed has its arrays and something new, and is not lost in NaN."""
+    if not feed.at.is_whole or np.isnan(feed.at.position.loss):
+        return False
+    return feed.at.step > store.step
 
 
 def _best_of(carry: Carry) -> tuple[Any, Any]:

@@ -63,7 +63,15 @@ def guarded(run: Run, on_nonfinite: OnNonfinite) -> Run:
             row |= {"skipped": bad_steps.skipped}
         return after.keep(guard=bad_steps._replace(skipped=jnp.zeros_like(bad_steps.skipped))), row
 
-    return run._replace(init=init, step=step, finish=finish, may_stop=run.may_stop or stops)
+    def resume(carry: Carry, epoch: jax.Array, fresh: frozenset[str]) -> Carry:
+        carry = run.resume(carry, epoch, fresh)
+        if not stops:
+            return carry
+        return carry.keep(guard=_none_yet(carry.train.params))  # the step is tried again
+
+    return run._replace(
+        init=init, step=step, finish=finish, resume=resume, may_stop=run.may_stop or stops
+    )
 
 
 def _none_yet(params: PyTree) -> BadSteps:

@@ -141,6 +141,10 @@ def advance(
         first = step * epoch.size
         return run.step(carry, epoch.batch(data, order, first, size), first)[0]
 
+    def counted(step: jax.Array, carry: Carry) -> tuple[jax.Array, Carry]:
+        """A step counts, unless the run ended before it."""
+        return jnp.where(_over(run, carry), step, step + 1), carry
+
     def part_of_epoch(position: Position, first_row: Any) -> Position:
         order = epoch.order(key, position.epoch)
         if epoch.steps == 1:  # what does not outlive the step is kept out of the loop
@@ -157,7 +161,7 @@ def advance(
 
         def next_step(running: tuple[jax.Array, Carry]) -> tuple[jax.Array, Carry]:
             step, carry = running
-            return step + 1, take(carry, order, step, epoch.size)
+            return counted(step, take(carry, order, step, epoch.size))
 
         step, carry = lax.while_loop(unfinished, next_step, (position.step, position.carry))
         if epoch.left:
@@ -165,7 +169,7 @@ def advance(
             is_last &= (stop > position.epoch * epoch.steps + epoch.full) & ~_over(run, carry)
             step, carry = lax.cond(
                 is_last,
-                lambda carry: (step + 1, take(carry, order, epoch.full, epoch.left)),
+                lambda carry: counted(step, take(carry, order, epoch.full, epoch.left)),
                 lambda carry: (step, carry),
                 carry,
             )
@@ -246,8 +250,8 @@ def _with_loss(position: Position) -> Position:
 
 def step(run: Run, position: Position, batch: PyTree, first: Any) -> tuple[Position, jax.Array]:
     """One step on a batch whose examples go from `first` on in the epoch, and a sign of its end."""
-    moved = jnp.where(_over(run, position.carry), position.step, position.step + 1)
     carry, _ = run.step(position.carry, batch, first)
+    moved = jnp.where(_over(run, carry), position.step, position.step + 1)
     after = _with_loss(position._replace(carry=carry, step=moved))
     return after, after.loss
 

@@ -48,6 +48,9 @@ def side_by_side(run: Run, members: int) -> Run:
     def finish(carry: Carry, sums: dict[str, PyTree]) -> tuple[Carry, Row]:
         return jax.vmap(run.finish)(carry, sums)
 
+    def resume(carry: Carry, epoch: jax.Array, fresh: frozenset[str]) -> Carry:
+        return jax.vmap(lambda carry: run.resume(carry, epoch, fresh))(carry)
+
     return run._replace(
         init=init,
         step=step,
@@ -55,4 +58,5 @@ def side_by_side(run: Run, members: int) -> Run:
         finish=finish,
         last=jax.vmap(run.last),
         result=jax.vmap(run.result),
+        resume=resume,
     )

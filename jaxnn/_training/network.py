@@ -68,7 +68,10 @@ def network(
         train = carry.train
         return evaluation_params(train.opt_state, train.params), train.state
 
-    return Run(init, step, measure, finish, last, last)
+    def resume(carry: Carry, epoch: jax.Array, fresh: frozenset[str]) -> Carry:
+        return carry._replace(stopped=jnp.zeros((), bool))
+
+    return Run(init, step, measure, finish, last, last, resume)
 
 
 def _means(of_step: dict[str, jax.Array]) -> dict[str, PyTree]:

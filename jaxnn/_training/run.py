@@ -45,6 +45,9 @@ class Run(NamedTuple):
     whole validation set, `{}` for none.
     `last(carry) -> (params, state)`: where the run stands, as it is validated.
     `result(carry) -> (params, state)`: what the run returns.
+    `resume(carry, epoch, fresh) -> carry`: the carry of a run that is to go on after so many epochs
+    and perhaps with other arguments, which decide anew whether it is stopped; `fresh` are the
+    wrappers that remember nothing yet, since they were not there before.
     `may_stop` says whether `stopped` may ever be true.
 
     Whatever a run can do besides training is a function from a `Run` to a `Run`, in a file of its
@@ -57,6 +60,7 @@ class Run(NamedTuple):
     finish: Callable[[Carry, dict[str, PyTree]], tuple[Carry, Row]]
     last: Callable[[Carry], tuple[PyTree, PyTree]]
     result: Callable[[Carry], tuple[PyTree, PyTree]]
+    resume: Callable[[Carry, jax.Array, frozenset[str]], Carry]
     may_stop: bool = False
 
 

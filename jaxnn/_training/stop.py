@@ -39,7 +39,12 @@ def stopping_early(run: Run, wanted: EarlyStopping, patience: int) -> Run:
         over = now.epochs >= patience
         return after._replace(stopped=after.stopped | over).keep(stop=now), row
 
-    return run._replace(init=init, finish=finish, may_stop=True)
+    def resume(carry: Carry, epoch: jax.Array, fresh: frozenset[str]) -> Carry:
+        carry = run.resume(carry, epoch, fresh)
+        waiting: Waiting = carry.kept["stop"]
+        return carry._replace(stopped=carry.stopped | (waiting.epochs >= patience))
+
+    return run._replace(init=init, finish=finish, resume=resume, may_stop=True)
 
 
 def staying_stopped(run: Run) -> Run:
@@ -58,7 +63,12 @@ def staying_stopped(run: Run) -> Run:
         after = after.keep(epochs=carry.kept["epochs"] + 1)
         return after._replace(kept=choose(carry.stopped, carry.kept, after.kept)), row
 
-    return run._replace(init=init, finish=finish)
+    def resume(carry: Carry, epoch: jax.Array, fresh: frozenset[str]) -> Carry:
+        carry = run.resume(carry, epoch, fresh)
+        epochs = epoch if "epochs" in fresh else carry.kept["epochs"]
+        return carry.keep(epochs=jnp.where(carry.stopped, epochs, epoch))
+
+    return run._replace(init=init, finish=finish, resume=resume)
 
 
 def rows_that_count(carry: Carry, history: Row) -> Row:

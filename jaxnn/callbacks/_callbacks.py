@@ -37,12 +37,13 @@ class Callback(NamedTuple):
     """Functions that `nn.fit` calls with an `Event`; each may be None.
 
     `on_epoch` is called after each epoch and `on_step_chunk` after each chunk of steps, whose
-    length `fit` chooses; training stops if either returns True. `on_end` is called once,
-    at the end, also if training was interrupted. A plain function given as a callback is an
-    `on_epoch`.
+    length `fit` chooses; training stops if either returns True. `on_end` is called once, at the
+    end, also if training was interrupted or ends with an error. A plain function given as a
+    callback is an `on_epoch`.
 
     A callback that remembers something gives it to checkpoints by `save() -> value`, anything that
-    JSON can hold, and gets it back by `restore(value)` before a run is resumed.
+    JSON can hold, and gets it back by `restore(value)` before a run is resumed: it is known by the
+    qualified name of `save`.
 
     Example:
         >>> import jaxnn as nn
@@ -65,7 +66,7 @@ def csv_log(path: str | PathLike[str]) -> Callback:
     """Write a table with a row for each epoch: its number, steps, seconds and metrics.
 
     Metrics with several values are left out. A run that is resumed continues the table of its
-    checkpoint; one that begins replaces an older file.
+    checkpoint, if that is there; one that begins replaces an older file.
 
     Args:
         path: the file; its directory must exist.
@@ -88,25 +89,30 @@ def csv_log(path: str | PathLike[str]) -> Callback:
         >>> lines[0], len(lines)
         ('epoch,step,seconds,loss', 4)
     """
-    rows: list[dict[str, Any]] = []
-    written = 0
+    size = 0  # of the file, as far as it is of this run
 
     def on_epoch(event: Event) -> None:
-        nonlocal written
+        nonlocal size
         values = {name: value for name, value in event.metrics.items() if isinstance(value, float)}
         seconds = round(event.seconds, 3)
-        rows.append({"epoch": event.epoch, "step": event.step, "seconds": seconds, **values})
-        with Path(path).open("a" if written else "w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            if not written:
+        row = {"epoch": event.epoch, "step": event.step, "seconds": seconds, **values}
+        goes_on = size > 0 and Path(path).exists() and Path(path).stat().st_size >= size
+        with Path(path).open("r+" if goes_on else "w", newline="") as file:
+            names = next(csv.reader(file)) if goes_on else list(row)
+            writer = csv.DictWriter(file, names)
+            if goes_on:
+                file.seek(size)
+            else:
                 writer.writeheader()
-            writer.writerows(rows[written:])
-        written = len(rows)
+            writer.writerow(row)
+            file.truncate()
+            size = file.tell()
 
     def restore(saved: Any) -> None:
-        rows[:] = saved
+        nonlocal size
+        size = saved
 
-    return Callback(on_epoch=on_epoch, save=lambda: rows, restore=restore)
+    return Callback(on_epoch=on_epoch, save=lambda: size, restore=restore)
 
 
 @checked

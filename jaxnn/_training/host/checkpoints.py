@@ -1,116 +1,389 @@
 """Checkpoints of `fit`: all that a run needs to go on, and the best so far."""
 
 import json
+import os
+import re
+import sys
 import time
-from collections.abc import Sequence
-from os import PathLike
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnn._core.paths import leaf_paths
+from jaxnn._core.types import PyTree
+from jaxnn._files.leaves import sharding_of
 from jaxnn._files.saving import load, save, saved_metadata
-from jaxnn._training.best import Best, EarlyStopping
-from jaxnn._training.host.clock import Clock
-from jaxnn._training.host.feeds import Feed
+from jaxnn._training.best import Best
+from jaxnn._training.host.feeds import At, Feed
+from jaxnn._training.host.identity import Told
+from jaxnn._training.host.options import SECONDS_BETWEEN, CheckpointOptions
+from jaxnn._training.host.writer import Writer
 from jaxnn._training.loop import Position
+from jaxnn._training.run import Run
+from jaxnn._training.stop import rows_that_count
 from jaxnn.callbacks import Callback
 
-SECONDS_BETWEEN = 60.0
+_OLDER = re.compile(r"checkpoint-(\d+)\.safetensors")
+_KEPT = re.compile(r"carry/kept/(\w+)")
 
 
-def best_to_keep(has_validation: bool) -> EarlyStopping:
-    """What is the best, where nobody said: the lowest loss; nothing stops for it."""
-    return EarlyStopping("val_loss" if has_validation else "loss", None, 0.0, "min")
+class Saved(NamedTuple):
+    """What a checkpoint has besides the arrays of the run."""
+
+    number: int
+    step: int
+    seconds: float
+    seen: tuple[int, int]
+    best_epoch: Any
+    told: dict[str, Any]
+    versions: dict[str, str]
+    callbacks: dict[str, Any]
+    data: Any
+
+
+def versions() -> dict[str, str]:
+    """What the bits of a run depend on besides its arguments."""
+    return {"jaxnn": sys.modules["jaxnn"].__version__, "jax": jax.__version__}
 
 
 class Checkpoints:
-    """The files of one run in a directory: `last.safetensors` and `best.safetensors`.
+    """The files of one run in a directory.
 
-    `settings` are what must not differ between a run and its continuation, as JSON gives it back;
-    of the callbacks, those with a `save` are remembered.
+    `told` is what a run and its continuation are compared by; of the callbacks, those with a
+    `save` are remembered by name. `step` is that of the last checkpoint.
     """
 
     def __init__(
         self,
-        directory: str | PathLike[str],
-        settings: dict[str, Any],
+        options: CheckpointOptions,
+        directory: Path,
+        told: Mapping[str, Told],
         callbacks: Sequence[Callback],
-        resume: bool,
     ) -> None:
-        self._last = Path(directory) / "last.safetensors"
-        self._best = Path(directory) / "best.safetensors"
-        self._settings = settings
-        self._callbacks = [callback for callback in callbacks if callback.save is not None]
+        self._options, self._directory, self._told = options, directory, dict(told)
+        self._last, self._best = directory / "last.safetensors", directory / "best.safetensors"
+        self._callbacks = dict(_named(callbacks))
+        self._writer = Writer(f"fit: checkpoint {self._last}")
+        self._number = 0
         self._best_epoch = np.asarray(-1)
-        self.has_run = self._last.exists()
-        if self.has_run and not resume:
-            raise FileExistsError(
-                f"fit: checkpoint has a run already, {self._last}; expected resume=True to go on "
-                "with it, or another directory"
-            )
-        self._last.parent.mkdir(parents=True, exist_ok=True)
-        self._saved = time.monotonic()
+        self._time = time.monotonic()
+        self.step = self._epoch = 0
+        self._callback_values()  # what cannot be saved is told before the first step
 
-    def save_if_due(self, position: Position, clock: Clock, feed: Feed) -> None:
+    @property
+    def found(self) -> list[Path]:
+        """The checkpoints in the directory, the newest first."""
+        older = [(int(m[1]), path) for path, m in self._older()]
+        return [self._last] * self._last.exists() + [path for _, path in sorted(older)[::-1]]
+
+    def _older(self) -> Iterator[tuple[Path, re.Match[str]]]:
+        for path in self._directory.iterdir():
+            if match := _OLDER.fullmatch(path.name):
+                yield path, match
+
+    # Writing
+
+    def most_steps(self, at: At) -> int | None:
+        """After how many steps a checkpoint is due at the latest, where that is a number."""
+        every = self._options.every_steps
+        return None if every is None else every - at.step % every
+
+    @property
+    def wants_epochs(self) -> bool:
+        """Whether a chunk must not go beyond an epoch."""
+        return self._options.every_epochs is not None
+
+    def save_if_due(self, at: At, seconds: float) -> None:
         """Save if the last time is long enough ago."""
-        if time.monotonic() - self._saved >= SECONDS_BETWEEN:
-            self.save(position, clock, feed)
+        options, epoch = self._options, int(at.position.epoch)
+        is_due = False
+        if options.every_steps is not None:
+            is_due |= at.step // options.every_steps > self.step // options.every_steps
+        if options.every_epochs is not None:
+            is_due |= epoch // options.every_epochs > self._epoch // options.every_epochs
+        pause = options.every_seconds
+        if pause is None and options.every_steps is None and options.every_epochs is None:
+            pause = SECONDS_BETWEEN
+        if pause is not None:
+            is_due |= time.monotonic() - self._time >= pause
+        if is_due:
+            self.save(at, seconds)
 
-    def save(self, position: Position, clock: Clock, feed: Feed) -> None:
-        """Write where the run stands, and the best epoch if it is a new one."""
-        best: Best = position.carry.kept["best"]
-        epoch = np.asarray(best.epoch)
-        if not np.array_equal(epoch, self._best_epoch) and np.all(epoch >= 0):
-            save(self._best, {"params": best.params, "state": best.state})
-        on_host = {
-            "settings": self._settings,
-            "rows": len(position.history["loss"]),
-            "step": clock.step,
-            "seconds": clock.seconds,
-            "seen": feed.seen,
+    def save(self, at: At, seconds: float) -> None:
+        """Take a copy of where the run stands, and let a thread write it."""
+        self._writer.wait()
+        try:
+            self._writer.write(self._piece(at, seconds))
+        except Exception as error:  # a callback's value, or no memory for the copy
+            self._writer.warn(error)
+        self.step, self._epoch = at.step, int(at.position.epoch)
+        self._time = time.monotonic()
+
+    def save_at_end(self, at: At, seconds: float) -> None:
+        """Save, unless that was just done, and wait until it is written."""
+        limit = self._options.time_limit
+        self._writer.wait(limit)
+        is_saved = self._number > 0 and not self._writer.failed
+        if not (is_saved and (at.step, int(at.position.epoch)) == (self.step, self._epoch)):
+            self.save(at, seconds)
+            self._writer.wait(limit)
+
+    def _piece(self, at: At, seconds: float) -> Callable[[], None]:
+        best: Best = at.position.carry.kept["best"]
+        epoch = np.array(best.epoch)
+        is_new = not np.array_equal(epoch, self._best_epoch) and bool(np.all(epoch >= 0))
+        of_best = _copied({"params": best.params, "state": best.state}) if is_new else None
+        position = _copied(at.position)
+        number = self._number + 1
+        content = {
+            "number": number,
+            "step": at.step,
+            "seconds": seconds,
+            "seen": at.seen,
             "best_epoch": epoch.tolist(),
-            "callbacks": [callback.save() for callback in self._callbacks if callback.save],
+            "told": self._told,
+            "versions": versions(),
+            "callbacks": self._callback_values(),
+            "data": None,
         }
-        save(self._last, position, metadata={"fit": json.dumps(on_host)})
-        self._best_epoch = epoch
-        self._saved = time.monotonic()
+        text = json.dumps(content, default=_as_json)
 
-    def restore(self, beginning: Position, clock: Clock, feed: Feed) -> Position:
-        """Where the saved run stands; clock, feed and callbacks are set to where they were."""
-        on_host = json.loads(saved_metadata(self._last).get("fit", "{}"))
-        if not on_host:
-            raise ValueError(f"fit: checkpoint {self._last} is not of fit, expected one that is")
-        for name, ours in self._settings.items():
-            if on_host["settings"][name] != ours:
-                raise ValueError(
-                    f"fit: checkpoint {self._last} is of a run with {name} "
-                    f"{on_host['settings'][name]}, expected {ours}, as of this one"
-                )
-        saved = on_host["callbacks"]
-        if len(saved) != len(self._callbacks):
-            raise ValueError(
-                f"fit: checkpoint {self._last} is of a run with {len(saved)} callbacks that "
-                f"remember something, expected {len(self._callbacks)}, as of this one"
+        def write() -> None:
+            if of_best is not None:
+                save(self._best, of_best)
+                self._best_epoch = epoch
+            if self._last.exists() and self._number and self._keeps_older():
+                os.replace(self._last, self._directory / f"checkpoint-{self._number}.safetensors")
+            save(self._last, position, metadata={"fit": text})
+            self._number = number
+            self._remove_older()
+
+        return write
+
+    def _keeps_older(self) -> bool:
+        return self._options.keep > 1 or self._options.keep_every is not None
+
+    def _remove_older(self) -> None:
+        keep, every = self._options.keep, self._options.keep_every
+        for path, match in self._older():
+            number = int(match[1])
+            if number <= self._number - keep and (every is None or number % every):
+                path.unlink(missing_ok=True)
+
+    def _callback_values(self) -> dict[str, Any]:
+        values = {}
+        for name, callback in self._callbacks.items():
+            assert callback.save is not None
+            values[name] = callback.save()
+            try:
+                json.dumps(values[name], default=_as_json)
+            except TypeError as error:
+                raise TypeError(
+                    f"fit: callbacks has {name}, whose save returned what JSON cannot hold: {error}"
+                ) from None
+        return values
+
+    # Reading
+
+    def restore(self, run: Run, feed: Feed, accepts_changes: bool) -> float:
+        """Set the feed, and the callbacks, to where the saved run stands; its seconds."""
+        path, saved, arrays = self._newest_whole()
+        self._compare(path, saved, accepts_changes)
+        position, fresh = _assembled(path, feed.at.position, arrays, accepts_changes)
+        if saved.told.get("the best epoch") != json.loads(json.dumps(self._told))["the best epoch"]:
+            fresh |= {"best", "stop"} & position.carry.kept.keys()
+            old = feed.at.position.carry.kept
+            position = position._replace(
+                carry=position.carry.keep(**{name: old[name] for name in fresh if name in old})
             )
-        rows: dict[str, Any] = {
-            name: jax.ShapeDtypeStruct((on_host["rows"], *values.shape[1:]), values.dtype)
-            for name, values in beginning.history.items()
-        }
-        position = load(self._last, beginning._replace(history=rows))
-        clock.step, clock.seconds_before = on_host["step"], on_host["seconds"]
-        feed.seen = tuple(on_host["seen"])
-        self._best_epoch = np.asarray(on_host["best_epoch"])
-        for callback, value in zip(self._callbacks, saved, strict=True):
-            if callback.restore is not None:
-                callback.restore(value)
+        finished = int(position.epoch)
+        rows = position.history
+        if "epochs" in position.carry.kept and "epochs" not in fresh:
+            rows = rows_that_count(position.carry, rows)  # of members that go on after a pause
+        carry = run.resume(position.carry, position.epoch, frozenset(fresh))
         history = {
-            name: _with_rows(position.history[name], values, int(position.epoch))
-            for name, values in beginning.history.items()
+            name: _with_rows(rows[name], empty, finished)
+            for name, empty in feed.at.position.history.items()
         }
-        return position._replace(history=history)  # type: ignore[no-any-return]
+        feed.at = At(position._replace(carry=carry, history=history), saved.step, saved.seen)
+        self._number, self._best_epoch = saved.number, np.asarray(saved.best_epoch)
+        self.step, self._epoch = saved.step, finished
+        for name, callback in self._callbacks.items():
+            if callback.restore is not None and name in saved.callbacks:
+                callback.restore(saved.callbacks[name])
+        return saved.seconds
+
+    def _newest_whole(self) -> tuple[Path, Saved, dict[str, Any]]:
+        """The newest checkpoint that is not damaged."""
+        errors: list[Exception] = []
+        for path in self.found:
+            try:
+                saved = _read(path)
+                arrays = load(path)
+            except (OSError, ValueError) as error:
+                errors.append(error)
+                continue
+            for damage in errors:
+                warnings.warn(
+                    f"{damage}; training goes on from {path.name}, which is older",
+                    RuntimeWarning,
+                    stacklevel=4,
+                )
+            return path, saved, arrays
+        raise errors[0]
+
+    def _compare(self, path: Path, saved: Saved, accepts_changes: bool) -> None:
+        for name, ours in versions().items():
+            if saved.versions.get(name) != ours:
+                warnings.warn(
+                    f"fit: checkpoint {path} was written with {name} {saved.versions.get(name)}, "
+                    f"and this is {ours}: the run may go on with other bits",
+                    RuntimeWarning,
+                    stacklevel=4,
+                )
+        for name, told in self._told.items():
+            theirs = saved.told.get(name)
+            if theirs == list(told) or name == "the best epoch":
+                continue
+            text, mine = str(_text_of(theirs)), told.text
+            if text == mine:
+                text, mine = f"another {text}, by what is in it", "the same"
+            difference = (
+                f"fit: checkpoint {path} is of a run with {name} {text[:300]}, expected "
+                f"{mine[:300]}, as of this one"
+            )
+            if not accepts_changes:
+                raise ValueError(f"{difference}; or resume='changed'")
+            warnings.warn(difference, RuntimeWarning, stacklevel=4)
+
+
+def _text_of(told: Any) -> Any:
+    return told[0] if isinstance(told, list) and told else told
+
+
+def _named(callbacks: Sequence[Callback]) -> Iterator[tuple[str, Callback]]:
+    """The callbacks that remember something, by the names of their functions."""
+    counts: dict[str, int] = {}
+    for callback in callbacks:
+        if callback.save is None:
+            continue
+        function: Any = getattr(callback.save, "func", callback.save)
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        name = name.removesuffix(".<lambda>").removesuffix(".<locals>")
+        counts[name] = counts.get(name, 0) + 1
+        yield (name if counts[name] == 1 else f"{name} {counts[name]}"), callback
+
+
+def _as_json(value: Any) -> Any:
+    """What JSON cannot hold itself: scalars and arrays."""
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        return value.tolist()
+    raise TypeError(f"{value!r} is a {type(value).__name__}")
+
+
+def _copied(tree: PyTree) -> PyTree:
+    """A copy on the host, whatever becomes of the arrays' memory; of keys where they are."""
+
+    def copy(leaf: jax.Array) -> Any:
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return jnp.copy(leaf) if is_key else np.array(leaf)
+
+    return jax.tree.map(copy, tree)
+
+
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "number": lambda v: _is_count(v),
+    "step": lambda v: _is_count(v),
+    "seconds": lambda v: type(v) in (int, float) and v >= 0,
+    "seen": lambda v: isinstance(v, list) and len(v) == 2 and all(map(_is_count, v)),
+    "best_epoch": lambda v: all(type(n) is int and n >= -1 for n in _flat(v)),
+    "told": lambda v: isinstance(v, dict),
+    "versions": lambda v: isinstance(v, dict) and all(isinstance(n, str) for n in v.values()),
+    "callbacks": lambda v: isinstance(v, dict),
+    "data": lambda v: True,
+}
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _flat(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _read(path: Path) -> Saved:
+    """What a checkpoint says of itself, checked field by field."""
+    text = saved_metadata(path).get("fit")
+    if text is None:
+        raise ValueError(f"fit: checkpoint {path} is not of fit, expected one that is")
+    try:
+        content = json.loads(text)
+        values = {name: content[name] for name in _FIELDS}
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"fit: checkpoint {path} is damaged: {error!r}") from None
+    for name, is_sound in _FIELDS.items():
+        if not is_sound(values[name]):
+            raise ValueError(f"fit: checkpoint {path} is damaged: {name} is {values[name]!r}")
+    return Saved(**values | {"seen": tuple(values["seen"])})
+
+
+def _assembled(
+    path: Path, beginning: Position, arrays: Mapping[str, Any], accepts_changes: bool
+) -> tuple[Position, set[str]]:
+    """The position that is saved, and which of the wrappers' entries are those of the beginning.
+
+    Where changes are accepted, the history may have other columns: NaN before they were there.
+    """
+    measured = ("history/", "carry/sums/") if accepts_changes else ()
+    leaves, names = jax.tree.leaves(beginning), leaf_paths(beginning)
+    entries = {name: m[1] for name in (*names, *arrays) if (m := _KEPT.match(name))}
+    fresh = {entry for name, entry in entries.items() if name in names and name not in arrays}
+    problems, made = [], []
+    for name, leaf in zip(names, leaves, strict=True):
+        found = arrays.get(name)
+        if entries.get(name) in fresh:
+            made.append(leaf)
+        elif found is None and name.startswith(measured):
+            is_history = name.startswith("history/") and jnp.issubdtype(leaf.dtype, jnp.inexact)
+            made.append(jnp.full_like(leaf, jnp.nan) if is_history else leaf)
+        elif found is None:
+            problems.append(f"it lacks {name!r}")
+        elif found.dtype != leaf.dtype or _shape(name, found) != _shape(name, leaf):
+            problems.append(
+                f"leaf {name!r} has shape {found.shape} and dtype {found.dtype}, expected "
+                f"{leaf.shape} and {leaf.dtype}"
+            )
+        else:
+            made.append(_on_device(found, leaf))
+    problems += [
+        f"it has {name!r}, which this run has not"
+        for name in arrays
+        if name not in names and name not in entries and not name.startswith(measured)
+    ]
+    if problems:
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise ValueError(
+            f"fit: checkpoint {path} is of another run: {'; '.join(problems[:5])}{more}"
+        )
+    return jax.tree.unflatten(jax.tree.structure(beginning), made), fresh
+
+
+def _on_device(found: Any, like: jax.Array) -> jax.Array:
+    is_key = isinstance(found, jax.Array)
+    made: jax.Array = jax.device_put(found, sharding_of(like), may_alias=None if is_key else False)
+    return made
+
+
+def _shape(name: str, array: Any) -> tuple[int, ...]:
+    """The shape, of an array of the history that of a row."""
+    shape: tuple[int, ...] = array.shape
+    return shape[1:] if name.startswith("history/") else shape
 
 
 def _with_rows(saved: jax.Array, empty: jax.Array, finished: int) -> jax.Array:

@@ -11,12 +11,10 @@ class Clock:
     The first chunk is a single step, and so is the second if the first had to compile.
 
     Attributes:
-        step: the number of steps so far.
         seconds_before: the time in the runs that this one continues.
     """
 
     def __init__(self) -> None:
-        self.step = 0
         self.seconds_before = 0.0
         self._began = self._asked = time.perf_counter()
         self._seconds_per_step = float("inf")
@@ -33,6 +31,5 @@ class Clock:
 
     def tick(self, steps: int) -> None:
         """The chunk has ended, after so many steps."""
-        self.step += steps
         taken = max(time.perf_counter() - self._asked, 1e-9)
         self._seconds_per_step = taken / max(steps, 1)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -25,23 +25,39 @@ ONCE = {"compiler_options": {"xla_backend_optimization_level": 1}}
 Find = Callable[[str, PyTree, PyTree, PyTree], None]
 
 
-class Feed(Protocol):
-    """Takes the steps of a run.
+class At(NamedTuple):
+    """Where a run stands, what has gone into it so far, and so all that a checkpoint has of it.
 
-    `seen` counts the examples so far, in all and in the current epoch, as a checkpoint keeps them.
+    `step` counts the steps, and `seen` the examples, in all and in the current epoch. It is one
+    value, so that nothing can come between its parts.
+    """
+
+    position: Position
+    step: int
+    seen: tuple[int, int]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no step is under way that was given the memory of the arrays."""
+        return not any(leaf.is_deleted() for leaf in jax.tree.leaves(self.position))
+
+
+class Feed(Protocol):
+    """Takes the steps of a run, and has where that stands.
+
     `find_outside` looks through a batch whose loss is NaN.
     """
 
+    at: At
     steps_per_epoch: int | None
-    seen: tuple[int, int]
     find_outside: Find | None
 
-    def start(self, params: PyTree, state: PyTree) -> Position:
-        """The run before the first step."""
+    def start(self, params: PyTree, state: PyTree) -> None:
+        """Put the run before its first step."""
         ...
 
-    def advance(self, position: Position, steps: int, within_epoch: bool) -> tuple[Position, int]:
-        """Take so many steps, or as many as are left of the run or the epoch; and how many."""
+    def advance(self, steps: int, within_epoch: bool) -> None:
+        """Take so many steps, or as many as are left of the run or the epoch."""
         ...
 
     def close(self) -> None:
@@ -67,29 +83,37 @@ class InMemory:
         self.key, self.order_key = keys
         self.data, self.validation = data, validation
         self.steps_per_epoch: int | None = epoch.steps
-        self.seen = 0, 0
         self._advance = compiled(loop.advance, run, epoch, donate_argnums=0)
 
-    def start(self, params: PyTree, state: PyTree) -> Position:
-        """The run before the first step."""
+    def start(self, params: PyTree, state: PyTree) -> None:
+        """Put the run before its first step."""
         start = compiled(loop.start, self.run, self.epochs, self.epoch.n, **ONCE)
-        position: Position = start(self.key, self.data, self.validation, params, state)
-        return position
+        self.position: Position = start(self.key, self.data, self.validation, params, state)
 
-    def advance(self, position: Position, steps: int, within_epoch: bool) -> tuple[Position, int]:
-        """Take so many steps, or as many as are left of the run or the epoch; and how many."""
+    @property
+    def at(self) -> At:
+        """Where the run stands, which the position itself tells."""
+        epoch, in_epoch = int(self.position.epoch), int(self.position.step)
+        seen = min(in_epoch * self.epoch.size, self.epoch.n)
+        steps = epoch * self.epoch.steps + in_epoch
+        return At(self.position, steps, (epoch * self.epoch.n + seen, seen))
+
+    @at.setter
+    def at(self, at: At) -> None:
+        self.position = at.position
+
+    def advance(self, steps: int, within_epoch: bool) -> None:
+        """Take so many steps, or as many as are left of the run or the epoch."""
         per_epoch = self.epoch.steps
-        epoch = int(position.epoch)
-        step = epoch * per_epoch + int(position.step)
+        epoch = int(self.position.epoch)
+        step = epoch * per_epoch + int(self.position.step)
         last = (epoch + 1 if within_epoch else self.epochs) * per_epoch
         stop = np.int32(min(step + steps, last))
-        position = self._advance(position, self.order_key, self.data, self.validation, stop)
-        epoch, in_epoch = int(position.epoch), int(position.step)
-        seen = min(in_epoch * self.epoch.size, self.epoch.n)
-        self.seen = epoch * self.epoch.n + seen, seen
-        if self.find_outside is not None and np.isnan(position.loss):
-            self._look_through(position)
-        return position, epoch * per_epoch + in_epoch - step
+        self.position = self._advance(
+            self.position, self.order_key, self.data, self.validation, stop
+        )
+        if self.find_outside is not None and np.isnan(self.position.loss):
+            self._look_through(self.position)
 
     def _look_through(self, position: Position) -> None:
         assert self.find_outside is not None
@@ -120,53 +144,59 @@ class Streamed:
         self.find_outside = find_outside
         self.source, self.validation = source, validation
         self.steps_per_epoch = source.steps
-        self.seen = 0, 0
         self._held = ExitStack()
         self._batches: Any = None
         self._take_step = compiled(loop.step, run, donate_argnums=0)
 
-    def start(self, params: PyTree, state: PyTree) -> Position:
-        """The run before the first step."""
+    def start(self, params: PyTree, state: PyTree) -> None:
+        """Put the run before its first step."""
         validation = self.validation
         if isinstance(validation, Source):
             validation = _zeros(validation.example)
         start = compiled(loop.start, self.run, self.epochs, self.source.examples, **ONCE)
         example = _zeros(self.source.example)
-        position: Position = start(self.key, example, validation, params, state)
-        return position
+        self.at = At(start(self.key, example, validation, params, state), 0, (0, 0))
 
-    def advance(self, position: Position, steps: int, within_epoch: bool) -> tuple[Position, int]:
-        """Take so many steps, or as many as are left of the run or the epoch; and how many."""
-        epoch, in_epoch, taken = int(position.epoch), int(position.step), 0
+    def advance(self, steps: int, within_epoch: bool) -> None:
+        """Take so many steps, or as many as are left of the run or the epoch."""
+        epoch, in_epoch = int(self.at.position.epoch), int(self.at.position.step)
+        last = self.at.step + steps
         previous: Any = None
-        while epoch < self.epochs and taken < steps:
+        sizes: list[int] = []  # of the batches of this epoch and call
+        while epoch < self.epochs and self.at.step < last:
             if self._batches is None:
                 self._batches = self._held.enter_context(self.source.batches(epoch, in_epoch))
             batch = next(self._batches, None)
             if batch is None:
                 self.close()
-                position = self._finish(position)
-                self.seen = self.seen[0], 0
-                epoch, in_epoch = epoch + 1, 0
-                if within_epoch or np.all(position.carry.stopped):
+                self._finish()
+                epoch, in_epoch, sizes = epoch + 1, 0, []
+                if within_epoch or np.all(self.at.position.carry.stopped):
                     break
                 continue
-            first = np.int32(min(self.seen[1], MOST_EXAMPLES))
-            position, loss = self._take_step(position, batch, first)
-            if previous is not None:  # one step runs while the next is handed over
-                self._check(previous[0], previous[1], position)
-            previous, taken = (batch, loss), taken + 1
+            first = np.int32(min(self.at.seen[1], MOST_EXAMPLES))
             size = batch_length(batch)
-            self.seen = self.seen[0] + size, self.seen[1] + size
+            seen = self.at.seen[0] + size, self.at.seen[1] + size
+            position, loss = self._take_step(self.at.position, batch, first)
+            self.at = At(position, self.at.step + 1, seen)
+            if previous is not None:  # one step runs while the next is handed over
+                self._check(*previous)
+            previous, in_epoch = (batch, loss), in_epoch + 1
+            sizes.append(size)
         if previous is not None:
-            self._check(previous[0], previous[1], position)
-        return position, taken
+            self._check(*previous)
+        self._forget(sizes[len(sizes) - in_epoch + int(self.at.position.step) :])
 
-    def _check(self, batch: PyTree, loss: jax.Array, position: Position) -> None:
+    def _forget(self, sizes: list[int]) -> None:
+        """Count batches no more that came when the run was at its end."""
+        position, step, (seen, in_epoch) = self.at
+        self.at = At(position, step - len(sizes), (seen - sum(sizes), in_epoch - sum(sizes)))
+
+    def _check(self, batch: PyTree, loss: jax.Array) -> None:
         """Wait for a step, and look through its batch if its loss is NaN."""
         if np.isnan(loss) and self.find_outside is not None:
             find, self.find_outside = self.find_outside, None
-            params, state = compiled(self.run.last)(position.carry)
+            params, state = compiled(self.run.last)(self.at.position.carry)
             find("fit: a batch of data", params, state, batch)
 
     def close(self) -> None:
@@ -174,17 +204,20 @@ class Streamed:
         self._held.close()
         self._batches = None
 
-    def _finish(self, position: Position) -> Position:
-        finish = compiled(loop.finish_epoch, self.run, donate_argnums=0)
+    def _finish(self) -> None:
+        """End the epoch."""
+        finish, at = compiled(loop.finish_epoch, self.run, donate_argnums=0), self.at
+        after = at.step, (at.seen[0], 0)
         if not isinstance(self.validation, Source):
-            return finish(position, self.validation)  # type: ignore[no-any-return]
-        measure = compiled(self.run.measure)
+            self.at = At(finish(at.position, self.validation), *after)
+            return
+        measure, carry = compiled(self.run.measure), at.position.carry
         with self.validation.batches(0) as batches:
-            parts = (measure(position.carry, batch) for batch in batches)
+            parts = (measure(carry, batch) for batch in batches)
             total = next(parts)
             for part in parts:
-                total = (jax.vmap(merge) if position.carry.stopped.ndim else merge)(total, part)
-        return finish(position, None, total)  # type: ignore[no-any-return]
+                total = (jax.vmap(merge) if carry.stopped.ndim else merge)(total, part)
+        self.at = At(finish(at.position, None, total), *after)
 
 
 def _zeros(example: PyTree) -> PyTree:

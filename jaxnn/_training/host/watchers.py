@@ -1,5 +1,6 @@
 """The callbacks of a run: which are called, and when."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -31,6 +32,11 @@ class Watchers:
             functions = callback.on_step_chunk, callback.on_epoch if is_new_epoch else None
             wishes += [function(now) for function in functions if function is not None]
         return any(map(_is_true, wishes))
+
+    def at_failure(self, event: Callable[[], Event]) -> None:
+        """Call `on_end` where training ended with an error, which is the one that is raised."""
+        with contextlib.suppress(Exception):
+            self.at_end(event)
 
     def at_end(self, event: Callable[[], Event]) -> None:
         """Call `on_end`."""

@@ -224,7 +224,7 @@ def sweep(
     show_progress = counter("sweep", progress, n * seeds, "runs")
     done: list[Any] = []
     finished, best = 0, math.nan
-    with interruptible() as interrupt:
+    with interruptible(hears_sigterm=False) as interrupt:
         try:
             for first, first_seed in itertools.product(
                 range(0, n, block.combinations), range(0, seeds, block.seeds)
@@ -238,7 +238,7 @@ def sweep(
                 if metric is not None:
                     best = float(np.fmin.reduce(last[metric].astype(float), initial=best))
                 show_progress(finished, "" if metric is None else f"best {metric} {best:.4g}")
-                if interrupt.is_set():
+                if interrupt.is_set:
                     break
         finally:
             show_progress(None, "")
