@@ -16,6 +16,7 @@ from jaxnn._core.types import (
     Mask,
     OptimizerLike,
     Padding,
+    PartialSpatialShape,
     PerAxis,
     PyTree,
     Regularizer,
@@ -24,6 +25,7 @@ from jaxnn._core.types import (
     Schedule,
     Selection,
     Shape,
+    SpatialShape,
     Steps,
     TrainingRun,
 )
@@ -40,6 +42,7 @@ __all__ = [
     "Mask",
     "OptimizerLike",
     "Padding",
+    "PartialSpatialShape",
     "PerAxis",
     "PyTree",
     "Regularizer",
@@ -48,6 +51,7 @@ __all__ = [
     "Schedule",
     "Selection",
     "Shape",
+    "SpatialShape",
     "Steps",
     "TrainingRun",
 ]

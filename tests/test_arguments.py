@@ -1,14 +1,19 @@
 """Arguments of another kind than a signature says are refused, by name."""
 
 import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.nn.initializers import Initializer
+from jax.typing import ArrayLike, DTypeLike
 
 import jaxnn as nn
-from jaxnn._core.arguments import checked
+from jaxnn._core.arguments import checked, kind_of
+from jaxnn._core.types import PerAxis, Scalar, SpatialShape
 from tests.test_completeness import PUBLIC, from_jax
 
 
@@ -42,6 +47,115 @@ def test_every_floating_number_is_finite():
         for bad in ("abc", None, True, jnp.ones(2), 1j, nn.dense):
             with pytest.raises(TypeError, match=f": {number} is .* expected a finite number"):
                 PUBLIC[function](**{number: bad})
+
+
+class Array:
+    """What JAX takes for an array, as tensors of others."""
+
+    def __array__(self, dtype=None, copy=None):
+        """Its numbers."""
+        return np.ones(2, dtype)
+
+
+RAGGED = [[1, 2], [3]]
+KINDS = {
+    "integer": (int, [3, np.int8(3)], [True, 1.0, jnp.int32(3), None], "an integer"),
+    "string": (str, ["a"], [1, b"a"], "a string"),
+    "one of": (Literal["a", "b"], ["a"], ["c", 1, None], "'a' or 'b'"),
+    "one of, or none": (Literal["a", "b"] | None, [None], ["c"], "'a', 'b' or None"),
+    "integers": (
+        PerAxis,
+        [1, (1, 2), [3], range(2), ()],
+        ["12", (1, 2.0), (None,), np.ones(2)],
+        "an integer or a sequence of integers",
+    ),
+    "pair": (tuple[int, int], [(1, 2), [1, 2]], [(1,), (1, 2, 3), (1, "a")], "a pair of integers"),
+    "words of its own": (SpatialShape, [(3,)], [3, "a"], "an integer for each spatial axis: (3,)"),
+    "scalar": (Scalar, [1, 2.5, np.float32(1), jnp.ones(())], [jnp.ones(2), np.nan], "a finite"),
+    "array": (
+        ArrayLike,
+        [1, 2j, True, [1.0, 2], (1,), [], np.ones(2, np.int8), jnp.ones(2, jnp.bfloat16), Array()],
+        [None, "a", {}, object(), RAGGED, ["a"], np.array(["a"]), jax.random.key(0), len, Array],
+        "a number or an array of numbers",
+    ),
+    "dtype": (
+        DTypeLike | None,
+        ["float32", jnp.bfloat16, np.dtype("int8"), None, float],
+        ["floaty", 3, np.ones(2), object],
+        "a dtype or None",
+    ),
+    "function": (
+        Callable[[Any], Any],
+        [len, float, lambda x: x],
+        [None, nn.dense(3), nn.dense],
+        "a function",
+    ),
+    "initializer": (
+        Initializer,
+        [nn.initializers.zeros, nn.initializers.lecun_normal(), nn.initializers.dirac()],
+        [None, 1.0, nn.initializers.lecun_normal, nn.initializers.dirac, nn.dense],
+        "an initializer, (key, shape, dtype) -> array",
+    ),
+    "several": (Sequence[str], [["a"], ()], ["a", [1]], "a sequence of strings"),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_an_annotation_says_what_is_accepted(name):
+    annotation, good, bad, expected = KINDS[name]
+    kind = kind_of(annotation)
+    assert [value for value in good if not kind.accepts(value)] == []
+    assert [value for value in bad if kind.accepts(value)] == []
+    assert kind.expected.startswith(expected)
+
+
+@pytest.mark.parametrize("annotation", [Any, nn.typing.LayerLike, nn.typing.Data, list[Any] | int])
+def test_of_what_has_a_check_of_its_own_nothing_is_known(annotation):
+    assert kind_of(annotation) is None
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: nn.dense(10**30), "dense: features is 10+, expected an integer of fewer bits"),
+        (lambda: nn.functional.flatten(2**40), "flatten: x is 1099511627776, .* of fewer bits"),
+        (lambda: nn.losses.dice_loss(1, 1, reduction="a"), "reduction is 'a', expected 'mean', "),
+        (lambda: nn.rms_norm(epsilon=jnp.array(jnp.nan)), r"rms_norm: epsilon is Array\(nan"),
+    ],
+)
+def test_numbers_and_words_out_of_range_are_value_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: nn.dense("a"), "dense: features is 'a', expected an integer"),
+        (lambda: nn.losses.ignoring(nn.dense, 0), r"loss is dense, .*: call it, dense\(\.\.\.\)"),
+        (lambda: nn.functional.linear(None, 1, 1), "linear: x is None, expected a number or an"),
+        (lambda: nn.functional.combine_masks(True, "a"), r"combine_masks: masks\[1\] is 'a'"),
+        (lambda: nn.dense(3, bias_init=None), "dense: bias_init is None, expected an initializer"),
+        (lambda: nn.dense(3, bias_init=nn.dense(3)), r"bias_init is dense\(3\), expected an init"),
+    ],
+)
+def test_values_of_another_kind_are_type_errors(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+def test_every_public_function_with_such_annotations_is_checked():
+    unchecked = {
+        name
+        for name, value in PUBLIC.items()
+        if inspect.isfunction(value) and not from_jax(value) and not hasattr(value, "__wrapped__")
+    }
+    assert {
+        (name, p.name)
+        for name in unchecked
+        for p in inspect.signature(PUBLIC[name]).parameters.values()
+        if kind_of(p.annotation) is not None
+    } == set()
 
 
 NORMS = ["layer_norm", "rms_norm", "group_norm", "instance_norm", "batch_norm", "unit_norm"]

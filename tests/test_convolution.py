@@ -442,7 +442,7 @@ BAD_CALLS = {
     "kernel_size_type": (
         lambda: nn.depthwise_conv((2.0,)),
         TypeError,
-        ("depthwise_conv: kernel_size is 2.0", "expected an integer"),
+        ("depthwise_conv: kernel_size is (2.0,)", "expected an integer"),
     ),
     "depth_multiplier": (
         lambda: nn.separable_conv(3, (3, 3), depth_multiplier=0),

@@ -87,7 +87,7 @@ OUT_OF_RANGE = {
     "muon-steps": (lambda: O.muon(0.1, ns_steps=0), ["scale_by_muon: ns_steps", "0", "1"]),
     "muon-coefficients": (
         lambda: O.muon(0.1, "cubic"),
-        ["scale_by_muon: ns_coeffs", "'cubic'", "'standard'"],
+        ["muon: ns_coeffs", "'cubic'", "'standard'"],
     ),
     "muon-coefficients-shape": (
         lambda: O.scale_by_muon((1.0, 2.0)).init(PARAMS),
@@ -95,7 +95,7 @@ OUT_OF_RANGE = {
     ),
     "muon-preconditioning": (
         lambda: O.muon(0.1, preconditioning="none"),
-        ["scale_by_muon: preconditioning", "'none'", "'aol'"],
+        ["muon: preconditioning", "'none'", "'aol'"],
     ),
     "lion-mode": (
         lambda: O.scale_by_lion(mode="soft"),
@@ -194,7 +194,7 @@ WRONG_TYPE = {
     "rate-none": (lambda: O.adam(None), ["learning_rate", "None", "number"]),
     "rprop-schedule": (
         lambda: O.rprop(lambda count: 0.1),
-        ["scale_by_rprop: learning_rate", "schedule", "number"],
+        ["rprop: learning_rate", "number"],
     ),
     "rprop-complex": (
         lambda: update(O.rprop(0.1), jax.tree.map(lambda p: p.astype(complex), PARAMS)),

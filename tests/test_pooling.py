@@ -404,7 +404,7 @@ BAD_CALLS = {
     "window_float": (
         lambda: f.lp_pool(X, (2.0, 2)),
         TypeError,
-        ("lp_pool: window_shape is 2.0", "integer"),
+        ("lp_pool: window_shape is (2.0, 2)", "integer"),
     ),
     "strides": (
         lambda: f.avg_pool(X, (2, 2), strides=(1,)),

@@ -881,7 +881,7 @@ BAD_CALLS = {
     "bidirectional_merge": (
         lambda: nn.bidirectional(LSTM, merge="concat"),
         ValueError,
-        ("bidirectional: merge is 'concat'", "['concatenate', 'sum'] or a function"),
+        ("bidirectional: merge is 'concat'", "'concatenate', 'sum' or a function"),
     ),
     "bidirectional_carry": (
         lambda: nn.bidirectional(GRU).apply(

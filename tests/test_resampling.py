@@ -125,7 +125,7 @@ BAD_CALLS = {
     "scale_type": (
         lambda: f.upsample(ones((1, 2, 1)), (1.5,)),
         TypeError,
-        ("upsample: scale is 1.5", "expected an integer"),
+        ("upsample: scale is (1.5,)", "expected an integer"),
     ),
     "scale_of_nothing": (
         lambda: f.upsample(ones((1, 2, 1)), (0,)),

@@ -473,7 +473,7 @@ BAD = {
     "seed": ({"grid": {"rate": [0.1], "seed": [1]}}, ValueError, "grid has the name 'seed', which"),
     "data": ({"data": "abc"}, TypeError, "data has a str, expected an array of numbers"),
     "validation": ({"validation": ["a"]}, TypeError, "validation has a str at '0', expected"),
-    "no function": ({"train": 3}, TypeError, "train is 3, expected what training_run returns"),
+    "no function": ({"train": 3}, TypeError, "train is 3, expected a function"),
     "two results": (
         {"train": lambda *_: ({}, {})},
         TypeError,

@@ -98,9 +98,13 @@ def test_data_that_come_in_batches():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match=r"on_nonfinite is 'ignore', expected None or 'raise', "):
+    with pytest.raises(
+        ValueError, match=r"on_nonfinite is 'ignore', expected 'raise', 'skip', 'stop'"
+    ):
         fitted(LINEAR, on_nonfinite="ignore")
-    with pytest.raises(ValueError, match=r"on_nonfinite is 'raise', expected None or 'skip', "):
+    with pytest.raises(
+        ValueError, match=r"on_nonfinite is 'raise', expected 'skip', 'stop' or None"
+    ):
         run(LINEAR, on_nonfinite="raise")
 
 

@@ -1,34 +1,55 @@
 """What a signature promises is checked: no argument of another kind than annotated goes further."""
 
+import collections.abc as abc
 import functools
 import inspect
 import math
+import os
+import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.nn.initializers import Initializer
+from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.paths import is_selection
-from jaxnn._core.types import Mask, Scalar, Selection, Steps
+from jaxnn._core.types import Mask, Padding, Scalar, Selection, Steps
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-LARGEST_INTEGER = 2**31 - 1  # JAX takes Python's integers for int32
+_INITIALIZERS = (Initializer.__module__, "jaxnn.initializers._initializers")
+
+# The kinds of arguments
 
 
 class Kind(NamedTuple):
     """The values that an annotation stands for."""
 
     accepts: Callable[[Any], bool]
-    expected: str
+    alternatives: tuple[str, ...]
+
+    @property
+    def expected(self) -> str:
+        """The alternatives in words."""
+        *most, last = self.alternatives
+        return f"{', '.join(most)} or {last}" if most else last
 
 
 def _is_flag(value: Any) -> bool:
     return isinstance(value, (bool, np.bool_))
+
+
+def _is_integer(value: Any) -> bool:
+    """Whether it is one integer of the host, of 64 bits at most."""
+    if isinstance(value, int):
+        return not isinstance(value, bool) and -(2**63) <= value < 2**63
+    return isinstance(value, np.integer)
 
 
 def _is_real_number(value: Any) -> bool:
@@ -42,7 +63,7 @@ def _is_finite_number(value: Any) -> bool:
     if type(value) is float:
         return math.isfinite(value)
     if isinstance(value, int):
-        return not isinstance(value, bool) and abs(value) <= LARGEST_INTEGER
+        return not isinstance(value, bool) and _fits(value)
     return _is_real_number(value) and (isinstance(value, jax.core.Tracer) or math.isfinite(value))
 
 
@@ -50,34 +71,147 @@ def _is_number_of_any_size(value: Any) -> bool:
     return _is_finite_number(value) or (isinstance(value, int) and not isinstance(value, bool))
 
 
+def _fits(value: int) -> bool:
+    """Whether JAX takes an integer of Python, for one of 32 bits or of 64."""
+    return bool(abs(value) <= jnp.iinfo(jnp.result_type(int)).max)
+
+
 def is_numeric(dtype: Any) -> bool:
     """Whether arrays of a dtype are numbers or booleans: no strings, objects or records."""
-    return dtype.kind in "biufc" or jax.numpy.issubdtype(dtype, np.number)
+    return getattr(dtype, "kind", "O") in "biufc" or jnp.issubdtype(dtype, np.number)
 
 
-KINDS: dict[Any, Kind] = {
-    bool: Kind(_is_flag, "True or False"),
-    float: Kind(_is_finite_number, "a finite number"),
-    type(None): Kind(lambda value: value is None, "None"),
+def _is_array(value: Any) -> bool:
+    """Whether it is numbers, for an array: lists of numbers are too."""
+    if isinstance(value, (jax.Array, np.ndarray, np.generic)):
+        return is_numeric(value.dtype)
+    if isinstance(value, int):
+        return isinstance(value, bool) or _fits(value)
+    if isinstance(value, (float, complex)):
+        return True
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_array, value)) and len(set(map(np.shape, value))) <= 1
+    return hasattr(type(value), "__array__") or hasattr(type(value), "__jax_array__")
+
+
+def _is_dtype(value: Any) -> bool:
+    try:
+        return isinstance(value, (str, type, np.dtype)) and is_numeric(jnp.dtype(value))
+    except TypeError:
+        return False
+
+
+def _is_initializer(value: Any) -> bool:
+    """Whether it is a function, and none of those that make initializers: these take no key."""
+    if not _is_function(value):
+        return False
+    is_known = getattr(value, "__module__", "") in _INITIALIZERS
+    return not is_known or "key" in inspect.signature(value).parameters
+
+
+def _is_function(value: Any) -> bool:
+    return callable(value) and not getattr(value, "is_constructor", False)
+
+
+_NUMBER = Kind(_is_finite_number, ("a finite number",))
+_SELECTION = Kind(is_selection, ("globs", "a predicate", "a tree of booleans"))
+
+KINDS: dict[Any, Kind | None] = {
+    bool: Kind(_is_flag, ("True or False",)),
+    int: Kind(_is_integer, ("an integer",)),
+    float: _NUMBER,
+    str: Kind(lambda value: isinstance(value, str), ("a string",)),
+    type(None): Kind(lambda value: value is None, ("None",)),
+    Scalar: _NUMBER,
+    Steps: Kind(_is_number_of_any_size, ("a finite number of steps",)),
+    Selection: _SELECTION,
+    Mask: _SELECTION,
+    Mask | None: Kind(lambda v: v is None or is_selection(v), (*_SELECTION.alternatives, "None")),
+    Initializer: Kind(_is_initializer, ("an initializer, (key, shape, dtype) -> array",)),
+    ArrayLike: Kind(_is_array, ("a number", "an array of numbers")),
+    DTypeLike: Kind(_is_dtype, ("a dtype",)),
+    Padding: None,  # has a check of its own
 }
-KINDS[Scalar] = KINDS[float]
-KINDS[Selection] = Kind(is_selection, "globs, a predicate or a tree of booleans")
-KINDS[Mask] = KINDS[Selection]
-KINDS[Mask | None] = Kind(lambda v: v is None or is_selection(v), KINDS[Mask].expected)
-KINDS[Steps] = Kind(_is_number_of_any_size, "a finite number of steps")
 
 
 def kind_of(annotation: Any) -> Kind | None:
-    """What an annotation stands for; None if that is not checked here."""
-    if isinstance(annotation, (type, types.UnionType)) and annotation in KINDS:
+    """What an annotation stands for; None if that is not checked here.
+
+    `Annotated[T, "text"]` stands for what `T` does, and says it in its own words.
+    """
+    if isinstance(annotation, abc.Hashable) and annotation in KINDS:
         return KINDS[annotation]
-    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
-        kinds = [kind_of(member) for member in typing.get_args(annotation)]
-        known = [kind for kind in kinds if kind is not None]
-        expected = " or ".join(kind.expected for kind in known)
-        is_known = len(known) == len(kinds)
-        return Kind(lambda v: any(k.accepts(v) for k in known), expected) if is_known else None
+    origin, members = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        kind = kind_of(members[0])
+        return kind and kind._replace(alternatives=members[1:])
+    if origin is typing.Union or origin is types.UnionType:
+        return _either(members)
+    if origin is Literal:
+        return Kind(lambda v: isinstance(v, str) and v in members, tuple(map(repr, members)))
+    if origin is abc.Sequence:
+        return _sequence(*members)
+    if origin is tuple:
+        return _sequence(members[0]) if Ellipsis in members else _fixed(members)
+    if origin is abc.Callable:
+        makes_functions = hasattr(members[-1], "init")  # those of a layer, say
+        return None if makes_functions else Kind(_is_function, ("a function",))
+    if origin is os.PathLike:
+        return Kind(lambda value: isinstance(value, os.PathLike), ("a path",))
     return None
+
+
+def _either(members: tuple[Any, ...]) -> Kind | None:
+    kinds: list[Kind | None] = []
+    for union in (ArrayLike, DTypeLike):
+        whole = typing.get_args(union)
+        if set(whole) <= set(members):
+            kinds.append(KINDS[union])
+            members = tuple(member for member in members if member not in whole)
+    kinds += map(kind_of, members)
+    known = [kind for kind in kinds if kind is not None]
+    if len(known) < len(kinds):
+        return None
+    accepts = [kind.accepts for kind in known]
+    return Kind(
+        lambda value: any(accept(value) for accept in accepts),
+        tuple(words for kind in known for words in kind.alternatives),
+    )
+
+
+def _sequence(member: Any) -> Kind | None:
+    kind = kind_of(member)
+    if kind is None:
+        return None
+
+    def accepts(value: Any) -> bool:
+        is_sequence = isinstance(value, Sequence) and not isinstance(value, str)
+        return is_sequence and all(map(kind.accepts, value))
+
+    return Kind(accepts, (f"a sequence of {_plural(kind)}",))
+
+
+def _fixed(members: tuple[Any, ...]) -> Kind | None:
+    kinds = [kind for member in members if (kind := kind_of(member)) is not None]
+    if len(kinds) < len(members):
+        return None
+
+    def accepts(value: Any) -> bool:
+        is_whole = isinstance(value, (tuple, list)) and len(value) == len(kinds)
+        return is_whole and all(k.accepts(v) for k, v in zip(kinds, value, strict=True))
+
+    count = "a pair of" if len(kinds) == 2 else str(len(kinds))
+    return Kind(accepts, (f"{count} {_plural(kinds[0])}",))
+
+
+def _plural(kind: Kind) -> str:
+    if len(kind.alternatives) > 1:
+        return f"({kind.expected})"
+    _, noun, rest = re.split(r"^(?:an?) ((?:finite )?\w+)", kind.expected)
+    return f"{noun}s{rest}"
+
+
+# The checks of a function
 
 
 def flags_of(parameters: Iterable[inspect.Parameter]) -> list[str]:
@@ -88,13 +222,32 @@ def flags_of(parameters: Iterable[inspect.Parameter]) -> list[str]:
 def check_flag(function: str, name: str, value: Any) -> None:
     """Raise unless `value`, the argument `name` of `function`, is a boolean of the host."""
     if not _is_flag(value):
-        refuse(function, name, value, KINDS[bool].expected)
+        refuse(function, name, value, "True or False")
 
 
 def refuse(function: str, name: str, value: Any, expected: str) -> None:
-    """Raise for an argument of another kind: `ValueError` for a number where one is expected."""
-    error = ValueError if _is_real_number(value) and "number" in expected else TypeError
-    raise error(f"{function}: {name} is {value!r}, expected {expected}")
+    """Raise for an argument: `ValueError` where a number or a word is expected, and came."""
+    is_of_kind = (_is_real_number(value) and "number" in expected) or (
+        isinstance(value, str) and "'" in expected
+    )
+    error: type[Exception] = ValueError if is_of_kind else TypeError
+    if isinstance(value, int) and abs(value) >= 2**31:
+        error, expected = ValueError, f"{expected} of fewer bits"
+    if getattr(value, "is_constructor", False) and "function" in expected:
+        expected = f"{expected}: call it, {value.__name__}(...)"
+    shown = repr(value) if np.ndim(value) == 0 and hasattr(value, "dtype") else value_text(value)
+    raise error(f"{function}: {name} is {shown}, expected {expected}")
+
+
+def value_text(value: Any) -> str:
+    """An argument as it is written in a call, if it can be."""
+    if isinstance(value, (jax.Array, np.ndarray)):
+        return f"{value.dtype}{list(value.shape)}"
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return repr(value)
+    if getattr(value, "made_with", None) == (value,):
+        return value.__qualname__  # type: ignore[no-any-return]
+    return getattr(value, "__name__", None) or repr(value)
 
 
 class ArgumentChecks:
@@ -102,22 +255,27 @@ class ArgumentChecks:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function.__name__
-        self._parameters = list(inspect.signature(function).parameters.values())
-        kinds = {p.name: kind_of(p.annotation) for p in self._parameters}
+        parameters = list(inspect.signature(function).parameters.values())
+        kinds = {p.name: kind_of(p.annotation) for p in parameters}
         self._kinds = {name: kind for name, kind in kinds.items() if kind is not None}
-        self._positional = [p.name for p in self._parameters if p.kind is not p.KEYWORD_ONLY]
+        self._positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+        self._of_positional = [self._kinds.get(name) for name in self._positional]
+        self._rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "")
 
     def __call__(self, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
         """Raise for an argument that is of another kind than its annotation says."""
-        for name, value in zip(self._positional, args, strict=False):
-            self._check(name, value)
+        for name, kind, value in zip(self._positional, self._of_positional, args, strict=False):
+            if kind is not None and not kind.accepts(value):
+                refuse(self._function, name, value, kind.expected)
         for name, value in keywords.items():
-            self._check(name, value)
-
-    def _check(self, name: str, value: Any) -> None:
-        kind = self._kinds.get(name)
-        if kind is not None and not kind.accepts(value):
-            refuse(self._function, name, value, kind.expected)
+            kind = self._kinds.get(name)
+            if kind is not None and not kind.accepts(value):
+                refuse(self._function, name, value, kind.expected)
+        kind = self._kinds.get(self._rest)
+        if kind is not None:
+            for i, value in enumerate(args[len(self._positional) :]):
+                if not kind.accepts(value):
+                    refuse(self._function, f"{self._rest}[{i}]", value, kind.expected)
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:

@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 import numpy as np
 
-from jaxnn._core.arguments import ArgumentChecks
+from jaxnn._core.arguments import ArgumentChecks, value_text
 
 P = ParamSpec("P")
 R = TypeVar("R")  # a function, or a named tuple of functions: a Layer, an Optimizer, a Metric
@@ -268,14 +268,3 @@ def _is_default(value: Any, default: Any) -> bool:
         return comparable(value) == comparable(default)
     except IncomparableError:
         return False
-
-
-def value_text(value: Any) -> str:
-    """An argument as it is written in a call, if it can be."""
-    if isinstance(value, (jax.Array, np.ndarray)):
-        return f"{value.dtype}{list(value.shape)}"
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return repr(value)
-    if getattr(value, "made_with", None) == (value,):
-        return value.__qualname__  # type: ignore[no-any-return]
-    return getattr(value, "__name__", None) or repr(value)

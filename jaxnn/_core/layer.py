@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxnn._core.arguments import check_flag, checked, flags_of
+from jaxnn._core.arguments import KINDS, check_flag, checked, flags_of, value_text
 from jaxnn._core.arrays import check_key, is_inexact, promoted
-from jaxnn._core.construction import call_repr, constructor, refuse_constructor, value_text
+from jaxnn._core.construction import call_repr, constructor, refuse_constructor
 from jaxnn._core.functions import (
     ApplyLike,
     CellFunctions,
@@ -172,6 +172,8 @@ PlainFunction: TypeAlias = Callable[
 
 It returns arrays, and no layer: checkers tell `nn.dense` from `nn.dense(4)`.
 """
+
+KINDS[PlainFunction] = None  # as_layer checks it
 
 LayerLike: TypeAlias = Layer | PlainFunction
 """A `Layer`, or a plain function of an array (or of a pytree of arrays), lifted to one."""

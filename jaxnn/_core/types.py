@@ -1,7 +1,7 @@
 """What signatures speak of: the types of arguments that more than one module takes."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 import jax
 from jax.typing import ArrayLike
@@ -26,6 +26,14 @@ Axes: TypeAlias = int | Sequence[int]
 
 PerAxis: TypeAlias = int | Sequence[int]
 """One number for all spatial axes, or one for each: strides, a dilation."""
+
+_EACH_AXIS = "an integer for each spatial axis: (3,) for one axis, (3, 3) for images"
+
+SpatialShape: TypeAlias = Annotated[Sequence[int], _EACH_AXIS]
+"""One number for each spatial axis: `(3,)` for series, `(3, 3)` for images."""
+
+PartialSpatialShape: TypeAlias = Annotated[Sequence[int | None], _EACH_AXIS]
+"""One number for each spatial axis, or None for as many elements as it has."""
 
 _PaddingName: TypeAlias = Literal["SAME", "VALID", "CAUSAL", "CIRCULAR", "REFLECT"]
 Padding: TypeAlias = _PaddingName | int | Sequence[int | tuple[int, int]]
@@ -63,7 +71,10 @@ ScalarOrSchedule: TypeAlias = ArrayLike | Callable[[Any], ArrayLike]
 Schedules are those of `nn.schedules`, of optax, or any function `count -> number`.
 """
 
-Loss: TypeAlias = Callable[[Any, Any], Any]
+Loss: TypeAlias = Annotated[
+    Callable[[Any, Any], Any],
+    "a function of (predictions, y), such as nn.losses.squared_error",
+]
 """`loss(predictions, targets) -> values`, unreduced: at least one value for each example.
 
 All of `nn.losses` and of optax's; options are fixed by `functools.partial`.
@@ -77,7 +88,9 @@ LossFunction: TypeAlias = Callable[
 The loss is a scalar, `metrics` a dict of what is to be reported. `key` is a typed PRNG key.
 """
 
-Regularizer: TypeAlias = Callable[[PyTree], Any]
+Regularizer: TypeAlias = Annotated[
+    Callable[[PyTree], Any], "a function of the params, such as nn.regularizers.l2(1e-4)"
+]
 """A penalty: `regularizer(params) -> scalar`, which training adds to the loss."""
 
 Data: TypeAlias = PyTree | Iterable[PyTree] | Callable[[int], Iterable[PyTree]]

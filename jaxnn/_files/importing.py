@@ -105,7 +105,7 @@ def import_params(
         True
     """
     check_conversions("import_params", convert)
-    ignored = _checked_globs(ignore)
+    ignored = tuple(ignore)
     leaves = joined("import_params", like, state)
     kinds = {name: _dtype_of(name, leaf, dtype) for name, leaf in leaves.items()}
     shapes = {name: np.shape(leaf) for name, leaf in leaves.items()}
@@ -149,13 +149,6 @@ def _split(leaves: Sequence[Any], params: PyTree, state: PyTree) -> PyTree:
     if state is None:
         return made
     return made, jax.tree.unflatten(jax.tree.structure(state), leaves[count:])
-
-
-def _checked_globs(ignore: Any) -> tuple[str, ...]:
-    is_sequence = isinstance(ignore, Sequence) and not isinstance(ignore, str)
-    if not (is_sequence and all(isinstance(glob, str) for glob in ignore)):
-        raise TypeError(f"import_params: ignore is {ignore!r}, expected several globs, as ['*.x']")
-    return tuple(ignore)
 
 
 def _dtype_of(name: str, leaf: Any, dtype: DTypeLike | None) -> np.dtype:

@@ -10,15 +10,15 @@ from jaxnn import functional, initializers
 from jaxnn._core.arrays import check_count
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, param_dtype, pure
-from jaxnn._core.types import Padding, PerAxis, PyTree, Shape
+from jaxnn._core.types import Padding, PerAxis, PyTree, SpatialShape
 from jaxnn._layers.params import kernel_and_bias, kernel_and_bias_of
-from jaxnn.functional._spatial import check_sizes, per_axis, spatial_rank
+from jaxnn.functional._spatial import per_axis, spatial_rank
 
 
 @constructor
 def conv(
     features: int,
-    kernel_size: Shape,
+    kernel_size: SpatialShape,
     *,
     strides: PerAxis = 1,
     padding: Padding = "SAME",
@@ -84,7 +84,7 @@ def conv(
 @constructor
 def conv_transpose(
     features: int,
-    kernel_size: Shape,
+    kernel_size: SpatialShape,
     *,
     strides: PerAxis = 1,
     padding: Padding = "SAME",
@@ -164,14 +164,14 @@ def _channels(name: str, features: int, groups: int) -> Callable[[int], tuple[in
 
 def convolution_layer(
     name: str,
-    kernel_size: Shape,
+    kernel_size: SpatialShape,
     channels: Callable[[int], tuple[int, int]],
     convolve: Callable[..., jax.Array],
     kernel_init: Initializer,
     bias_init: Initializer | None,
 ) -> Layer:
     """A layer of a convolution; `channels` gives the last axes of the kernel for the inputs."""
-    for size in check_sizes(name, "kernel_size", kernel_size):
+    for size in kernel_size:
         check_count(name, "kernel_size", size)
 
     def init(key: jax.Array, x: PyTree) -> PyTree:

@@ -7,14 +7,13 @@ from jaxnn import functional, initializers
 from jaxnn._core.arrays import check_count
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, child_key, pure
-from jaxnn._core.types import Padding, PerAxis, PyTree, Shape
+from jaxnn._core.types import Padding, PerAxis, PyTree, SpatialShape
 from jaxnn._layers.convolution import conv, convolution_layer
-from jaxnn.functional._spatial import check_sizes
 
 
 @constructor
 def depthwise_conv(
-    kernel_size: Shape,
+    kernel_size: SpatialShape,
     *,
     depth_multiplier: int = 1,
     strides: PerAxis = 1,
@@ -74,7 +73,7 @@ def depthwise_conv(
 @constructor
 def separable_conv(
     features: int,
-    kernel_size: Shape,
+    kernel_size: SpatialShape,
     *,
     depth_multiplier: int = 1,
     strides: PerAxis = 1,
@@ -114,7 +113,7 @@ def separable_conv(
         {'depthwise': {'kernel': (3, 3, 1, 32)},
          'pointwise': {'bias': (64,), 'kernel': (1, 1, 32, 64)}}
     """
-    one = (1,) * len(check_sizes("separable_conv", "kernel_size", kernel_size))
+    one = (1,) * len(kernel_size)
     depthwise = depthwise_conv(
         kernel_size,
         depth_multiplier=depth_multiplier,

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 
 from jaxnn import initializers
 from jaxnn._core.arrays import check_count, check_key, check_shape
-from jaxnn._core.construction import constructor, refuse_constructor
+from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, pure
 from jaxnn._core.types import PyTree
 from jaxnn._layers.params import draw
@@ -49,12 +49,7 @@ def parameter(
         >>> params["token"].shape, model.apply(params, state, jnp.ones((2, 5, 8)))[0].shape
         ((8,), (2, 6, 8))
     """
-    if isinstance(shape, str) or not isinstance(shape, Sequence):
-        raise TypeError(f"parameter: shape is {shape!r}, expected a sequence of integers")
     sizes = tuple(check_count("parameter", "shape", size) for size in shape)
-    if not callable(init) or isinstance(init, Layer):
-        raise TypeError(f"parameter: init is {init!r}, expected an initializer")
-    refuse_constructor(init, "parameter: init", "an initializer")
     if not jnp.issubdtype(dtype, jnp.inexact):
         raise ValueError(f"parameter: dtype is {dtype!r}, expected a floating dtype")
 

@@ -1,17 +1,14 @@
 """Pooling: the maximum or a mean of the elements in windows of the spatial axes."""
 
-from collections.abc import Sequence
-
 from jaxnn import functional
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, elementwise
-from jaxnn._core.types import Axes, Padding, PerAxis, Shape
-from jaxnn.functional._spatial import check_sizes
+from jaxnn._core.types import Axes, Padding, PartialSpatialShape, PerAxis, SpatialShape
 
 
 @constructor
 def max_pool(
-    window_shape: Shape,
+    window_shape: SpatialShape,
     *,
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
@@ -38,7 +35,6 @@ def max_pool(
         Array([[ 5.,  7.],
                [13., 15.]], dtype=float32)
     """
-    check_sizes("max_pool", "window_shape", window_shape)
     return elementwise(
         lambda x: functional.max_pool(
             x, window_shape, strides=strides, padding=padding, window_dilation=window_dilation
@@ -48,7 +44,7 @@ def max_pool(
 
 @constructor
 def avg_pool(
-    window_shape: Shape,
+    window_shape: SpatialShape,
     *,
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
@@ -74,7 +70,6 @@ def avg_pool(
         Array([[ 2.5,  4.5],
                [10.5, 12.5]], dtype=float32)
     """
-    check_sizes("avg_pool", "window_shape", window_shape)
     return elementwise(
         lambda x: functional.avg_pool(
             x, window_shape, strides=strides, padding=padding, count_include_pad=count_include_pad
@@ -84,7 +79,7 @@ def avg_pool(
 
 @constructor
 def lp_pool(
-    window_shape: Shape,
+    window_shape: SpatialShape,
     p: float = 2.0,
     *,
     strides: PerAxis | None = None,
@@ -112,14 +107,13 @@ def lp_pool(
         >>> nn.lp_pool((2,)).apply({}, {}, x)[0].ravel()
         Array([5., 0.], dtype=float32)
     """
-    check_sizes("lp_pool", "window_shape", window_shape)
     return elementwise(
         lambda x: functional.lp_pool(x, window_shape, p, strides=strides, padding=padding)
     )
 
 
 @constructor
-def adaptive_max_pool(output_size: Sequence[int | None]) -> Layer:
+def adaptive_max_pool(output_size: PartialSpatialShape) -> Layer:
     """The maximum of each of `output_size` nearly equal parts of the spatial axes.
 
     Args:
@@ -137,12 +131,11 @@ def adaptive_max_pool(output_size: Sequence[int | None]) -> Layer:
         >>> nn.adaptive_max_pool((7, 7)).apply({}, {}, jnp.ones((2, 30, 20, 3)))[0].shape
         (2, 7, 7, 3)
     """
-    check_sizes("adaptive_max_pool", "output_size", output_size)
     return elementwise(lambda x: functional.adaptive_max_pool(x, output_size))
 
 
 @constructor
-def adaptive_avg_pool(output_size: Sequence[int | None]) -> Layer:
+def adaptive_avg_pool(output_size: PartialSpatialShape) -> Layer:
     """The mean of each of `output_size` nearly equal parts of the spatial axes.
 
     Args:
@@ -160,7 +153,6 @@ def adaptive_avg_pool(output_size: Sequence[int | None]) -> Layer:
         >>> nn.adaptive_avg_pool((None, 7)).apply({}, {}, jnp.ones((2, 30, 20, 3)))[0].shape
         (2, 30, 7, 3)
     """
-    check_sizes("adaptive_avg_pool", "output_size", output_size)
     return elementwise(lambda x: functional.adaptive_avg_pool(x, output_size))
 
 

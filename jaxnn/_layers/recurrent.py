@@ -20,11 +20,11 @@ from jaxnn._core.arrays import (
 )
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Cell, abstract, param_dtype
-from jaxnn._core.types import PyTree, Shape
+from jaxnn._core.types import PyTree, SpatialShape
 from jaxnn._layers.params import draw, kernel_and_bias_of
 from jaxnn.functional import _recurrent as functions
 from jaxnn.functional._scans import step_in_parts
-from jaxnn.functional._spatial import check_sizes, per_axis
+from jaxnn.functional._spatial import per_axis
 
 KernelShapes = tuple[tuple[int, ...], tuple[int, ...]]  # of one gate, for x and for h
 
@@ -258,8 +258,8 @@ def gru_cell(
 @constructor
 def conv_lstm_cell(
     features: int,
-    kernel_size: Shape,
-    spatial_shape: Sequence[int],
+    kernel_size: SpatialShape,
+    spatial_shape: SpatialShape,
     *,
     forget_bias: float = 1.0,
     use_bias: bool = True,
@@ -306,8 +306,6 @@ def conv_lstm_cell(
         (2, 5, 8, 8, 4)
     """
     check_count("conv_lstm_cell", "features", features)
-    check_sizes("conv_lstm_cell", "kernel_size", kernel_size)
-    check_sizes("conv_lstm_cell", "spatial_shape", spatial_shape)
     spatial = per_axis("conv_lstm_cell", "spatial_shape", spatial_shape, len(spatial_shape))
     window = per_axis("conv_lstm_cell", "kernel_size", kernel_size, len(spatial))
 

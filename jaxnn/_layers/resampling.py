@@ -5,13 +5,12 @@ from functools import partial
 from jaxnn import functional
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, elementwise
-from jaxnn._core.types import Shape
+from jaxnn._core.types import SpatialShape
 from jaxnn.functional._resampling import Method, check_method
-from jaxnn.functional._spatial import check_sizes
 
 
 @constructor
-def upsample(scale: Shape, *, method: Method = "nearest") -> Layer:
+def upsample(scale: SpatialShape, *, method: Method = "nearest") -> Layer:
     """Upsample each spatial axis by a factor `scale`.
 
     Args:
@@ -32,12 +31,11 @@ def upsample(scale: Shape, *, method: Method = "nearest") -> Layer:
         Array([0., 2., 6., 8.], dtype=float32)
     """
     check_method(method)
-    check_sizes("upsample", "scale", scale)
     return elementwise(partial(functional.upsample, scale=scale, method=method))
 
 
 @constructor
-def pixel_shuffle(factor: Shape) -> Layer:
+def pixel_shuffle(factor: SpatialShape) -> Layer:
     """Channels become pixels: `(h, w, c * r * r)` to `(h * r, w * r, c)`, for `factor` `r`.
 
     After a convolution to `c * r * r` channels it makes upsampling that is learned. The order of
@@ -63,12 +61,11 @@ def pixel_shuffle(factor: Shape) -> Layer:
         Array([[0., 1.],
                [2., 3.]], dtype=float32)
     """
-    check_sizes("pixel_shuffle", "factor", factor)
     return elementwise(partial(functional.pixel_shuffle, factor=factor))
 
 
 @constructor
-def pixel_unshuffle(factor: Shape) -> Layer:
+def pixel_unshuffle(factor: SpatialShape) -> Layer:
     """Pixels become channels, the inverse of `pixel_shuffle`: `(h * r, w * r, c)` to `(h, w, ...)`.
 
     Fewer pixels, and nothing is lost. The order of the channels is torch's.
@@ -88,5 +85,4 @@ def pixel_unshuffle(factor: Shape) -> Layer:
         >>> nn.pixel_unshuffle((2, 2)).apply({}, {}, jnp.zeros((8, 32, 32, 3)))[0].shape
         (8, 16, 16, 12)
     """
-    check_sizes("pixel_unshuffle", "factor", factor)
     return elementwise(partial(functional.pixel_unshuffle, factor=factor))

@@ -304,10 +304,6 @@ def bidirectional(
         >>> model.apply(params, state, x, lengths=jnp.array([5, 2]))[0].shape
         (2, 5, 6)
     """
-    if not callable(merge) and merge not in _MERGES:
-        raise ValueError(
-            f"bidirectional: merge is {merge!r}, expected one of {sorted(_MERGES)} or a function"
-        )
     _check_cell("bidirectional", forward)
     backward = forward if backward is None else backward
     _check_cell("bidirectional", backward)

@@ -65,8 +65,6 @@ def early_stopping(
     check_count("early_stopping", "patience", patience)
     if not min_delta >= 0:
         raise ValueError(f"early_stopping: min_delta is {min_delta}, expected at least 0")
-    if mode not in ("min", "max", None):
-        raise ValueError(f"early_stopping: mode is {mode!r}, expected 'min', 'max' or None")
     return EarlyStopping(metric, patience, min_delta, mode)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -203,7 +203,6 @@ def fit(
         record=record,
         best=best,
         on_nonfinite=on_nonfinite,
-        outcomes=get_args(OnNonfinite),
         members=members,
     )
     check_initial("fit", loss, params)

@@ -27,13 +27,6 @@ class BadSteps(NamedTuple):
     skipped: jax.Array
 
 
-def check_on_nonfinite(function: str, choice: str | None, allowed: tuple[str, ...]) -> None:
-    """Raise unless the argument `on_nonfinite` is None or one of those allowed."""
-    if choice is not None and choice not in allowed:
-        names = ", ".join(map(repr, allowed))
-        raise ValueError(f"{function}: on_nonfinite is {choice!r}, expected None or {names}")
-
-
 def guarded(run: Run, on_nonfinite: OnNonfinite) -> Run:
     """The run without its bad steps: "skip" goes on after one, "stop" and "raise" end before it."""
     stops = on_nonfinite != "skip"

@@ -16,7 +16,7 @@ Record = tuple[str, ...]
 
 def check_record(function: str, record: Sequence[str]) -> Record:
     """The names as a tuple, which can be compared."""
-    if isinstance(record, str) or any(name not in RECORDS for name in record):
+    if any(name not in RECORDS for name in record):
         raise ValueError(
             f"{function}: record is {record!r}, expected a sequence of names among {RECORDS}"
         )

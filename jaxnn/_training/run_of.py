@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxnn._core.arrays import check_count
-from jaxnn._core.construction import constructor, refuse_constructor
+from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, as_layer
 from jaxnn._core.types import PyTree
 from jaxnn._training.best import EarlyStopping, keeping_best, with_direction
 from jaxnn._training.checks import check_metrics, check_no_ignored_label
-from jaxnn._training.guard import check_on_nonfinite, guarded
+from jaxnn._training.guard import guarded
 from jaxnn._training.measuring import Metrics
 from jaxnn._training.members import side_by_side
 from jaxnn._training.network import network
@@ -33,10 +33,9 @@ def checked_run(
     record: Sequence[str],
     best: EarlyStopping | None,
     on_nonfinite: Any,
-    outcomes: tuple[str, ...],
     members: int | None,
 ) -> Run:
-    """The run that the arguments of `function` describe; `outcomes` are those of on_nonfinite.
+    """The run that the arguments of `function` describe.
 
     Without a loss, `model` is a whole loss function, as `train_step` takes it.
     """
@@ -46,13 +45,6 @@ def checked_run(
     if members is not None:
         check_count(function, "members", members)
     pairs = check_metrics(function, metrics)
-    if regularizer is not None:
-        refuse_constructor(regularizer, f"{function}: regularizer", "a penalty")
-        if not callable(regularizer):
-            raise TypeError(
-                f"{function}: regularizer is {regularizer!r}, expected a function of the params, "
-                "such as nn.regularizers.l2(1e-4)"
-            )
     if best is not None and not isinstance(best, EarlyStopping):
         raise TypeError(f"{function}: early_stopping is {best!r}, expected nn.early_stopping(...)")
     if loss is None:
@@ -62,16 +54,9 @@ def checked_run(
                 "the first argument is a function (params, state, batch, key) -> "
                 "(loss, (state, metrics)), and there are no other metrics"
             )
-    elif not callable(loss) or isinstance(loss, type):
-        raise TypeError(
-            f"{function}: loss is {loss!r}, expected a function of (predictions, y), such as "
-            "nn.losses.squared_error"
-        )
     else:
-        refuse_constructor(loss, f"{function}: loss", "a loss")
         check_no_ignored_label(function, loss)
         model = as_layer(model, f"{function}: model")
-    check_on_nonfinite(function, on_nonfinite, outcomes)
     watched = check_record(function, record)
     if best is not None:
         without_direction = None if loss is None else ("skipped", *watched)

@@ -121,7 +121,6 @@ def training_run(
             record=record,
             best=early_stopping,
             on_nonfinite=on_nonfinite,
-            outcomes=("skip", "stop"),
             members=members,
         )
 

@@ -1,7 +1,6 @@
 """Pooling: the maximum or a mean of the elements in windows of the spatial axes."""
 
 import math
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,7 @@ from jaxnn._core.arrays import (
     refuse_complex,
     widen,
 )
-from jaxnn._core.types import Axes, Padding, PerAxis, Shape
+from jaxnn._core.types import Axes, Padding, PartialSpatialShape, PerAxis, SpatialShape
 from jaxnn.functional._spatial import spatial_rank
 from jaxnn.functional._windows import combine_windows, pooling_windows
 
@@ -27,7 +26,7 @@ from jaxnn.functional._windows import combine_windows, pooling_windows
 @checked
 def max_pool(
     x: ArrayLike,
-    window_shape: Shape,
+    window_shape: SpatialShape,
     *,
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
@@ -72,7 +71,7 @@ def max_pool(
 @checked
 def avg_pool(
     x: ArrayLike,
-    window_shape: Shape,
+    window_shape: SpatialShape,
     *,
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
@@ -118,7 +117,7 @@ def avg_pool(
 @checked
 def lp_pool(
     x: ArrayLike,
-    window_shape: Shape,
+    window_shape: SpatialShape,
     p: float = 2.0,
     *,
     strides: PerAxis | None = None,
@@ -166,7 +165,7 @@ def lp_pool(
 
 
 @checked
-def adaptive_max_pool(x: ArrayLike, output_size: Sequence[int | None]) -> jax.Array:
+def adaptive_max_pool(x: ArrayLike, output_size: PartialSpatialShape) -> jax.Array:
     """The maximum of each of `output_size` nearly equal parts of the spatial axes.
 
     Part `i` of `m` of an axis of size `n` is from `floor(i n / m)` to `ceil((i + 1) n / m)`, as in
@@ -203,7 +202,7 @@ def adaptive_max_pool(x: ArrayLike, output_size: Sequence[int | None]) -> jax.Ar
 
 
 @checked
-def adaptive_avg_pool(x: ArrayLike, output_size: Sequence[int | None]) -> jax.Array:
+def adaptive_avg_pool(x: ArrayLike, output_size: PartialSpatialShape) -> jax.Array:
     """The mean of each of `output_size` nearly equal parts of the spatial axes.
 
     The parts are those of `adaptive_max_pool`.
@@ -320,7 +319,7 @@ def _least(dtype: jnp.dtype) -> float | int | bool:
 
 
 def _output_sizes(
-    function: str, x: jax.Array, output_size: Sequence[int | None]
+    function: str, x: jax.Array, output_size: PartialSpatialShape
 ) -> list[tuple[int, int]]:
     """The spatial axes that change, each with its number of outputs."""
     rank = spatial_rank(function, "output_size", output_size, x.shape)

@@ -11,14 +11,14 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import along, floating, is_inexact, widen
-from jaxnn._core.types import Shape
+from jaxnn._core.types import SpatialShape
 from jaxnn.functional._spatial import per_axis, spatial_rank, split
 
 Method: TypeAlias = Literal["nearest", "linear", "bilinear", "trilinear"]
 
 
 @checked
-def upsample(x: ArrayLike, scale: Shape, *, method: Method = "nearest") -> jax.Array:
+def upsample(x: ArrayLike, scale: SpatialShape, *, method: Method = "nearest") -> jax.Array:
     """Upsample each spatial axis by a factor `scale`.
 
     Element `i` is the middle of `[i, i + 1)` along its axis, before and after (half-pixel centres,
@@ -66,7 +66,7 @@ def upsample(x: ArrayLike, scale: Shape, *, method: Method = "nearest") -> jax.A
 
 
 @checked
-def pixel_shuffle(x: ArrayLike, factor: Shape) -> jax.Array:
+def pixel_shuffle(x: ArrayLike, factor: SpatialShape) -> jax.Array:
     """Channels become pixels: `(h, w, c * r * r)` to `(h * r, w * r, c)`, for `factor` `r`.
 
     Channel `c * r * r + i * r + j` of pixel `(h, w)` is channel `c` of pixel `(h * r + i,
@@ -113,7 +113,7 @@ def pixel_shuffle(x: ArrayLike, factor: Shape) -> jax.Array:
 
 
 @checked
-def pixel_unshuffle(x: ArrayLike, factor: Shape) -> jax.Array:
+def pixel_unshuffle(x: ArrayLike, factor: SpatialShape) -> jax.Array:
     """Pixels become channels, the inverse of `pixel_shuffle`: `(h * r, w * r, c)` to `(h, w, ...)`.
 
     Pixel `(h * r + i, w * r + j)` of channel `c` is channel `c * r * r + i * r + j` of pixel

@@ -13,24 +13,13 @@ from jaxnn._core.types import PerAxis as PerAxis
 
 def spatial_rank(function: str, name: str, value: Any, shape: tuple[int, ...]) -> int:
     """The number of spatial axes: one for each number in `value`."""
-    count = len(check_sizes(function, name, value))
+    count = len(value)
     if count < 1 or count >= len(shape):
         raise ValueError(
             f"{function}: x has shape {shape} and {name} is {value}, expected x of shape "
             "(*batch, *spatial, channels) and a number for each spatial axis"
         )
     return count
-
-
-def check_sizes(function: str, name: str, value: Any) -> Sequence[Any]:
-    """`value`, a number for each spatial axis: one number alone does not say how many there are."""
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        n = value if isinstance(value, int) and value is not True else 3
-        raise TypeError(
-            f"{function}: {name} is {value!r}, expected a number for each spatial axis: ({n},) for "
-            f"one axis, ({n}, {n}) for images"
-        )
-    return value
 
 
 def split(x: jax.Array, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

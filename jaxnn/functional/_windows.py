@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn._core.types import Padding, PerAxis, Shape
+from jaxnn._core.types import Padding, PerAxis, SpatialShape
 from jaxnn.functional._spatial import explicit_pads, per_axis, spatial_rank
 
 Combine = Callable[[jax.Array, jax.Array], jax.Array]
@@ -34,7 +34,7 @@ class PoolingWindow(NamedTuple):
 def pooling_windows(
     function: str,
     x: jax.Array,
-    window_shape: Shape,
+    window_shape: SpatialShape,
     strides: PerAxis | None,
     padding: Padding,
     dilation: PerAxis = 1,

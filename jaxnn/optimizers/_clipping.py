@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import (
     accumulator_dtype,
     canonical_axes,
@@ -107,6 +108,7 @@ def _at_most(size: jax.Array, limit: jax.Array) -> jax.Array:
     return jnp.where(is_small, 1, limit / jnp.where(is_small, 1, size))
 
 
+@checked
 def unitwise_norm(x: ArrayLike, axis: int | Sequence[int] | None = None) -> jax.Array:
     """The Euclidean norm of each unit of a layer, in the place of each of its weights.
 

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from jaxnn._core.arguments import value_text
 from jaxnn._core.arrays import hyperparameter
-from jaxnn._core.construction import constructor, value_text
+from jaxnn._core.construction import constructor
 from jaxnn._core.types import OptimizerLike, PyTree
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
@@ -120,6 +121,9 @@ def inject_hyperparams(
 
         return Optimizer(init, update)
 
+    # A schedule may stand for any number.
+    parameters = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    injected.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     injected.__name__ = f"inject_hyperparams({value_text(inner_factory)})"
     return constructor(injected)
 

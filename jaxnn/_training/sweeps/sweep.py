@@ -199,8 +199,6 @@ def sweep(
         True
     """
     check_key("sweep", key)
-    if not callable(train):
-        raise TypeError(f"sweep: train is {train!r}, expected what training_run returns")
     for name, count in (("samples", samples), ("seeds", seeds), ("lanes", lanes)):
         if count is not None:
             check_count("sweep", name, count)
