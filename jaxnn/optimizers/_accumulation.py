@@ -12,6 +12,7 @@ from jaxnn._core.arrays import check_range, concrete, floating, hyperparameter, 
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure
 from jaxnn._core.types import OptimizerLike, PyTree, ScalarOrSchedule
+from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
 from jaxnn.optimizers._base import Optimizer, check_optimizer, extra_tolerant, value_at
@@ -107,7 +108,7 @@ def accumulate(
         return should_skip_update_fn(updates, gradient_step, params)
 
     def init(params: PyTree) -> PyTree:
-        zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), params)
+        zeros = jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), jnp.result_type(p)), params)
         _, skip_state = skipping(zeros, moments.zero_count(), zeros)
         inner = optimizer.init(params)
         if line_searches(inner) and (callable(every) or concrete(every) != 1):
@@ -135,6 +136,7 @@ def accumulate(
         weight: Any = None,
         **extra: Any,
     ) -> tuple[PyTree, PyTree]:
+        check.gradients("accumulate", updates)
         same_structure("accumulate", state=state.acc_grads, updates=updates)
         skip, skip_state = skipping(updates, state.gradient_step, params)
         gathered = jnp.where(skip, state.mini_step, moments.next_count(state.mini_step))

@@ -95,12 +95,12 @@ def scale_by_factored_rms(
 
     def init(params: PyTree) -> PyTree:
         def zeros(p: jax.Array, which: str) -> jax.Array:
-            shapes = {"v_row": (1,), "v_col": (1,), "v": p.shape}
+            shapes = {"v_row": (1,), "v_col": (1,), "v": jnp.shape(p)}
             axes = axes_of(p)
             if axes is not None:
-                second, largest = (tuple(np.delete(p.shape, axis)) for axis in axes)
+                second, largest = (tuple(np.delete(jnp.shape(p), axis)) for axis in axes)
                 shapes = {"v_row": largest, "v_col": second, "v": (1,)}
-            return jnp.zeros(shapes[which], precision.real_dtype(p.dtype))
+            return jnp.zeros(shapes[which], precision.real_dtype(jnp.result_type(p)))
 
         return FactoredState(
             moments.zero_count(),

@@ -91,7 +91,7 @@ class ParamsEmaState(NamedTuple):
         """The average; before the first update, the params."""
 
         def one(average: jax.Array, p: jax.Array) -> jax.Array:
-            return jnp.where(self.count > 0, average.astype(p.dtype), p)
+            return jnp.where(self.count > 0, average.astype(jnp.result_type(p)), p)
 
         return where_kept(one, self.ema, params)
 

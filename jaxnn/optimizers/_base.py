@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import promoted
+from jaxnn._core.arrays import is_inexact, promoted
 from jaxnn._core.construction import call_repr, constructor, refuse_constructor
 from jaxnn._core.paths import same_structure
 from jaxnn._core.types import OptimizerLike, PyTree
 from jaxnn._core.types import ScalarOrSchedule as ScalarOrSchedule
+from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers._functions import OptimizerFunctions, OptimizerInit, UpdateLike
 from jaxnn.optimizers._rates import Rates, learning_rates, product, with_rates
 
@@ -171,9 +172,11 @@ def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
         updates: a tree of the same structure.
 
     Returns:
-        A tree of the same structure, shapes and dtypes as `params`.
+        A tree of the same structure, shapes and dtypes as `params`. Integers whose gradient
+        is float0, as `jax.grad` leaves it out, stay as they are.
 
     Raises:
+        TypeError: an integer would be moved by a floating update.
         ValueError: the structures differ; the message names the paths.
 
     Example:
@@ -184,7 +187,14 @@ def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
     same_structure("apply_updates", params=params, updates=updates)
 
     def add(p: ArrayLike, u: ArrayLike) -> jax.Array:
+        if check.is_of_integer(u):
+            return jnp.asarray(p)
         p, u = jnp.asarray(p), jnp.asarray(u)
+        if is_inexact(u.dtype) and not is_inexact(p.dtype):
+            raise TypeError(
+                f"apply_updates: params has a leaf of dtype {p.dtype} and updates one of "
+                f"{u.dtype}, expected floating params"
+            )
         wide = promoted(p.dtype, u.dtype)
         return (p.astype(wide) + u.astype(wide)).astype(p.dtype)
 

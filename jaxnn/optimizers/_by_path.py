@@ -16,6 +16,7 @@ from jaxnn.optimizers._base import (
     extra_tolerant,
     stateless_transformation,
 )
+from jaxnn.optimizers._checks import is_of_integer
 from jaxnn.optimizers._rates import Rates, learning_rates, with_rates, with_rates_of
 
 
@@ -261,7 +262,11 @@ def set_to_zero() -> Optimizer:
         >>> nn.optimizers.set_to_zero().update({"w": jnp.ones(2)}, ())[0]
         {'w': Array([0., 0.], dtype=float32)}
     """
-    return stateless_transformation(lambda updates, params: jax.tree.map(jnp.zeros_like, updates))
+
+    def zero(update: jax.Array) -> jax.Array:
+        return update if is_of_integer(update) else jnp.zeros_like(update)
+
+    return stateless_transformation(lambda updates, params: jax.tree.map(zero, updates))
 
 
 @constructor

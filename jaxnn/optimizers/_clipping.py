@@ -9,10 +9,10 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import (
-    accumulator_dtype,
     canonical_axes,
     check_range,
     hyperparameter,
+    refuse_complex,
     total,
     widen,
 )
@@ -34,11 +34,15 @@ def global_norm(tree: PyTree) -> jax.Array:
     Returns:
         A scalar, float32 or wider; 0 for a tree without leaves.
 
+    Raises:
+        TypeError: a leaf is the gradient of an integer.
+
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
         >>> nn.optimizers.global_norm({"a": jnp.array([3.0]), "b": jnp.array([4.0])})
         Array(5., dtype=float32)
     """
+    check.gradients("global_norm", tree)
     return moments.safe_sqrt(
         total(jnp.sum(moments.abs_square(widen(leaf))) for leaf in jax.tree.leaves(tree))
     )
@@ -64,11 +68,12 @@ def clip(max_delta: ArrayLike) -> Optimizer:
     """
     check_range("clip", "max_delta", max_delta, 0, math.inf)
 
-    def clipped(g: jax.Array) -> jax.Array:
-        bound = hyperparameter(max_delta, accumulator_dtype(g.dtype)).astype(g.dtype)
-        return jnp.clip(g, -bound, bound)
+    def rule(g: jax.Array) -> tuple[jax.Array]:
+        refuse_complex("clip", "the gradient", g)
+        bound = hyperparameter(max_delta, g.dtype)
+        return (jnp.clip(g, -bound, bound),)
 
-    return stateless_transformation(lambda updates, params: jax.tree.map(clipped, updates))
+    return stateless_transformation(lambda updates, params: leafwise("clip", rule, updates)[0])
 
 
 @constructor

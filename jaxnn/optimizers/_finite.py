@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from jaxnn._core.arrays import check_range, hyperparameter
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import OptimizerLike, PyTree
+from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
 from jaxnn.optimizers._base import Optimizer, check_optimizer, extra_tolerant
@@ -69,6 +70,7 @@ def apply_if_finite(inner: OptimizerLike, max_consecutive_errors: ArrayLike) -> 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
+        check.gradients("apply_if_finite", updates)
         finite = jnp.ones((), bool)
         for leaf in jax.tree.leaves(updates):
             finite &= jnp.all(jnp.isfinite(leaf))

@@ -95,6 +95,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> Op
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
         check.params("scale_by_lbfgs", params)
+        check.gradients("scale_by_lbfgs", updates)
         same_structure("scale_by_lbfgs", state=state.updates, updates=updates)
         same_structure("scale_by_lbfgs", params=params, updates=updates)
 

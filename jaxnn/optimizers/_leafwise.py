@@ -8,6 +8,7 @@ import jax
 
 from jaxnn._core.paths import same_structure
 from jaxnn._core.types import PyTree
+from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
 from jaxnn.optimizers._base import Optimizer
@@ -27,6 +28,7 @@ def leafwise(
     dtypes of the update and of the accumulators. `given` are trees of arrays that it only reads,
     `known` lists of whatever else, in the order of the leaves.
     """
+    check.gradients(transformation, updates)
     for tree in accumulators:
         same_structure(transformation, state=tree, updates=updates)
     for tree in given:

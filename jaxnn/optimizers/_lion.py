@@ -30,7 +30,11 @@ def scale_by_sign() -> Optimizer:
         >>> nn.optimizers.scale_by_sign().update(jnp.array([0.3, 0.0, -4.0]), ())[0]
         Array([ 1.,  0., -1.], dtype=float32)
     """
-    return stateless_transformation(lambda updates, params: jax.tree.map(jnp.sign, updates))
+
+    def rule(g: jax.Array) -> tuple[jax.Array]:
+        return (jnp.sign(g),)
+
+    return stateless_transformation(lambda updates, params: leafwise("sign", rule, updates)[0])
 
 
 @constructor

@@ -32,7 +32,7 @@ class LookaheadState(NamedTuple):
         """The slow weights."""
 
         def one(slow: jax.Array, p: jax.Array) -> jax.Array:
-            return jnp.where(self.steps_since_sync == 0, p, slow.astype(p.dtype))
+            return jnp.where(self.steps_since_sync == 0, p, slow.astype(jnp.result_type(p)))
 
         return where_kept(one, self.slow, params)
 

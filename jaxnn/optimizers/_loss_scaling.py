@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from jaxnn._core.arrays import check_count, check_range, concrete, hyperparameter, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import OptimizerLike, PyTree
+from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
 from jaxnn.optimizers._base import Optimizer, check_optimizer, extra_tolerant
@@ -96,6 +97,7 @@ def dynamic_loss_scale(
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
+        check.gradients("dynamic_loss_scale", updates)
         scale: jax.Array = state.loss_scale
 
         def unscaled(g: jax.Array) -> jax.Array:

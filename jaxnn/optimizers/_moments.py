@@ -24,14 +24,14 @@ def next_count(count: jax.Array) -> jax.Array:
 def zeros(params: PyTree, dtype: Any = None) -> PyTree:
     """A fresh accumulator for each parameter, float32 or wider unless `dtype` says otherwise."""
     return jax.tree.map(
-        lambda p: jnp.zeros_like(p, dtype=dtype or accumulator_dtype(p.dtype)), params
+        lambda p: jnp.zeros_like(p, dtype=dtype or accumulator_dtype(jnp.result_type(p))), params
     )
 
 
 def zero_squares(params: PyTree, fill: ArrayLike = 0) -> PyTree:
     """As `zeros`, for the real squares of possibly complex gradients."""
     return jax.tree.map(
-        lambda p: jnp.full_like(p, fill, dtype=precision.real_dtype(p.dtype)), params
+        lambda p: jnp.full_like(p, fill, dtype=precision.real_dtype(jnp.result_type(p))), params
     )
 
 

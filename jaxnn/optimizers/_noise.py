@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from jaxnn._core.arrays import check_key, check_range, hyperparameter, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import PyTree
+from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
 from jaxnn.optimizers._base import Optimizer
@@ -58,6 +59,7 @@ def add_noise(eta: ArrayLike, gamma: ArrayLike, key: jax.Array) -> Optimizer:
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
+        check.gradients("add_noise", updates)
         count = moments.next_count(state.count)
         leaves, structure = jax.tree.flatten(updates)
         keys = jax.random.split(jax.random.fold_in(state.rng_key, state.count), len(leaves))

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import check_range, hyperparameter, widen
+from jaxnn._core.arrays import check_range, hyperparameter
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import PyTree
 from jaxnn.optimizers._base import Optimizer, stateless_transformation
 from jaxnn.optimizers._clipping import global_norm
+from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scaled
 
 
@@ -83,11 +84,11 @@ def centralize() -> Optimizer:
                [ 0.,  0.]], dtype=float32)
     """
 
-    def one(g: jax.Array) -> jax.Array:
-        if jnp.ndim(g) < 2:
-            return g
-        wide = widen(g)
-        mean = jnp.mean(wide, axis=tuple(range(1, wide.ndim)), keepdims=True)
-        return (wide - mean).astype(jnp.asarray(g).dtype)
+    def rule(g: jax.Array) -> tuple[jax.Array]:
+        if g.ndim < 2:
+            return (g,)
+        return (g - jnp.mean(g, axis=tuple(range(1, g.ndim)), keepdims=True),)
 
-    return stateless_transformation(lambda updates, params: jax.tree.map(one, updates))
+    return stateless_transformation(
+        lambda updates, params: leafwise("centralize", rule, updates)[0]
+    )

@@ -60,7 +60,7 @@ def scale_by_novograd(
     check_range("scale_by_novograd", "weight_decay", weight_decay, 0)
 
     def init(params: PyTree) -> PyTree:
-        nu = jax.tree.map(lambda p: jnp.zeros((), precision.real_dtype(p.dtype)), params)
+        nu = jax.tree.map(lambda p: jnp.zeros((), precision.real_dtype(jnp.result_type(p))), params)
         return ScaleByNovogradState(moments.zero_count(), moments.zeros(params, mu_dtype), nu)
 
     def update(

@@ -119,7 +119,9 @@ def prodigy(
             moments.zeros(params),
             moments.zero_squares(params),
             moments.zeros(params),
-            jax.tree.map(lambda p: jnp.array(p, accumulator_dtype(p.dtype), copy=True), params),
+            jax.tree.map(
+                lambda p: jnp.array(p, accumulator_dtype(jnp.result_type(p)), copy=True), params
+            ),
             hyperparameter(estim_lr0, dtype),
             jnp.zeros((), dtype),
             moments.zero_count(),
@@ -133,6 +135,7 @@ def prodigy(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
         check.params("prodigy", params)
+        check.gradients("prodigy", updates)
         same_structure("prodigy", state=state.exp_avg, updates=updates, params=params)
         count = moments.next_count(state.count)
         d = state.estim_lr

@@ -11,6 +11,7 @@ from jaxnn._core.arrays import check_range, hyperparameter, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure
 from jaxnn._core.types import PyTree, ScalarOrSchedule
+from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
 from jaxnn.optimizers._base import Optimizer, chain, identity
@@ -125,6 +126,7 @@ def _scale_by_root(
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
+        check.gradients(function, updates)
         same_structure(function, state=state.nu, updates=updates)
         wide = jax.tree.map(widen, updates)
         count = moments.next_count(state.count) if bias_correction else None

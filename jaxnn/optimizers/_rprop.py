@@ -65,7 +65,7 @@ def scale_by_rprop(
 
     def init(params: PyTree) -> PyTree:
         step_sizes = jax.tree.map(
-            lambda p: jnp.full_like(p, learning_rate, accumulator_dtype(p.dtype)), params
+            lambda p: jnp.full_like(p, learning_rate, accumulator_dtype(jnp.result_type(p))), params
         )
         return ScaleByRpropState(step_sizes, moments.zeros(params))
 

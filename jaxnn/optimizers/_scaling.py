@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from jaxnn._core.arrays import accumulator_dtype, check_range, hyperparameter
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import PyTree, ScalarOrSchedule
+from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._base import Optimizer, stateless_transformation
 from jaxnn.optimizers._rates import rate, with_rates
@@ -23,6 +24,7 @@ class ScaleByScheduleState(NamedTuple):
 
 def scaled(updates: PyTree, factor: Any) -> PyTree:
     """Each leaf times `factor`, in the leaf's dtype."""
+    check.gradients("scale", updates)
 
     def one(u: jax.Array) -> jax.Array:
         u = jnp.asarray(u)

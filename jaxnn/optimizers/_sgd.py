@@ -9,6 +9,7 @@ from jaxnn._core.arrays import check_range, hyperparameter, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure
 from jaxnn._core.types import PyTree, ScalarOrSchedule
+from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
 from jaxnn.optimizers._base import Optimizer, chain, identity
@@ -62,6 +63,7 @@ def trace(
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
+        check.gradients("trace", updates)
         same_structure("trace", state=state.trace, updates=updates)
 
         def push(g: jax.Array, v: jax.Array) -> jax.Array:

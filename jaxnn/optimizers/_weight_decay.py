@@ -61,6 +61,7 @@ def add_decayed_weights(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
         check.params("add_decayed_weights", params)
+        check.gradients("add_decayed_weights", updates)
         same_structure("add_decayed_weights", params=params, updates=updates)
         if callable(weight_decay):
             factor, state = (

@@ -50,7 +50,9 @@ def scale_by_yogi(
 
     def init(params: PyTree) -> PyTree:
         mu = jax.tree.map(
-            lambda p: jnp.full_like(p, initial_accumulator_value, accumulator_dtype(p.dtype)),
+            lambda p: jnp.full_like(
+                p, initial_accumulator_value, accumulator_dtype(jnp.result_type(p))
+            ),
             params,
         )
         return ScaleByAdamState(

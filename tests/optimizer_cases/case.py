@@ -108,7 +108,7 @@ def is_kernel(path: str) -> bool:
 
 def kernels(params: Any) -> Any:
     """The mask of optax that is jaxnn's default."""
-    return jax.tree.map(lambda p: p.ndim >= 2, params)
+    return jax.tree.map(lambda p: np.ndim(p) >= 2, params)
 
 
 def decayed_by_rate(reference: Reference, decay: Callable[[int], float], rate: Any) -> Reference:
