@@ -23,6 +23,7 @@ from jaxnn._core.layer import Cell, Layer, elementwise, pure, stateless
 from jaxnn._core.summary import summary
 from jaxnn._files.exporting import export_params
 from jaxnn._files.importing import import_params
+from jaxnn._files.partial import PartialLoad, load_partial
 from jaxnn._files.saving import load, save, saved_metadata
 from jaxnn._layers.activations import prelu
 from jaxnn._layers.attention import attention
@@ -90,6 +91,7 @@ __all__ = [
     "Cell",
     "FitResult",
     "Layer",
+    "PartialLoad",
     "Positions",
     "SweepResult",
     "TrainState",
@@ -139,6 +141,7 @@ __all__ = [
     "learned_positions",
     "llama3_scaling",
     "load",
+    "load_partial",
     "local_response_norm",
     "log_uniform",
     "lora",

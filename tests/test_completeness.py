@@ -213,7 +213,7 @@ def with_poor_docstring(values):
 
 
 # Classes that are records of results, shown in the examples of what makes them.
-RECORDS = {"FitResult", "SweepResult", "TrainState", "callbacks.Event"}
+RECORDS = {"FitResult", "PartialLoad", "SweepResult", "TrainState", "callbacks.Event"}
 
 # What optimizers and metrics keep between calls, which the docstrings of these name.
 STATES = {

@@ -1,6 +1,5 @@
 """Trees come back from files bit for bit, and other programs read and write the same files."""
 
-import hashlib
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import jaxnn as nn
+from tests import test_hostile_files as hostile_files
 
 SAFETENSORS = {
     "bool": "BOOL",
@@ -592,13 +592,10 @@ def test_a_file_that_was_rewritten_with_our_metadata_is_refused(path, peer):
 def reseal(path, old, new):
     """Change the header of a file of ours, and give it the digest that it then must have."""
     content = path.read_bytes()
-    (seal,) = re.findall(rb'"jaxnn.sha256":"(\w{64})"', content)
     start = 8 + int.from_bytes(content[:8], "little")
     assert len(old) == len(new)
     assert content.count(old) == 1
-    raw = content[:start].replace(old, new).replace(seal, b"0" * 64)
-    digest = hashlib.sha256(raw).hexdigest().encode()
-    path.write_bytes(raw.replace(b"0" * 64, digest, 1) + content[start:])
+    path.write_bytes(hostile_files.resealed(content[:start].replace(old, new) + content[start:]))
 
 
 @pytest.mark.parametrize(
@@ -660,3 +657,64 @@ def test_sharded_arrays_come_back_and_are_copied_one_by_one(path):
         check=False,
     )
     assert out.stdout == "done\n", out.stderr
+
+
+# A part
+
+
+def test_a_file_that_another_program_wrote_again_is_loaded(tmp_path):
+    peer = pytest.importorskip("safetensors")
+    path, again = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    tree = {
+        "z": np.ones((2, 3), np.complex128),
+        "a": np.arange(4, dtype=np.int8),
+        "k": jax.random.key(3),
+    }
+    nn.save(path, tree, metadata={"epoch": "3"})
+    with peer.safe_open(path, "np") as file:
+        tensors = {name: file.get_tensor(name) for name in sorted(file.keys())[::-1]}
+        peer.numpy.save_file(tensors, again, file.metadata())
+    found = nn.load(again, tree)
+    assert found["z"].dtype == np.complex128
+    np.testing.assert_array_equal(found["a"], tree["a"])
+    assert nn.saved_metadata(again) == {"epoch": "3"}
+    peer.numpy.save_file(tensors, again)  # without the metadata it is a file of anybody's
+    assert nn.load(again)["z"].dtype == np.uint8
+
+
+def test_a_part_of_a_tree_is_loaded_and_the_rest_told(tmp_path):
+    path = tmp_path / "a.safetensors"
+    nn.save(path, {"encoder": {"0": jnp.ones(2), "1": jnp.zeros(3)}, "old": jnp.ones(1)})
+    like = {"model": [jnp.full(2, 5.0), jnp.full(3, 5.0)], "head": jnp.full(4, 5.0)}
+    tree, missing, unexpected = nn.load_partial(path, like, rename={"encoder/*": "model/*"})
+    assert missing == ("head",)
+    assert unexpected == ("old",)
+    assert [x.tolist() for x in tree["model"]] == [[1, 1], [0, 0, 0]]
+    assert tree["head"] is like["head"]
+
+
+def test_the_first_pattern_counts_and_stars_keep_their_order(tmp_path):
+    path = tmp_path / "a.safetensors"
+    nn.save(path, {"a": {"x": jnp.ones(1), "y": jnp.zeros(1)}})
+    like = {"x": {"a": jnp.zeros(1)}, "z": jnp.ones(1)}
+    tree, missing, unexpected = nn.load_partial(path, like, rename={"a/y": "z", "*/*": "*/*"})
+    assert (missing, unexpected) == (("x/a",), ("a/x",))
+    assert tree["z"].tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("like", "rename", "error", "message"),
+    [
+        ({"a": jnp.ones(3)}, {}, ValueError, r"'a' has shape \(2,\).*expected shape \(3,\)"),
+        ({"a": np.ones(2)}, {}, ValueError, "dtype float32, expected .* float64 for 'a'"),
+        ({"c": jax.ShapeDtypeStruct((2,), "float32")}, {}, ValueError, "lacks 'c', of which like"),
+        ({"a": jnp.ones(2)}, {"*": "a*b*"}, ValueError, "expected as many stars in both"),
+        ({"a": jnp.ones(2)}, {"b": "a"}, ValueError, "makes 'a' of '.' and of '.'"),
+        ({"a": jnp.ones(2)}, {"b": 3}, TypeError, "rename is {'b': 3}, expected a mapping"),
+        ({"a": jnp.ones(2)}, "b", TypeError, "rename is 'b', expected a mapping"),
+    ],
+)
+def test_a_part_that_does_not_fit_is_refused(like, rename, error, message, tmp_path):
+    nn.save(tmp_path / "a.safetensors", {"a": jnp.ones(2), "b": jnp.ones(2)})
+    with pytest.raises(error, match=f"load_partial: .*{message}"):
+        nn.load_partial(tmp_path / "a.safetensors", like, rename=rename)

@@ -293,3 +293,30 @@ def test_a_path_without_a_directory_is_in_the_working_directory(tmp_path, monkey
     nn.save("plain", {"a": 3})
     assert nn.load("plain", {"a": 0}) == {"a": 3}
     assert os.listdir() == ["plain"]
+
+
+def test_names_of_almost_255_bytes(tmp_path):
+    for name in ("x" * 240 + ".safetensors"[:12], "é" * 120):
+        nn.save(tmp_path / name, OLD)
+        nn.save(tmp_path / name, OLD)
+        np.testing.assert_array_equal(nn.load(tmp_path / name)["w"], OLD["w"])
+    assert len(os.listdir(tmp_path)) == 2
+
+
+def test_paths_may_be_bytes(path):
+    nn.save(os.fsencode(path), OLD, metadata={"a": "b"})
+    assert nn.load(os.fsencode(path), OLD)["step"] == 1
+    assert nn.saved_metadata(os.fsencode(path)) == {"a": "b"}
+
+
+def test_who_owns_a_file_goes_on_owning_it(saved, monkeypatch):
+    given = []
+    monkeypatch.setattr(os, "chown", lambda path, *owner: given.append(owner), raising=False)
+    nn.save(saved, OLD)
+    assert given == [(saved.stat().st_uid, saved.stat().st_gid)]
+
+
+@pytest.mark.parametrize("read", [nn.load, nn.saved_metadata])
+def test_a_directory_names_what_reads_it(tmp_path, read):
+    with pytest.raises(IsADirectoryError, match=r"nn\.import_params a directory"):
+        read(tmp_path)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -11,28 +12,29 @@ from pathlib import Path
 from typing import BinaryIO
 
 _STALE_SECONDS = 3600.0
+_LONGEST_STEM = 200  # of 255 bytes
 
 
 @contextlib.contextmanager
-def replacing(function: str, path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def replacing(function: str, path: str | bytes | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A new file, open for writing, that takes the place of the one at `path` when it is complete.
 
     Until then it is `.NAME.RANDOM.tmp` in the same directory. An exception removes it. A process
     that is killed leaves it behind, for a later call with the same path to remove.
     """
-    target = Path(os.path.realpath(path))  # a link stays a link
+    target = Path(os.path.realpath(os.fsdecode(path)))  # a link stays a link
     if not target.parent.is_dir():
         raise FileNotFoundError(
-            errno.ENOENT, f"{function}: there is no directory for the file", str(path)
+            errno.ENOENT, f"{function}: there is no directory for the file", os.fsdecode(path)
         )
     if target.exists() and not target.is_file():
         raise OSError(f"{function}: {path} is there and is no file, expected a file or nothing")
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    temporary = target.with_name(f".{_stem(target)}.{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:
             _remove_stale(target, now=os.fstat(file.fileno()).st_mtime)
             if target.exists():
-                temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+                _take_over(temporary, target.stat())
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -43,13 +45,29 @@ def replacing(function: str, path: str | os.PathLike[str]) -> Iterator[BinaryIO]
     _sync(target.parent)
 
 
+def _stem(target: Path) -> str:
+    """The name of the file in that of its parts, which a file system might find too long."""
+    name = target.name
+    if len(os.fsencode(name)) <= _LONGEST_STEM:
+        return name
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+
+
+def _take_over(temporary: Path, old: os.stat_result) -> None:
+    """Give a file the mode of another one, and its owner and group where that is allowed."""
+    if hasattr(os, "chown"):
+        with contextlib.suppress(PermissionError):
+            os.chown(temporary, old.st_uid, old.st_gid)
+    temporary.chmod(stat.S_IMODE(old.st_mode))
+
+
 def _remove_stale(target: Path, now: float) -> None:
     """Remove what killed writers left, by the clock of the file system.
 
     Nobody who still writes leaves his file untouched for an hour; if one did, he would fail to put
     it in place, and the file at the target would stay as it is.
     """
-    name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{16}}\.tmp")
+    name = re.compile(rf"\.{re.escape(_stem(target))}\.[0-9a-f]{{16}}\.tmp")
     for other in target.parent.iterdir():
         if name.fullmatch(other.name):
             with contextlib.suppress(OSError):

@@ -4,10 +4,14 @@ The file is the length of the header in 8 bytes, little-endian; the header, as J
 spaces; and the data, little-endian, without holes. https://github.com/huggingface/safetensors
 """
 
+import errno
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from io import BufferedReader
 from typing import Any, NamedTuple
 
@@ -40,6 +44,8 @@ CODES = {dtype: code for code, dtype in DTYPES.items()}
 _METADATA = "__metadata__"
 _ALIGNMENT = 8
 _LONGEST = 100_000_000  # a longer header is refused by every reader
+_MOST_AXES = 64  # as NumPy has it
+_MOST_DIGITS = 19
 
 
 class Tensor(NamedTuple):
@@ -87,6 +93,27 @@ def header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
+@contextmanager
+def opened(function: str, path: str | bytes | os.PathLike[str]) -> Iterator[BufferedReader]:
+    """A file, open for reading; pipes and devices, which might never end, are refused."""
+    mode, name = os.stat(path).st_mode, os.fsdecode(path)
+    if stat.S_ISDIR(mode):
+        told = f"{function} reads a file, and nn.import_params a directory"
+        raise IsADirectoryError(errno.EISDIR, told, name)
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{function}: {name} is no regular file, expected one")
+    with open(path, "rb") as file:
+        yield file
+
+
+def read_json(text: str) -> Any:
+    """What a JSON text says; `ValueError` for what no header has, before it costs anything."""
+    try:
+        return json.loads(text, object_pairs_hook=_without_repeats, parse_int=_integer)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def read_header(file: BufferedReader) -> Header:
     """The header of a file, checked against its length; `ValueError` says what is wrong."""
     size = os.fstat(file.fileno()).st_size
@@ -96,8 +123,8 @@ def read_header(file: BufferedReader) -> Header:
         raise ValueError(f"its {size} bytes do not hold the header that they begin")
     text = file.read(length)
     try:
-        content = json.loads(text.decode(), object_pairs_hook=_without_repeats)
-    except (ValueError, RecursionError) as error:
+        content = read_json(text.decode())
+    except ValueError as error:
         raise ValueError(f"its header is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise ValueError("its header is not a JSON object")
@@ -112,9 +139,15 @@ def read_header(file: BufferedReader) -> Header:
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} is there twice")
+        counts = Counter(name for name, _ in pairs)
+        raise ValueError(f"{counts.most_common(1)[0][0]!r} is there twice")
     return content
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"it has an integer of {len(digits)} digits")
+    return int(digits)
 
 
 def _are_all(kind: type, values: Iterable[Any]) -> bool:
@@ -133,7 +166,9 @@ def _tensor(name: str, entry: Any) -> Tensor:
     if not isinstance(code, str) or code not in DTYPES:
         raise ValueError(f"{name!r} has dtype {code!r}, which is none of {', '.join(DTYPES)}")
     if not (_are_counts(shape) and _are_counts(offsets) and len(offsets) == 2):
-        raise ValueError(f"{name!r} has shape {shape!r} and data_offsets {offsets!r}")
+        raise ValueError(f"{name!r} has shape {shape!r:.99} and data_offsets {offsets!r:.99}")
+    if len(shape) > _MOST_AXES:
+        raise ValueError(f"{name!r} has {len(shape)} axes, expected at most {_MOST_AXES}")
     expected = math.prod(shape) * DTYPES[code].itemsize
     if offsets[1] - offsets[0] != expected:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from io import BufferedReader
 from os import PathLike
@@ -26,10 +27,20 @@ from jaxnn._files.leaves import (
     saved_form,
     stored,
 )
-from jaxnn._files.safetensors import Header, Tensor, header, placed, read_header
+from jaxnn._files.safetensors import (
+    CODES,
+    Header,
+    Tensor,
+    header,
+    opened,
+    placed,
+    read_header,
+    read_json,
+)
 
 # Two entries of the metadata are ours. The first has a note for each leaf, with the digest of its
-# data; the second is the digest of all that precedes the data, itself replaced by zeros.
+# data; the second is the digest of what the header says, in whatever order: another program may
+# write the file again, with the tensors elsewhere.
 _RESERVED = "jaxnn."
 _NOTES = "jaxnn.leaves"
 _SEAL = "jaxnn.sha256"
@@ -40,7 +51,7 @@ _CHUNK = 1 << 24
 
 @checked
 def save(
-    path: str | PathLike[str], tree: PyTree, *, metadata: Mapping[str, str] | None = None
+    path: str | bytes | PathLike[str], tree: PyTree, *, metadata: Mapping[str, str] | None = None
 ) -> None:
     """Save a tree of arrays as one file in the safetensors format.
 
@@ -82,7 +93,7 @@ def save(
         [0. 0.]
         {'epoch': '7'}
     """
-    checked = _checked_metadata(metadata)
+    path, checked = os.fsdecode(path), _checked_metadata(metadata)
     leaves = leaves_by_name("save", tree)
     for name, leaf in leaves.items():
         check_has_values(name, leaf)
@@ -105,7 +116,7 @@ def save(
 
 
 @checked
-def load(path: str | PathLike[str], like: PyTree = None) -> PyTree:
+def load(path: str | bytes | PathLike[str], like: PyTree = None) -> PyTree:
     """Load a tree of arrays from a file in the safetensors format.
 
     Names, shapes and dtypes must be those of `like`; nothing is converted. Of a file that `save`
@@ -142,10 +153,11 @@ def load(path: str | PathLike[str], like: PyTree = None) -> PyTree:
         >>> nn.stateless(model)(params, x).shape
         (1, 1)
     """
-    with open(path, "rb") as file:
-        found, notes = _read_header("load", path, file)
+    path = os.fsdecode(path)
+    with opened("load", path) as file:
+        found, notes = sealed_header("load", path, file)
         saved = {
-            name: saved_form(str(path), name, tensor, notes[name])
+            name: saved_form(path, name, tensor, notes[name])
             for name, tensor in found.tensors.items()
         }
         wanted = dict.fromkeys(saved) if like is None else leaves_by_name("load", like)
@@ -153,7 +165,7 @@ def load(path: str | PathLike[str], like: PyTree = None) -> PyTree:
             _check_same(path, wanted, saved)
         values = dict(wanted)
         for name in sorted(wanted, key=lambda name: found.tensors[name].start):
-            data = _read(path, file, name, found, notes[name])
+            data = read_leaf("load", path, file, name, found, notes[name])
             values[name] = as_leaf(wanted[name], data, saved[name], notes[name])
     if like is None:
         return values
@@ -161,7 +173,7 @@ def load(path: str | PathLike[str], like: PyTree = None) -> PyTree:
 
 
 @checked
-def saved_metadata(path: str | PathLike[str]) -> dict[str, str]:
+def saved_metadata(path: str | bytes | PathLike[str]) -> dict[str, str]:
     """The metadata of a file in the safetensors format, without its arrays.
 
     Args:
@@ -181,8 +193,9 @@ def saved_metadata(path: str | PathLike[str]) -> dict[str, str]:
         ...     nn.saved_metadata(f"{directory}/a.safetensors")
         {'model': 'small'}
     """
-    with open(path, "rb") as file:
-        found, _ = _read_header("saved_metadata", path, file)
+    path = os.fsdecode(path)
+    with opened("saved_metadata", path) as file:
+        found, _ = sealed_header("saved_metadata", path, file)
     return {k: value for k, value in found.metadata.items() if not k.startswith(_RESERVED)}
 
 
@@ -202,15 +215,21 @@ def _sealed_header(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str], notes: Mapping[str, Any]
 ) -> bytes:
     """The header of a file with all digests; how long it is does not depend on them."""
-    ours = {_NOTES: json.dumps(notes, ensure_ascii=False, separators=(",", ":")), _SEAL: _ZEROS}
-    raw = header(tensors, {**ours, **metadata})
-    seal = hashlib.sha256(raw).hexdigest()
-    open_, sealed = (f'"{_SEAL}":"{value}"'.encode() for value in (_ZEROS, seal))
-    return raw.replace(open_, sealed, 1)
+    text = json.dumps(notes, ensure_ascii=False, separators=(",", ":"))
+    told = {_NOTES: text, **metadata}
+    return header(tensors, {_SEAL: _seal_of(tensors, told), **told})
 
 
-def _read_header(
-    function: str, path: str | PathLike[str], file: BufferedReader
+def _seal_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """The digest of the names, dtypes and shapes of tensors, and of all metadata but itself."""
+    forms = {name: [CODES[tensor.dtype], tensor.shape] for name, tensor in tensors.items()}
+    others = {name: value for name, value in metadata.items() if name != _SEAL}
+    text = json.dumps([forms, others], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sealed_header(
+    function: str, path: str, file: BufferedReader
 ) -> tuple[Header, dict[str, dict[str, str]]]:
     """The header of a file, and the note on each leaf."""
     try:
@@ -224,19 +243,28 @@ def _notes(found: Header) -> dict[str, dict[str, str]]:
     """The notes on the leaves of a header that has its digest; empty ones of another program."""
     if not any(name.startswith(_RESERVED) for name in found.metadata):
         return {name: {} for name in found.tensors}
-    seal = found.metadata.get(_SEAL, "")
-    said, expected = (f'"{_SEAL}":"{value}"'.encode() for value in (seal, _ZEROS))
-    if hashlib.sha256(found.raw.replace(said, expected, 1)).hexdigest() != seal:
-        raise ValueError("its header does not have its digest, unless somebody rewrote the file")
-    notes: dict[str, dict[str, str]] = json.loads(found.metadata.get(_NOTES, "{}"))
-    if notes.keys() != found.tensors.keys():
+    if found.metadata.get(_SEAL) != _seal_of(found.tensors, found.metadata):
+        raise ValueError("its header does not have its digest")
+    notes = read_json(found.metadata.get(_NOTES, "{}"))
+    if not isinstance(notes, dict) or notes.keys() != found.tensors.keys():
         raise ValueError("its metadata are of other leaves than it has")
+    for name, note in notes.items():
+        if not _is_note(note):
+            raise ValueError(f"its metadata say {note!r:.99} of {name!r}")
     return notes
 
 
-def _check_same(
-    path: str | PathLike[str], wanted: Mapping[str, Any], saved: Mapping[str, Form]
-) -> None:
+def _is_note(note: Any) -> bool:
+    """Whether a note is as `save` writes them: a digest, and perhaps a dtype or a kind of keys."""
+    return (
+        isinstance(note, dict)
+        and {"sha256"} <= note.keys() <= {"sha256", "dtype", "key"}
+        and all(isinstance(value, str) for value in note.values())
+        and len(note["sha256"]) == len(_ZEROS)
+    )
+
+
+def _check_same(path: str, wanted: Mapping[str, Any], saved: Mapping[str, Form]) -> None:
     """Raise unless a file has the leaves that are wanted, and no others."""
     lacks = [f"it lacks {name!r}" for name in wanted if name not in saved]
     others = [f"it has {name!r}, which like has not" for name in saved if name not in wanted]
@@ -259,7 +287,7 @@ def _check_same(
     _raise_for(path, narrowed)
 
 
-def _raise_for(path: str | PathLike[str], problems: Iterable[str]) -> None:
+def _raise_for(path: str, problems: Iterable[str]) -> None:
     """Raise for problems, of which the message names the first few."""
     first, others = list(problems)[:5], list(problems)[5:]
     if first:
@@ -278,8 +306,9 @@ def _write(file: BinaryIO, array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _read(
-    path: str | PathLike[str],
+def read_leaf(
+    function: str,
+    path: str,
     file: BufferedReader,
     name: str,
     found: Header,
@@ -289,14 +318,15 @@ def _read(
     tensor = found.tensors[name]
     data = np.empty(tensor.end - tensor.start, np.uint8)
     file.seek(len(found.raw) + tensor.start)
-    digest = hashlib.sha256()
+    digest, is_sealed = hashlib.sha256(), "sha256" in note
     for start in range(0, data.size, _CHUNK):
         chunk = data[start : start + _CHUNK].data
         if file.readinto(chunk) != len(chunk):
-            raise ValueError(f"load: {path} ends within leaf {name!r}")
-        digest.update(chunk)
-    if "sha256" in note and digest.hexdigest() != note["sha256"]:
-        raise ValueError(f"load: {path} is damaged: leaf {name!r} does not have its digest")
+            raise ValueError(f"{function}: {path} ends within leaf {name!r}")
+        if is_sealed:
+            digest.update(chunk)
+    if is_sealed and digest.hexdigest() != note["sha256"]:
+        raise ValueError(f"{function}: {path} is damaged: leaf {name!r} does not have its digest")
     if tensor.dtype == np.bool_ and np.any(data > 1):
-        raise ValueError(f"load: {path}: leaf {name!r} has booleans that are neither 0 nor 1")
+        raise ValueError(f"{function}: {path}: leaf {name!r} has booleans that are neither 0 nor 1")
     return data.view(tensor.dtype).reshape(tensor.shape)

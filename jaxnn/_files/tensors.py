@@ -1,6 +1,5 @@
 """The tensors of safetensors files of other libraries, as views of mapped memory."""
 
-import json
 import mmap
 import os
 from collections.abc import Mapping
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnn._files.safetensors import Tensor, read_header
+from jaxnn._files.safetensors import Tensor, opened, read_header, read_json
 
 _INDEX = ".safetensors.index.json"
 _LONGEST_INDEX = 100_000_000
@@ -34,9 +33,9 @@ class Tensors:
         self.places: dict[str, Place] = {}
         self._maps: dict[Path, np.memmap] = {}
         for file, expected in _files(function, Path(os.fsdecode(path))).items():
-            with open(file, "rb") as opened:
+            with opened(function, file) as readable:
                 try:
-                    found = read_header(opened)
+                    found = read_header(readable)
                 except ValueError as error:
                     raise ValueError(
                         f"{function}: {file} is damaged or not safetensors: {error}"
@@ -100,8 +99,9 @@ def _of_index(function: str, index: Path) -> dict[Path, set[str] | None]:
     if index.stat().st_size > _LONGEST_INDEX:
         raise fail(f"it has {index.stat().st_size} bytes, expected at most {_LONGEST_INDEX}")
     try:
-        content = json.loads(index.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
+        with opened(function, index) as file:
+            content = read_json(file.read().decode())
+    except ValueError as error:
         raise fail(f"it is not JSON: {error}") from None
     where = content.get("weight_map") if isinstance(content, Mapping) else None
     if not isinstance(where, Mapping) or not where:

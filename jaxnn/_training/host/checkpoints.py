@@ -371,7 +371,15 @@ def _assembled(
         raise ValueError(
             f"fit: checkpoint {path} is of another run: {'; '.join(problems[:5])}{more}"
         )
-    return jax.tree.unflatten(jax.tree.structure(beginning), made), fresh
+    position: Position = jax.tree.unflatten(jax.tree.structure(beginning), made)
+    epoch, step = int(position.epoch), int(position.step)
+    if epoch < 0 or step < 0 or any(len(rows) < epoch for rows in position.history.values()):
+        rows = {len(rows) for rows in position.history.values()}
+        raise ValueError(
+            f"fit: checkpoint {path} is damaged: it has {epoch} epochs, {step} steps and {rows} "
+            "rows of the history"
+        )
+    return position, fresh
 
 
 def _on_device(found: Any, like: jax.Array) -> jax.Array:
