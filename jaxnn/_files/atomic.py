@@ -22,10 +22,11 @@ def replacing(function: str, path: str | bytes | os.PathLike[str]) -> Iterator[B
     Until then it is `.NAME.RANDOM.tmp` in the same directory. An exception removes it. A process
     that is killed leaves it behind, for a later call with the same path to remove.
     """
-    target = Path(os.path.realpath(os.fsdecode(path)))  # a link stays a link
+    path = os.fsdecode(path)
+    target = Path(os.path.realpath(path))  # a link stays a link
     if not target.parent.is_dir():
         raise FileNotFoundError(
-            errno.ENOENT, f"{function}: there is no directory for the file", os.fsdecode(path)
+            errno.ENOENT, f"{function}: there is no directory for the file", path
         )
     if target.exists() and not target.is_file():
         raise OSError(f"{function}: {path} is there and is no file, expected a file or nothing")
