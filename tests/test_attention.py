@@ -62,6 +62,67 @@ def test_fully_masked_query_gives_zeros_and_zero_gradients(kind, dtype):
         assert jnp.isfinite(finite).all()
 
 
+HIDDEN = {  # which keys of four are hidden from each of four queries
+    "causal": ({"is_causal": True}, np.triu(np.ones((4, 4), bool), 1)),
+    "window": ({"window": (1, 0)}, ~(np.tri(4, dtype=bool) & ~np.tri(4, k=-2, dtype=bool))),
+    "mask": ({"mask": jnp.array([True, True, True, False])[None, None, None]}, [[0, 0, 0, 1]] * 4),
+    "bias": ({"bias": jnp.array([0, 0, 0, -jnp.inf])[None, None, None]}, [[0, 0, 0, 1]] * 4),
+    "empty row": ({"mask": jnp.array([False, True, True, True])[None, None, :, None]}, None),
+}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("kv_heads", [2, 1])
+@pytest.mark.parametrize("case", HIDDEN)
+def test_what_is_hidden_has_no_effect_on_values_and_gradients(case, kv_heads, bad):
+    options, hidden = HIDDEN[case]
+    query, key, value = heads(kv_n=kv_heads)
+    if hidden is None:  # a query that sees nothing
+        holed = query.at[:, 0].set(bad), key, value
+        rows = slice(1, None)
+    else:
+        holed = query, key.at[:, 3].set(bad), value.at[:, 3].set(bad)
+        rows = slice(0, int(np.sum(np.asarray(hidden)[:, 3])))
+
+    @fast_jit
+    def derived(query, key, value):
+        def seen(query, key, value):
+            return attend(query, key, value, **options)[:, rows]
+
+        y, pullback = jax.vjp(seen, query, key, value)
+        return y, pullback(jnp.cos(jnp.arange(y.size, dtype=y.dtype).reshape(y.shape)))
+
+    y, gradients = derived(*holed)
+    expected, of_sound = derived(query, key, value)
+    np.testing.assert_array_equal(y, expected)
+    for got, wanted in zip(gradients, of_sound, strict=True):
+        assert np.all(np.isfinite(got))
+        np.testing.assert_allclose(got, wanted, atol=1e-6)
+
+
+def test_what_is_seen_and_not_finite_is_not_hidden():
+    query, key, value = heads()
+    for holed in ((key.at[:, 2].set(jnp.nan), value), (key, value.at[:, 2].set(jnp.nan))):
+        y = attend(query, *holed, is_causal=True)
+        assert np.isnan(y).all(axis=(0, 2, 3)).tolist() == [False, False, True, True]
+
+
+def test_where_the_queries_are_must_be_told():
+    query, key, value = heads(1, 8)
+    message = "query_offset=7 if they are the last ones, 0 if they are the first"
+    for call in (
+        lambda: attend(query, key, value, is_causal=True),
+        lambda: attend(query, key, value, window=2),
+        lambda: f.causal_mask(1, 8),
+        lambda: f.local_mask(1, 2, 8),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    last = attend(query, key, value, is_causal=True, query_offset=7)
+    np.testing.assert_array_equal(last, attend(query, key, value))
+    attend(query, key, value)  # without a mask there is nothing to tell
+
+
 def test_second_derivatives_of_a_fully_masked_query_are_finite():
     query, key, value = heads()
 
@@ -152,7 +213,8 @@ def test_dtype_of_the_query_decides(dtype, x64):
 def test_agrees_with_jax(own, options, kv_heads):
     arguments = heads(4, 6, 4, kv_heads)
     theirs = functools.partial(jax.nn.dot_product_attention, **options)
-    y, expected = fast_jit(lambda *a: (attend(*a, **own), theirs(*a)))(*arguments)
+    ours = functools.partial(attend, query_offset=0, **own)
+    y, expected = fast_jit(lambda *a: (ours(*a), theirs(*a)))(*arguments)
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
 
 

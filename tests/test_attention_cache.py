@@ -107,7 +107,8 @@ def test_decoding_is_the_full_forward_pass(name, prefill):
         return y, decode(decoder, params, cache, x, prefill)[0]
 
     y, decoded = both_ways(params, x)
-    np.testing.assert_allclose(decoded, y, rtol=1e-5, atol=1e-5)
+    largest = max(1.0, np.max(np.abs(y)))
+    np.testing.assert_allclose(decoded, y, rtol=1e-5, atol=1e-6 * largest + 1e-5)
 
 
 def test_the_decoding_form_has_the_same_parameters():

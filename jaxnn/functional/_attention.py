@@ -38,7 +38,7 @@ def dot_product_attention(
     mask: ArrayLike | None = None,
     is_causal: bool = False,
     window: AttentionWindow | None = None,
-    query_offset: ArrayLike = 0,
+    query_offset: ArrayLike | None = None,
     scale: ArrayLike | None = None,
     dropout_rate: ArrayLike = 0.0,
     dropout_key: jax.Array | None = None,
@@ -48,7 +48,8 @@ def dot_product_attention(
     With fewer key/value heads than query heads, consecutive query heads share one (grouped-query
     attention; multi-query attention if there is a single one). A query that may attend to no key
     gives zeros with zero gradients (`jax.nn.dot_product_attention`: the mean of
-    all values; torch: NaN or zeros). Logits and softmax are in float32 or wider.
+    all values; torch: NaN or zeros). What a query may not attend to has no effect on it or on its
+    gradient, not even NaN. Logits and softmax are in float32 or wider.
 
     Papers: Vaswani et al., Attention Is All You Need, https://arxiv.org/abs/1706.03762; Ainslie et
     al., GQA, https://arxiv.org/abs/2305.13245
@@ -66,9 +67,9 @@ def dot_product_attention(
         window: `(left, right)`, how many keys before and after its own position a query sees; an
             integer stands for both.
         query_offset: the position of the first query among the keys, an integer scalar, possibly
-            traced: `key_length - query_length` where the queries are the last ones (with 0, as in
-            torch and
-            `jax.nn`, they are the first).
+            traced: `key_length - query_length` where the queries are the last ones, 0 where they
+            are the first, as torch and `jax.nn` have it. None for 0, if there are as many queries
+            as keys; otherwise `is_causal` and `window` need it.
         scale: factor of the logits; `1 / sqrt(head_dim)` if None.
         dropout_rate: the probability of dropping an attention weight, in [0, 1].
         dropout_key: a typed PRNG key for the dropout.
@@ -79,8 +80,8 @@ def dot_product_attention(
     Raises:
         TypeError: an array is complex, `mask` is not boolean, `window` or `query_offset` is not of
             integers, or `dropout_key` is not a typed key.
-        ValueError: the shapes do not fit; `scale` is not finite; `dropout_rate` is outside [0, 1],
-            or not 0 without a key.
+        ValueError: the shapes do not fit; `query_offset` is missing; `scale` is not finite;
+            `dropout_rate` is outside [0, 1], or not 0 without a key.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -108,6 +109,11 @@ def dot_product_attention(
                 _check_broadcasts(name, jnp.shape(given), shape)
         return jnp.zeros((*query.shape[:-1], value.shape[-1]), query.dtype)
 
+    seen = _seen(shape, is_causal, window, query_offset, mask, bias)
+    if seen is not None:
+        sees = jnp.any(seen, axis=-1, keepdims=True)
+        query, key, value, sees_bad = _without_hidden(query, key, value, seen)
+
     # The queries of all heads that share a key are the rows of one matrix.
     matrix = (*batch, num_kv_heads, num_heads // num_kv_heads * query_length)
     rows = jnp.swapaxes(query, -3, -2).reshape(*matrix, head_dim)
@@ -117,20 +123,11 @@ def dot_product_attention(
     logits = logits * hyperparameter(
         1 / math.sqrt(max(head_dim, 1)) if scale is None else scale, wide
     )
-
-    masks = _positional_masks(shape, is_causal, window, query_offset)
-    if mask is not None:
-        masks.append(check_boolean("dot_product_attention", jnp.asarray(mask)))
-        _check_broadcasts("mask", masks[-1].shape, shape)
     if bias is not None:
         bias = jnp.asarray(bias)
-        _check_broadcasts("bias", bias.shape, shape)
-        masks.append(bias != -jnp.inf)
-        logits = logits + jnp.where(masks[-1], bias, 0).astype(wide)
-    seen = combine_masks(*masks)
+        logits = logits + jnp.where(bias != -jnp.inf, bias, 0).astype(wide)
     if seen is not None:
         # Rows without a key to see keep their logits, and so have derivatives: y is set to 0.
-        sees = jnp.any(seen, axis=-1, keepdims=True)
         logits = jnp.where(seen | ~sees, logits, -jnp.inf)
 
     weights = jax.nn.softmax(logits)
@@ -143,26 +140,69 @@ def dot_product_attention(
     weights = weights.astype(query.dtype).reshape(*matrix, key_length)
     y = (weights @ value).reshape(*batch, num_heads, query_length, value.shape[-1])
     if seen is not None:
-        y = jnp.where(sees, y, 0)
+        y = jnp.where(sees, jnp.where(sees_bad, jnp.nan, y), 0)
     return jnp.swapaxes(y, -3, -2)
 
 
+def _seen(
+    shape: tuple[int, ...],
+    is_causal: bool,
+    window: AttentionWindow | None,
+    query_offset: ArrayLike | None,
+    mask: ArrayLike | None,
+    bias: ArrayLike | None,
+) -> jax.Array | None:
+    """Which keys each query may attend to; None if to all."""
+    masks = _positional_masks(shape, is_causal, window, query_offset)
+    if mask is not None:
+        masks.append(check_boolean("dot_product_attention", jnp.asarray(mask)))
+        _check_broadcasts("mask", masks[-1].shape, shape)
+    if bias is not None:
+        bias = jnp.asarray(bias)
+        _check_broadcasts("bias", bias.shape, shape)
+        masks.append(bias != -jnp.inf)
+    return combine_masks(*masks)
+
+
+def _without_hidden(
+    query: jax.Array, key: jax.Array, value: jax.Array, seen: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Query, key and value without what is not finite, and which queries see some of that.
+
+    0 times NaN is NaN: a weight of 0 alone keeps nothing out, of the sum or of its gradient.
+    Queries that see nothing are 0.
+    """
+    bad = ~jnp.all(jnp.isfinite(key), axis=(-2, -1)) | ~jnp.all(jnp.isfinite(value), axis=(-2, -1))
+    hidden = bad[..., None, None]
+    key, value = jnp.where(hidden, 0, key), jnp.where(hidden, 0, value)
+    sees_bad = jnp.any(seen & bad[..., None, None, :], axis=-1, keepdims=True)
+    # Axes (..., heads, queries, 1) of what is seen are (..., queries, heads, 1) of a query.
+    sees = jnp.swapaxes(jnp.any(seen, axis=-1, keepdims=True), -3, -2)
+    return jnp.where(sees, query, 0), key, value, sees_bad
+
+
 def _refuse_one_causal_element(
-    query: tuple[int, ...], key: tuple[int, ...], is_causal: bool, query_offset: ArrayLike
+    query: tuple[int, ...], key: tuple[int, ...], is_causal: bool, query_offset: ArrayLike | None
 ) -> None:
     """Raise where causal attention decodes by element without the elements before."""
-    is_alone = is_causal and query[-3:-2] == key[-3:-2] and concrete(query_offset) == 0
+    is_first = query_offset is None or concrete(query_offset) == 0
+    is_alone = is_causal and query[-3:-2] == key[-3:-2] and is_first
     if is_alone:
         what = "dot_product_attention: with is_causal=True a query"
         refuse_in_decoding(what, query[-3], "the keys and values of all elements so far")
 
 
 def _positional_masks(
-    shape: tuple[int, ...], is_causal: bool, window: AttentionWindow | None, query_offset: ArrayLike
+    shape: tuple[int, ...],
+    is_causal: bool,
+    window: AttentionWindow | None,
+    query_offset: ArrayLike | None,
 ) -> list[jax.Array]:
     """The masks of `is_causal` and `window`, of the rank of the logits."""
     query_length, key_length = shape[-2:]
-    offset = check_offset("dot_product_attention", query_offset)
+    if query_offset is None and not (is_causal or window is not None):
+        return []
+    offset = check_offset("dot_product_attention", query_offset, query_length, key_length)
     masks = []
     if is_causal:
         masks.append(causal_mask(query_length, key_length, query_offset=offset))

@@ -14,7 +14,7 @@ AttentionWindow = int | tuple[int, int]
 
 @checked
 def causal_mask(
-    query_length: int, key_length: int | None = None, *, query_offset: ArrayLike = 0
+    query_length: int, key_length: int | None = None, *, query_offset: ArrayLike | None = None
 ) -> jax.Array:
     """Each query attends to the keys up to its own position: `j <= query_offset + i`.
 
@@ -22,7 +22,8 @@ def causal_mask(
         query_length: the number of queries.
         key_length: the number of keys; None for that of the queries.
         query_offset: the position of the first query among the keys, an integer scalar, possibly
-            traced. 0 aligns the two at their beginnings, `key_length - query_length` at their ends.
+            traced. 0 aligns the two at their beginnings, `key_length - query_length` at their ends;
+            None is for as many queries as keys.
 
     Returns:
         Shape `(1, 1, query_length, key_length)`, boolean.
@@ -46,7 +47,7 @@ def local_mask(
     window: AttentionWindow,
     key_length: int | None = None,
     *,
-    query_offset: ArrayLike = 0,
+    query_offset: ArrayLike | None = None,
 ) -> jax.Array:
     """Each query attends to the keys around its own position: `-left <= j - i - offset <= right`.
 
@@ -199,8 +200,17 @@ def check_window(function: str, window: AttentionWindow) -> tuple[int, int]:
     return sides
 
 
-def check_offset(function: str, offset: ArrayLike) -> jax.Array:
-    """A query offset as an int32 scalar."""
+def check_offset(
+    function: str, offset: ArrayLike | None, query_length: int, key_length: int
+) -> jax.Array:
+    """A query offset as an int32 scalar; without one there must be as many queries as keys."""
+    if offset is None and query_length != key_length:
+        raise ValueError(
+            f"{function}: query_offset is None with {query_length} queries and {key_length} keys, "
+            f"expected where the queries begin: query_offset={key_length - query_length} if they "
+            "are the last ones, 0 if they are the first"
+        )
+    offset = 0 if offset is None else offset
     return _integers(function, "query_offset", offset, 0).astype(jnp.int32)
 
 
@@ -217,13 +227,14 @@ def _integers(function: str, name: str, value: ArrayLike, ndim: int) -> jax.Arra
 
 
 def _distances(
-    function: str, query_length: int, key_length: int | None, query_offset: ArrayLike
+    function: str, query_length: int, key_length: int | None, query_offset: ArrayLike | None
 ) -> jax.Array:
     """How far each key lies before each query, shape `(1, 1, query_length, key_length)`."""
     check_count(function, "query_length", query_length)
     key_length = (
         query_length if key_length is None else check_count(function, "key_length", key_length)
     )
-    of_queries = check_offset(function, query_offset) + jnp.arange(query_length, dtype=jnp.int32)
+    offset = check_offset(function, query_offset, query_length, key_length)
+    of_queries = offset + jnp.arange(query_length, dtype=jnp.int32)
     of_keys = jnp.arange(key_length, dtype=jnp.int32)
     return (of_queries[:, None] - of_keys[None, :])[None, None]

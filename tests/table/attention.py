@@ -84,10 +84,11 @@ def attention_rows():
         {"scale": 0.3},
         "broadcast_bias_one_kv_head",
     )
-    yield row(heads(), ((1, 3, 4, 2, 2, 3),), {"is_causal": True})
+    yield row(heads(), ((1, 3, 4, 2, 2, 3),), {"is_causal": True, "query_offset": 0})
     yield row(heads(mask="k"), ((2, 2, 5, 2, 1, 3),), {"is_causal": True, "query_offset": 3})
     yield row(heads(), ((1, 4, 5, 1, 1, 3),), {"window": (1, 0), "query_offset": 2})
-    yield row(heads(), ((1, 5, 3, 1, 1, 3),), {"is_causal": True, "window": 1})
+    beyond = {"is_causal": True, "window": 1, "query_offset": 0}
+    yield row(heads(), ((1, 5, 3, 1, 1, 3),), beyond)
     yield FunctionRow(
         "functional.dot_product_attention",
         attend_with_dropout,
@@ -144,9 +145,9 @@ def mask_rows():
         queries, keys = scores.shape[-2:]
         return f.local_mask(queries, window, keys, **options)
 
-    yield row("causal_mask", causal, integers(0))
+    yield row("causal_mask", causal, integers(0), query_offset=0)
     yield row("causal_mask", causal, integers(0), query_offset=1)
-    yield row("local_mask", local, integers(0), window=1)
+    yield row("local_mask", local, integers(0), window=1, query_offset=0)
     yield row("local_mask", local, integers(0), window=(0, 2), query_offset=1)
     yield row("padding_mask", lambda s, n: f.padding_mask(n, s.shape[-1]), integers(5, "b"))
     yield row("segment_mask", lambda s, q, k: f.segment_mask(q, k), integers(2, "bq", "bk"))
