@@ -441,7 +441,7 @@ WRONG = {
     "memory": (lambda: O.lbfgs(memory_size=0), ValueError, ["scale_by_lbfgs: memory_size", "0"]),
     "memory-kind": (lambda: O.lbfgs(memory_size=2.0), TypeError, ["memory_size", "integer"]),
     "rate": (lambda: O.lbfgs(-1.0), ValueError, ["learning_rate", "-1.0"]),
-    "search": (lambda: O.lbfgs(linesearch=20), TypeError, ["transformation 2", "20"]),
+    "search": (lambda: O.lbfgs(linesearch=20), TypeError, ["lbfgs: linesearch is 20"]),
     "params": (lambda: update(O.scale_by_lbfgs(), None), ValueError, ["params is None"]),
     "search-params": (lambda: update(SEARCH(5), None), ValueError, ["params is None"]),
     "no-function": (

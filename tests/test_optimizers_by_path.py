@@ -147,7 +147,7 @@ REFUSED = {
     "partition-label": (
         lambda: init(O.partition({"a": O.sgd(0.1)}, {"encoder": "a", "head": "b"})),
         ValueError,
-        ["param_labels has 'b' for 'head/bias'", "['a']"],
+        ["param_labels has 'b' for 'head'", "['a']"],
     ),
     "partition-labels": (
         lambda: init(O.partition({"a": O.sgd(0.1)}, {"encoder": "a"})),
@@ -198,7 +198,7 @@ REFUSED = {
     "muon-numbers-kind": (
         lambda: init(O.muon(0.1, muon_weight_dimension_numbers=3)),
         TypeError,
-        ["weight_dimension_numbers has 3", "MuonDimensionNumbers"],
+        ["muon: muon_weight_dimension_numbers has 3", "MuonDimensionNumbers"],
     ),
     "muon-axis": (
         lambda: O.scale_by_muon(weight_dimension_numbers=O.MuonDimensionNumbers(0, 5)).update(

@@ -18,7 +18,7 @@ from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.paths import is_selection
-from jaxnn._core.types import Mask, Padding, Scalar, Selection, Steps
+from jaxnn._core.types import Limit, Mask, Padding, Scalar, ScalarOrSchedule, Selection, Steps
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -69,6 +69,10 @@ def _is_finite_number(value: Any) -> bool:
 
 def _is_number_of_any_size(value: Any) -> bool:
     return _is_finite_number(value) or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _is_limit(value: Any) -> bool:
+    return _is_real_number(value) and (isinstance(value, jax.core.Tracer) or not math.isnan(value))
 
 
 def _fits(value: int) -> bool:
@@ -123,6 +127,10 @@ KINDS: dict[Any, Kind | None] = {
     str: Kind(lambda value: isinstance(value, str), ("a string",)),
     type(None): Kind(lambda value: value is None, ("None",)),
     Scalar: _NUMBER,
+    Limit: Kind(_is_limit, ("a number",)),
+    ScalarOrSchedule: Kind(
+        lambda v: _is_function(v) or _is_finite_number(v), ("a finite number", "a schedule")
+    ),
     Steps: Kind(_is_number_of_any_size, ("a finite number of steps",)),
     Selection: _SELECTION,
     Mask: _SELECTION,
@@ -163,7 +171,7 @@ def kind_of(annotation: Any) -> Kind | None:
 
 def _either(members: tuple[Any, ...]) -> Kind | None:
     kinds: list[Kind | None] = []
-    for union in (ArrayLike, DTypeLike):
+    for union in (ScalarOrSchedule, ArrayLike, DTypeLike, Scalar):
         whole = typing.get_args(union)
         if set(whole) <= set(members):
             kinds.append(KINDS[union])

@@ -181,15 +181,16 @@ def check_count(function: str, name: str, value: Any) -> int:
     return int(value)
 
 
-def check_key(function: str, key: Any) -> None:
-    """Raise unless `key` is one typed PRNG key."""
+def check_key(function: str, key: Any, name: str = "key") -> None:
+    """Raise unless `key`, which errors call `name`, is one typed PRNG key."""
     dtype = getattr(key, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
         got = type(key).__name__ if dtype is None else f"an array of dtype {dtype}"
         raise TypeError(
-            f"{function}: key is {got}, expected a typed PRNG key as made by jax.random.key(seed)"
+            f"{function}: {name} is {got}, expected a typed PRNG key as made by "
+            "jax.random.key(seed)"
         )
     if key.shape != ():
         raise ValueError(
-            f"{function}: key is an array of keys of shape {key.shape}, expected one key"
+            f"{function}: {name} is an array of keys of shape {key.shape}, expected one key"
         )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 import jax
+import numpy as np
 from jax.typing import ArrayLike
 
 PyTree: TypeAlias = Any
@@ -12,10 +13,13 @@ PyTree: TypeAlias = Any
 Python's types cannot tell one pytree from another, so that checkers allow anything.
 """
 
-Scalar: TypeAlias = float | jax.Array
-"""One number: of Python, or an array without axes, possibly traced."""
+Scalar: TypeAlias = float | np.number[Any] | jax.Array
+"""One number: of Python or NumPy, or an array without axes, possibly traced."""
 
-Steps: TypeAlias = int | float | jax.Array
+Limit: TypeAlias = Annotated[Scalar, "possibly infinite"]
+"""One number that is a limit; an infinite one limits nothing."""
+
+Steps: TypeAlias = int | float | np.number[Any] | jax.Array
 """A number of steps, or a count of them: one number, possibly traced, of any size."""
 
 Shape: TypeAlias = Sequence[int]
@@ -65,7 +69,7 @@ boolean may stand for a subtree.
 Schedule: TypeAlias = Callable[[Any], Scalar]
 """A number that depends on the count of steps: `schedule(count) -> number`."""
 
-ScalarOrSchedule: TypeAlias = ArrayLike | Callable[[Any], ArrayLike]
+ScalarOrSchedule: TypeAlias = Scalar | Callable[[Any], ArrayLike]
 """A hyperparameter of an optimizer: a number, possibly traced, or a function of the count of steps.
 
 Schedules are those of `nn.schedules`, of optax, or any function `count -> number`.

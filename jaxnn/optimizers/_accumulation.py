@@ -97,7 +97,7 @@ def accumulate(
         Array([-3.], dtype=float32)
     """
     check_optimizer(optimizer, "accumulate: optimizer")
-    check_range("accumulate", "every", every, 1)
+    check.whole("accumulate", 1, every=every)
     inner_update = extra_tolerant(optimizer)
 
     def skipping(

@@ -3,11 +3,10 @@
 from typing import NamedTuple
 
 import jax
-from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import PyTree, ScalarOrSchedule
+from jaxnn._core.types import PyTree, Scalar, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._base import Optimizer, chain
@@ -25,10 +24,10 @@ class ScaleByBeliefState(NamedTuple):
 
 @constructor
 def scale_by_belief(
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.999,
-    eps: ArrayLike = 1e-16,
-    eps_root: ArrayLike = 1e-16,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-16,
+    eps_root: Scalar = 1e-16,
     *,
     nesterov: bool = False,
 ) -> Optimizer:
@@ -68,10 +67,10 @@ def scale_by_belief(
 @constructor
 def adabelief(
     learning_rate: ScalarOrSchedule,
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.999,
-    eps: ArrayLike = 1e-16,
-    eps_root: ArrayLike = 1e-16,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-16,
+    eps_root: Scalar = 1e-16,
     *,
     nesterov: bool = False,
 ) -> Optimizer:

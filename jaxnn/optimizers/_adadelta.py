@@ -3,11 +3,10 @@
 from typing import Any, NamedTuple
 
 import jax
-from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import Mask, PyTree, ScalarOrSchedule
+from jaxnn._core.types import Mask, PyTree, Scalar, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._base import Optimizer, chain
@@ -24,7 +23,7 @@ class ScaleByAdaDeltaState(NamedTuple):
 
 
 @constructor
-def scale_by_adadelta(rho: ArrayLike = 0.9, eps: ArrayLike = 1e-6) -> Optimizer:
+def scale_by_adadelta(rho: Scalar = 0.9, eps: Scalar = 1e-6) -> Optimizer:
     """Rescale updates by Adadelta's ratio: `u = g √(e_x + eps) / √(e_g + eps)`.
 
     See `adadelta` for the update rule and the arguments.
@@ -64,8 +63,8 @@ def scale_by_adadelta(rho: ArrayLike = 0.9, eps: ArrayLike = 1e-6) -> Optimizer:
 @constructor
 def adadelta(
     learning_rate: ScalarOrSchedule | None = None,
-    rho: ArrayLike = 0.9,
-    eps: ArrayLike = 1e-6,
+    rho: Scalar = 0.9,
+    eps: Scalar = 1e-6,
     weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask | None = None,
 ) -> Optimizer:

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxnn._core.arrays import check_range, hyperparameter
+from jaxnn._core.arrays import check_count, hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import Mask, PyTree, ScalarOrSchedule
+from jaxnn._core.types import Mask, PyTree, Scalar, ScalarOrSchedule
+from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
 from jaxnn.optimizers._averaging import ema
@@ -33,7 +34,7 @@ class FactoredState(NamedTuple):
     v: PyTree
 
 
-def increasing_decay(count: ArrayLike, exponent: ArrayLike) -> jax.Array:
+def increasing_decay(count: Scalar, exponent: Scalar) -> jax.Array:
     """The decay rate of the second moments after `count` updates: `1 - (count + 1)^-exponent`."""
     dtype = jnp.result_type(float)
     return 1 - (hyperparameter(count, dtype) + 1) ** -hyperparameter(exponent, dtype)
@@ -50,10 +51,10 @@ def _factored_axes(shape: Sequence[int], smallest: int) -> tuple[int, int] | Non
 @constructor
 def scale_by_factored_rms(
     factored: bool = True,
-    decay_rate: ArrayLike = 0.8,
-    step_offset: ArrayLike = 0,
+    decay_rate: Scalar = 0.8,
+    step_offset: Scalar = 0,
     min_dim_size_to_factor: int = 128,
-    epsilon: ArrayLike = 1e-30,
+    epsilon: Scalar = 1e-30,
     decay_rate_fn: Callable[[Any, Any], Any] = increasing_decay,
 ) -> Optimizer:
     """Divide by the root of a second moment that is factored into rows and columns: `u = g / √v`.
@@ -87,8 +88,8 @@ def scale_by_factored_rms(
         >>> [leaf.shape for leaf in state[1:]]
         [(2,), (3,), (1,)]
     """
-    check_range("scale_by_factored_rms", "decay_rate", decay_rate, 0)
-    check_range("scale_by_factored_rms", "epsilon", epsilon, 0)
+    check.nonnegative("scale_by_factored_rms", decay_rate=decay_rate, epsilon=epsilon)
+    check_count("scale_by_factored_rms", "min_dim_size_to_factor", min_dim_size_to_factor)
 
     def axes_of(leaf: ArrayLike) -> tuple[int, int] | None:
         return _factored_axes(jnp.shape(leaf), min_dim_size_to_factor) if factored else None
@@ -147,14 +148,14 @@ def scale_by_factored_rms(
 def adafactor(
     learning_rate: ScalarOrSchedule | None = None,
     min_dim_size_to_factor: int = 128,
-    decay_rate: ArrayLike = 0.8,
-    decay_offset: ArrayLike = 0,
+    decay_rate: Scalar = 0.8,
+    decay_offset: Scalar = 0,
     multiply_by_parameter_scale: bool = True,
-    clipping_threshold: ArrayLike | None = 1.0,
-    momentum: ArrayLike | None = None,
+    clipping_threshold: Scalar | None = 1.0,
+    momentum: Scalar | None = None,
     dtype_momentum: DTypeLike | None = None,
     weight_decay_rate: ScalarOrSchedule | None = None,
-    eps: ArrayLike = 1e-30,
+    eps: Scalar = 1e-30,
     factored: bool = True,
     weight_decay_mask: Mask | None = None,
 ) -> Optimizer:
@@ -207,6 +208,10 @@ def adafactor(
         >>> numbers(nn.optimizers.adam(0.1)), numbers(nn.optimizers.adafactor(0.1))
         (262145, 770)
     """
+    check.nonnegative(
+        "adafactor", clipping_threshold=clipping_threshold, weight_decay_rate=weight_decay_rate
+    )
+    check.decay_rates("adafactor", momentum=momentum)
     parts = [scale_by_factored_rms(factored, decay_rate, decay_offset, min_dim_size_to_factor, eps)]
     if clipping_threshold is not None:
         parts.append(clip_by_block_rms(clipping_threshold))

@@ -4,11 +4,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import PyTree, ScalarOrSchedule
+from jaxnn._core.types import PyTree, Scalar, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._base import Optimizer, chain
@@ -24,8 +23,8 @@ class ScaleByRssState(NamedTuple):
 
 @constructor
 def scale_by_rss(
-    initial_accumulator_value: ArrayLike = 0.1,
-    eps: ArrayLike = 1e-7,
+    initial_accumulator_value: Scalar = 0.1,
+    eps: Scalar = 1e-7,
     *,
     eps_in_sqrt: bool = True,
 ) -> Optimizer:
@@ -70,8 +69,8 @@ def scale_by_rss(
 @constructor
 def adagrad(
     learning_rate: ScalarOrSchedule,
-    initial_accumulator_value: ArrayLike = 0.1,
-    eps: ArrayLike = 1e-7,
+    initial_accumulator_value: Scalar = 0.1,
+    eps: Scalar = 1e-7,
     *,
     eps_in_sqrt: bool = True,
 ) -> Optimizer:

@@ -2,11 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import absolute, hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import Mask, PyTree, ScalarOrSchedule
+from jaxnn._core.types import Mask, PyTree, Scalar, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._adam import ScaleByAdamState
@@ -17,7 +16,7 @@ from jaxnn.optimizers._weight_decay import add_decayed_weights
 
 
 @constructor
-def scale_by_adamax(b1: ArrayLike = 0.9, b2: ArrayLike = 0.999, eps: ArrayLike = 1e-8) -> Optimizer:
+def scale_by_adamax(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) -> Optimizer:
     """Divide the first moment by the exponentially weighted infinity norm: `u = m̂ / v`.
 
     See `adamax` for the update rule and the arguments.
@@ -51,9 +50,9 @@ def scale_by_adamax(b1: ArrayLike = 0.9, b2: ArrayLike = 0.999, eps: ArrayLike =
 @constructor
 def adamax(
     learning_rate: ScalarOrSchedule,
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.999,
-    eps: ArrayLike = 1e-8,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
 ) -> Optimizer:
     """Adamax: Adam with the infinity norm, `w = w - learning_rate m̂ / v`.
 
@@ -89,9 +88,9 @@ def adamax(
 @constructor
 def adamaxw(
     learning_rate: ScalarOrSchedule,
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.999,
-    eps: ArrayLike = 1e-8,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
     weight_decay: ScalarOrSchedule = 1e-4,
     mask: Mask | None = None,
 ) -> Optimizer:

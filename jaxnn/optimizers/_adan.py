@@ -4,11 +4,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import Mask, PyTree, ScalarOrSchedule
+from jaxnn._core.types import Mask, PyTree, Scalar, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._base import Optimizer, chain
@@ -29,11 +28,11 @@ class ScaleByAdanState(NamedTuple):
 
 @constructor
 def scale_by_adan(
-    b1: ArrayLike = 0.98,
-    b2: ArrayLike = 0.92,
-    b3: ArrayLike = 0.99,
-    eps: ArrayLike = 1e-8,
-    eps_root: ArrayLike = 0.0,
+    b1: Scalar = 0.98,
+    b2: Scalar = 0.92,
+    b3: Scalar = 0.99,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
 ) -> Optimizer:
     """Rescale updates by Adan's bias-corrected moments: `u = (m̂ + b2 v̂) / (√(n̂ + eps_root) + eps)`.
 
@@ -88,11 +87,11 @@ def scale_by_adan(
 @constructor
 def adan(
     learning_rate: ScalarOrSchedule,
-    b1: ArrayLike = 0.98,
-    b2: ArrayLike = 0.92,
-    b3: ArrayLike = 0.99,
-    eps: ArrayLike = 1e-8,
-    eps_root: ArrayLike = 1e-8,
+    b1: Scalar = 0.98,
+    b2: Scalar = 0.92,
+    b3: Scalar = 0.99,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 1e-8,
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask | None = None,
 ) -> Optimizer:

@@ -3,11 +3,11 @@
 from typing import Any, NamedTuple
 
 import jax
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import DTypeLike
 
 from jaxnn._core.arrays import hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import Mask, PyTree, ScalarOrSchedule
+from jaxnn._core.types import Mask, PyTree, Scalar, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._base import Optimizer, chain, value_at
@@ -28,12 +28,12 @@ class ScaleByAdemamixState(NamedTuple):
 
 @constructor
 def scale_by_ademamix(
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.999,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
     b3: ScalarOrSchedule = 0.9999,
     alpha: ScalarOrSchedule = 6.0,
-    eps: ArrayLike = 1e-8,
-    eps_root: ArrayLike = 0.0,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
     mu_dtype: DTypeLike | None = None,
 ) -> Optimizer:
     """Rescale updates by AdEMAMix' moments: `u = (m̂1 + alpha m2) / (√(v̂ + eps_root) + eps)`.
@@ -90,12 +90,12 @@ def scale_by_ademamix(
 @constructor
 def ademamix(
     learning_rate: ScalarOrSchedule,
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.999,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
     b3: ScalarOrSchedule = 0.9999,
     alpha: ScalarOrSchedule = 5.0,
-    eps: ArrayLike = 1e-8,
-    eps_root: ArrayLike = 0.0,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
     mu_dtype: DTypeLike | None = None,
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask | None = None,

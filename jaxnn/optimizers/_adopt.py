@@ -5,11 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import DTypeLike
 
 from jaxnn._core.arrays import hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import PyTree, ScalarOrSchedule
+from jaxnn._core.types import PyTree, Scalar, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._adam import ScaleByAdamState
@@ -25,9 +25,9 @@ def fourth_root(count: Any) -> Any:
 
 @constructor
 def scale_by_adopt(
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.9999,
-    eps: ArrayLike = 1e-6,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.9999,
+    eps: Scalar = 1e-6,
     mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = False,
@@ -87,9 +87,9 @@ def scale_by_adopt(
 @constructor
 def adopt(
     learning_rate: ScalarOrSchedule,
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.9999,
-    eps: ArrayLike = 1e-6,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.9999,
+    eps: Scalar = 1e-6,
     mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = False,

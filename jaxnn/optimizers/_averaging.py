@@ -4,11 +4,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import DTypeLike
 
 from jaxnn._core.arrays import check_range, hyperparameter, widen
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import OptimizerLike, PyTree, ScalarOrSchedule
+from jaxnn._core.types import OptimizerLike, PyTree, Scalar, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._base import (
@@ -32,7 +32,7 @@ class EmaState(NamedTuple):
 
 @constructor
 def ema(
-    decay: ArrayLike, debias: bool = True, accumulator_dtype: DTypeLike | None = None
+    decay: Scalar, debias: bool = True, accumulator_dtype: DTypeLike | None = None
 ) -> Optimizer:
     """Exponential moving average of the updates: `m = decay m + (1 - decay) g`, `u = m`.
 

@@ -109,7 +109,7 @@ def chain(*transformations: OptimizerLike) -> Optimizer:
         Array([-0.05, -0.1 ], dtype=float32)
     """
     for position, transformation in enumerate(transformations):
-        check_optimizer(transformation, f"chain: transformation {position}")
+        check_optimizer(transformation, f"chain: transformations[{position}]")
     updaters = [extra_tolerant(transformation) for transformation in transformations]
 
     def init(params: PyTree) -> PyTree:

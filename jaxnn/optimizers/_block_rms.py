@@ -2,11 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import check_range, hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import PyTree
+from jaxnn._core.types import PyTree, Scalar
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._base import Optimizer, stateless_transformation
@@ -22,7 +21,7 @@ def _rms(x: jax.Array) -> jax.Array:
 
 
 @constructor
-def clip_by_block_rms(threshold: ArrayLike) -> Optimizer:
+def clip_by_block_rms(threshold: Scalar) -> Optimizer:
     """Clip the root mean square of each leaf: `u = g / max(1, rms(g) / threshold)`.
 
     Paper: Shazeer and Stern, Adafactor, section 6, https://arxiv.org/abs/1804.04235
@@ -54,7 +53,7 @@ def clip_by_block_rms(threshold: ArrayLike) -> Optimizer:
 
 
 @constructor
-def scale_by_param_block_rms(min_scale: ArrayLike = 1e-3) -> Optimizer:
+def scale_by_param_block_rms(min_scale: Scalar = 1e-3) -> Optimizer:
     """Scale updates by the root mean square of the parameters: `u = g max(rms(w), min_scale)`.
 
     Paper: Shazeer and Stern, Adafactor, section 8, https://arxiv.org/abs/1804.04235

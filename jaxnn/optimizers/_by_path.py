@@ -8,7 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn._core.construction import constructor
-from jaxnn._core.paths import broadcast_prefix, leaf_paths, same_structure, select, select_mask
+from jaxnn._core.paths import (
+    broadcast_prefix,
+    leaf_paths,
+    path_text,
+    same_structure,
+    select,
+    select_mask,
+)
 from jaxnn._core.types import Mask, OptimizerLike, PyTree
 from jaxnn.optimizers._base import (
     Optimizer,
@@ -169,6 +176,9 @@ def partition(
         if param_labels is None and not isinstance(label, str):
             raise TypeError(f"partition: transforms has the key {label!r}, expected a glob")
 
+    if not callable(param_labels):
+        _check_labels(param_labels, transforms)
+
     def parts(params: PyTree) -> dict[Hashable, Optimizer]:
         labels = (
             _first_matches(params, list(transforms))
@@ -240,14 +250,18 @@ def _first_matches(params: PyTree, patterns: list[str]) -> PyTree:
 def _labels(params: PyTree, param_labels: Any, transforms: Mapping[Any, Any]) -> PyTree:
     """The label of each leaf, checked."""
     given = param_labels(params) if callable(param_labels) else param_labels
-    labels = broadcast_prefix(given, params, "partition: param_labels")
-    for path, label in zip(leaf_paths(params), jax.tree.leaves(labels), strict=True):
-        if label not in transforms:
+    _check_labels(given, transforms)
+    return broadcast_prefix(given, params, "partition: param_labels")
+
+
+def _check_labels(labels: PyTree, transforms: Mapping[Any, Any]) -> None:
+    """Raise for a leaf that is not the label of a transformation."""
+    for path, label in jax.tree_util.tree_leaves_with_path(labels):
+        if not isinstance(label, Hashable) or label not in transforms:
             raise ValueError(
-                f"partition: param_labels has {label!r} for {path!r}, expected one of "
+                f"partition: param_labels has {label!r} for {path_text(path)!r}, expected one of "
                 f"{list(transforms)}"
             )
-    return labels
 
 
 @constructor

@@ -3,8 +3,9 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from jaxnn._core.arrays import check_range
+from jaxnn._core.arrays import check_range, concrete
 from jaxnn._core.paths import path_text
 from jaxnn._core.types import PyTree
 
@@ -32,12 +33,33 @@ def is_of_integer(gradient: Any) -> bool:
 
 
 def decay_rates(function: str, **decays: Any) -> None:
-    """Raise unless each decay rate is in [0, 1]; tracers pass."""
+    """Raise unless each decay rate is in [0, 1], see `_in_range`."""
     for name, value in decays.items():
-        check_range(function, name, value, 0, 1)
+        _in_range(function, name, value, 0, 1)
 
 
 def nonnegative(function: str, **values: Any) -> None:
-    """Raise unless each hyperparameter is at least 0; tracers pass."""
+    """Raise unless each hyperparameter is at least 0, see `_in_range`."""
     for name, value in values.items():
-        check_range(function, name, value, 0)
+        _in_range(function, name, value, 0)
+
+
+def whole(function: str, low: int, **values: Any) -> None:
+    """Raise unless each number of steps is an integer, `low` at least, see `_in_range`."""
+    for name, value in values.items():
+        _in_range(function, name, value, low)
+        known = concrete(value)
+        if known is not None and known % 1 != 0:
+            raise ValueError(f"{function}: {name} is {value}, expected an integer")
+
+
+def _in_range(function: str, name: str, value: Any, low: float, high: float | None = None) -> None:
+    """Raise for a number that is out of range, or a schedule that begins with one.
+
+    None passes, since signatures say where it may stand, and so does what is traced.
+    """
+    if value is None:
+        return
+    if callable(value):
+        name, value = f"{name}(0)", value(jnp.zeros((), jnp.int32))
+    check_range(function, name, value, low, high)

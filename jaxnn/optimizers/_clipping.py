@@ -17,7 +17,7 @@ from jaxnn._core.arrays import (
     widen,
 )
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import PyTree
+from jaxnn._core.types import Limit, PyTree, Scalar
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._base import Optimizer, stateless_transformation
@@ -49,7 +49,7 @@ def global_norm(tree: PyTree) -> jax.Array:
 
 
 @constructor
-def clip(max_delta: ArrayLike) -> Optimizer:
+def clip(max_delta: Limit) -> Optimizer:
     """Gradient clipping by value: `u = min(max(g, -max_delta), max_delta)`.
 
     Args:
@@ -77,7 +77,7 @@ def clip(max_delta: ArrayLike) -> Optimizer:
 
 
 @constructor
-def clip_by_global_norm(max_norm: ArrayLike) -> Optimizer:
+def clip_by_global_norm(max_norm: Limit) -> Optimizer:
     """Gradient clipping by the global norm: `u = g min(1, max_norm / ‖g‖)`, over all leaves.
 
     Paper: Pascanu et al., On the difficulty of training Recurrent Neural Networks,
@@ -150,7 +150,7 @@ def unitwise_norm(x: ArrayLike, axis: int | Sequence[int] | None = None) -> jax.
 
 @constructor
 def adaptive_grad_clip(
-    clipping: ArrayLike, eps: ArrayLike = 1e-3, axis: int | Sequence[int] | None = None
+    clipping: Scalar, eps: Scalar = 1e-3, axis: int | Sequence[int] | None = None
 ) -> Optimizer:
     """Adaptive gradient clipping: by the norm of each unit, relative to that of its weights.
 

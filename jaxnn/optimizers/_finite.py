@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import check_range, hyperparameter
+from jaxnn._core.arrays import hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import OptimizerLike, PyTree
+from jaxnn._core.types import OptimizerLike, PyTree, Scalar
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
@@ -30,7 +29,7 @@ class ApplyIfFiniteState(NamedTuple):
 
 
 @constructor
-def apply_if_finite(inner: OptimizerLike, max_consecutive_errors: ArrayLike) -> Optimizer:
+def apply_if_finite(inner: OptimizerLike, max_consecutive_errors: Scalar) -> Optimizer:
     """Skip updates whose gradients contain an infinity or NaN: zeros, and the state is unchanged.
 
     After `max_consecutive_errors` of them in a row the next is applied, so that a diverged run
@@ -58,7 +57,7 @@ def apply_if_finite(inner: OptimizerLike, max_consecutive_errors: ArrayLike) -> 
         (Array([0., 0.], dtype=float32), Array(1, dtype=int32))
     """
     check_optimizer(inner, "apply_if_finite: inner")
-    check_range("apply_if_finite", "max_consecutive_errors", max_consecutive_errors, 0)
+    check.whole("apply_if_finite", 0, max_consecutive_errors=max_consecutive_errors)
     inner_update = extra_tolerant(inner)
 
     def init(params: PyTree) -> PyTree:

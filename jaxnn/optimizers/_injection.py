@@ -60,6 +60,7 @@ def inject_hyperparams(
         unless it is scheduled.
 
     Raises:
+        TypeError: `inner_factory` is no function, or `static_args` no names.
         ValueError: `static_args` has a name that is no argument.
 
     Example:
@@ -70,6 +71,12 @@ def inject_hyperparams(
         >>> optimizer.update(jnp.ones(1), state)[0]
         Array([-0.25], dtype=float32)
     """
+    if not callable(inner_factory):
+        raise TypeError(
+            f"inject_hyperparams: inner_factory is {inner_factory!r}, expected a constructor"
+        )
+    if not isinstance(static_args, Iterable):
+        raise TypeError(f"inject_hyperparams: static_args is {static_args!r}, expected names")
     static = {static_args} if isinstance(static_args, str) else set(static_args)
     signature = inspect.signature(inner_factory)
     if unknown := sorted(static - signature.parameters.keys()):

@@ -13,7 +13,7 @@ from jaxnn._core.types import OptimizerLike, PyTree, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
-from jaxnn.optimizers._base import Optimizer, chain, identity
+from jaxnn.optimizers._base import Optimizer, chain, check_optimizer, identity
 from jaxnn.optimizers._clipping import global_norm
 from jaxnn.optimizers._line_search import real_vdot, scale_by_zoom_linesearch
 from jaxnn.optimizers._scaling import scale, scale_by_learning_rate
@@ -230,4 +230,5 @@ def lbfgs(
     """
     scaling = scale(-1.0) if learning_rate is None else scale_by_learning_rate(learning_rate)
     search = identity() if linesearch is None else linesearch
+    check_optimizer(search, "lbfgs: linesearch")
     return chain(scale_by_lbfgs(memory_size, scale_init_precond), scaling, search)

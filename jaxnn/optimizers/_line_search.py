@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import check_range, hyperparameter, total, widen
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import PyTree
+from jaxnn._core.types import Limit, PyTree, Scalar
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _precision as precision
 from jaxnn.optimizers._base import Optimizer, apply_updates
@@ -77,14 +77,14 @@ def real_vdot(a: PyTree, b: PyTree) -> jax.Array:
 
 @constructor
 def scale_by_zoom_linesearch(
-    max_linesearch_steps: ArrayLike,
-    max_learning_rate: ArrayLike | None = None,
-    tol: ArrayLike = 0.0,
-    increase_factor: ArrayLike = 2.0,
-    slope_rtol: ArrayLike = 1e-4,
-    curv_rtol: ArrayLike = 0.9,
-    approx_dec_rtol: ArrayLike | None = 1e-6,
-    stepsize_precision: ArrayLike = 1e-5,
+    max_linesearch_steps: Scalar,
+    max_learning_rate: Scalar | None = None,
+    tol: Scalar = 0.0,
+    increase_factor: Scalar = 2.0,
+    slope_rtol: Scalar = 1e-4,
+    curv_rtol: Limit = 0.9,
+    approx_dec_rtol: Scalar | None = 1e-6,
+    stepsize_precision: Scalar = 1e-5,
     initial_guess_strategy: Literal["one", "keep"] = "keep",
     verbose: bool = False,
 ) -> Optimizer:
@@ -142,7 +142,7 @@ def scale_by_zoom_linesearch(
         True
     """
     name = "scale_by_zoom_linesearch"
-    check_range(name, "max_linesearch_steps", max_linesearch_steps, 1)
+    check.whole(name, 1, max_linesearch_steps=max_linesearch_steps)
     check_range(name, "increase_factor", increase_factor, 1)
     check_range(name, "curv_rtol", curv_rtol, 0, math.inf)
     check.nonnegative(
@@ -150,8 +150,8 @@ def scale_by_zoom_linesearch(
         tol=tol,
         slope_rtol=slope_rtol,
         stepsize_precision=stepsize_precision,
-        max_learning_rate=0.0 if max_learning_rate is None else max_learning_rate,
-        approx_dec_rtol=0.0 if approx_dec_rtol is None else approx_dec_rtol,
+        max_learning_rate=max_learning_rate,
+        approx_dec_rtol=approx_dec_rtol,
     )
     if initial_guess_strategy not in ("one", "keep"):
         raise ValueError(

@@ -5,11 +5,11 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import DTypeLike
 
 from jaxnn._core.arrays import hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import Mask, PyTree, ScalarOrSchedule
+from jaxnn._core.types import Mask, PyTree, Scalar, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._base import Optimizer, chain, stateless_transformation
@@ -72,12 +72,12 @@ class ScaleByLionState(NamedTuple):
 
 @constructor
 def scale_by_lion(
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.99,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.99,
     mu_dtype: DTypeLike | None = None,
     *,
     mode: Literal["hard", "smooth", "refined"] = "hard",
-    smooth_beta: ArrayLike = 1.0,
+    smooth_beta: Scalar = 1.0,
 ) -> Optimizer:
     """The sign of Lion's interpolated momentum: `u = sign(c)`, `c = b1 m + (1 - b1) g`.
 
@@ -98,6 +98,7 @@ def scale_by_lion(
         Array([ 1.  , -0.25], dtype=float32)
     """
     check.decay_rates("scale_by_lion", b1=b1, b2=b2)
+    check.nonnegative("scale_by_lion", smooth_beta=smooth_beta)
     shapes: dict[str, Callable[[jax.Array], jax.Array]] = {
         "hard": jnp.sign,
         "smooth": lambda c: jnp.tanh(hyperparameter(smooth_beta, c.dtype) * c),
@@ -124,8 +125,8 @@ def scale_by_lion(
 @constructor
 def lion(
     learning_rate: ScalarOrSchedule,
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.99,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.99,
     mu_dtype: DTypeLike | None = None,
     weight_decay: ScalarOrSchedule = 1e-3,
     mask: Mask | None = None,

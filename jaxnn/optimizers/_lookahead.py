@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import check_range, hyperparameter
+from jaxnn._core.arrays import hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import OptimizerLike, PyTree
+from jaxnn._core.types import OptimizerLike, PyTree, Scalar
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._base import Optimizer, check_optimizer, extra_tolerant
@@ -40,8 +39,8 @@ class LookaheadState(NamedTuple):
 @constructor
 def lookahead(
     fast_optimizer: OptimizerLike,
-    sync_period: ArrayLike,
-    slow_step_size: ArrayLike,
+    sync_period: Scalar,
+    slow_step_size: Scalar,
     reset_state: bool = False,
 ) -> Optimizer:
     """Lookahead: slow weights φ that follow the fast weights θ of another optimizer.
@@ -83,8 +82,8 @@ def lookahead(
         [2.]
     """
     check_optimizer(fast_optimizer, "lookahead: fast_optimizer")
-    check_range("lookahead", "sync_period", sync_period, 1)
-    check_range("lookahead", "slow_step_size", slow_step_size, 0)
+    check.whole("lookahead", 1, sync_period=sync_period)
+    check.nonnegative("lookahead", slow_step_size=slow_step_size)
     fast_update = extra_tolerant(fast_optimizer)
 
     def init(params: PyTree) -> PyTree:

@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import check_count, check_range, concrete, hyperparameter, widen
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import OptimizerLike, PyTree
+from jaxnn._core.types import OptimizerLike, PyTree, Scalar
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
@@ -33,11 +32,11 @@ class LossScaleState(NamedTuple):
 @constructor
 def dynamic_loss_scale(
     inner: OptimizerLike,
-    initial: ArrayLike = 2.0**15,
+    initial: Scalar = 2.0**15,
     *,
     period: int = 2000,
-    factor: ArrayLike = 2.0,
-    minimum: ArrayLike = 1.0,
+    factor: Scalar = 2.0,
+    minimum: Scalar = 1.0,
 ) -> Optimizer:
     """Dynamic loss scaling for float16, so that small gradients do not underflow.
 

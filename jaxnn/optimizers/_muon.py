@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxnn._core.arrays import check_count, hyperparameter
+from jaxnn._core.arrays import check_count, check_finite, hyperparameter
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import broadcast_prefix
-from jaxnn._core.types import Mask, PyTree, ScalarOrSchedule
+from jaxnn._core.types import Mask, PyTree, Scalar, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
@@ -106,12 +106,15 @@ def _numbers_of(tree: PyTree, given: Any) -> list[MuonDimensionNumbers | None]:
     if callable(given):
         given = given(tree)
     spread = broadcast_prefix(given, tree, "muon: weight_dimension_numbers", _is_numbers)
-    numbers = jax.tree.leaves(spread, is_leaf=_is_numbers)
-    if wrong := [one for one in numbers if not _is_numbers(one)]:
-        raise TypeError(
-            f"muon: weight_dimension_numbers has {wrong[0]!r}, expected MuonDimensionNumbers"
-        )
-    return numbers
+    _check_numbers("muon: weight_dimension_numbers", spread)
+    return jax.tree.leaves(spread, is_leaf=_is_numbers)
+
+
+def _check_numbers(name: str, given: Any) -> None:
+    """Raise if a leaf of `given`, which errors call `name`, is something else."""
+    leaves = [] if callable(given) else jax.tree.leaves(given, is_leaf=_is_numbers)
+    if wrong := [leaf for leaf in leaves if not _is_numbers(leaf)]:
+        raise TypeError(f"{name} has {wrong[0]!r}, expected MuonDimensionNumbers")
 
 
 # The iteration
@@ -139,7 +142,7 @@ def _divisor(x: jax.Array, preconditioning: str, eps: jax.Array) -> jax.Array:
 
 
 def _orthogonal(
-    x: jax.Array, coefficients: jax.Array, steps: int, preconditioning: str, eps: ArrayLike
+    x: jax.Array, coefficients: jax.Array, steps: int, preconditioning: str, eps: Scalar
 ) -> jax.Array:
     """Matrices with the singular vectors of `x` and singular values of about 1."""
     if x.shape[-2] > x.shape[-1]:
@@ -160,6 +163,17 @@ def _orthogonal(
 # The optimizer
 
 
+def _check_coefficients(given: Any) -> None:
+    """Raise unless they are numbers, of which the known ones are finite."""
+    if isinstance(given, str):
+        return
+    leaves = jax.tree.leaves(given)
+    if not leaves or (len(leaves) == 1 and jnp.ndim(leaves[0]) == 0):
+        raise TypeError(f"scale_by_muon: ns_coeffs is {given!r}, expected (a, b, c)")
+    for leaf in leaves:
+        check_finite("scale_by_muon", ns_coeffs=leaf)
+
+
 def _coefficients(given: Any, steps: int, dtype: Any) -> jax.Array:
     """The coefficients as an array of shape (3,) or, one row for each step, (steps, 3)."""
     values = PRESETS[given] if isinstance(given, str) else given
@@ -173,8 +187,8 @@ def _coefficients(given: Any, steps: int, dtype: Any) -> jax.Array:
 def scale_by_muon(
     ns_coeffs: Coefficients = STANDARD,
     ns_steps: int = 5,
-    beta: ArrayLike = 0.95,
-    eps: ArrayLike = 1e-8,
+    beta: Scalar = 0.95,
+    eps: Scalar = 1e-8,
     mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = True,
@@ -217,6 +231,8 @@ def scale_by_muon(
     ):
         if isinstance(value, str) and value not in choices:
             raise ValueError(f"scale_by_muon: {name} is {value!r}, expected one of {choices}")
+    _check_coefficients(ns_coeffs)
+    _check_numbers("scale_by_muon: weight_dimension_numbers", weight_dimension_numbers)
     given = weight_dimension_numbers
     if given is None:
         given = MuonDimensionNumbers()
@@ -250,7 +266,7 @@ def scale_by_muon(
     return Optimizer(init, update)
 
 
-def _scale_by_shape(given: Any, consistent_rms: ArrayLike | None) -> Optimizer:
+def _scale_by_shape(given: Any, consistent_rms: Scalar | None) -> Optimizer:
     """Steps whose size fits the shape: `√max(1, columns / rows)` or `consistent_rms √max(...)`."""
 
     def rule(g: jax.Array, numbers: MuonDimensionNumbers) -> tuple[jax.Array, ...]:
@@ -270,8 +286,8 @@ def muon(
     learning_rate: ScalarOrSchedule,
     ns_coeffs: Coefficients = STANDARD,
     ns_steps: int = 5,
-    beta: ArrayLike = 0.95,
-    eps: ArrayLike = 1e-8,
+    beta: Scalar = 0.95,
+    eps: Scalar = 1e-8,
     weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask | None = None,
     mu_dtype: DTypeLike | None = None,
@@ -279,13 +295,13 @@ def muon(
     nesterov: bool = True,
     adaptive: bool = False,
     preconditioning: Preconditioning = "frobenius",
-    adam_b1: ArrayLike = 0.9,
-    adam_b2: ArrayLike = 0.999,
-    adam_eps_root: ArrayLike = 0.0,
+    adam_b1: Scalar = 0.9,
+    adam_b2: Scalar = 0.999,
+    adam_eps_root: Scalar = 0.0,
     adam_weight_decay: ScalarOrSchedule = 0.0,
     adam_learning_rate: ScalarOrSchedule | None = None,
     muon_weight_dimension_numbers: PyTree = None,
-    consistent_rms: ArrayLike | None = None,
+    consistent_rms: Scalar | None = None,
 ) -> Optimizer:
     """Muon, momentum with orthogonalized updates, for matrices; AdamW for all other leaves.
 
@@ -344,6 +360,16 @@ def muon(
         >>> updates["bias"].round(1)
         Array([-0.1,  0.1], dtype=float32)
     """
+
+    check.decay_rates("muon", adam_b1=adam_b1, adam_b2=adam_b2)
+    check.nonnegative(
+        "muon",
+        adam_eps_root=adam_eps_root,
+        adam_weight_decay=adam_weight_decay,
+        adam_learning_rate=adam_learning_rate,
+        consistent_rms=consistent_rms,
+    )
+    _check_numbers("muon: muon_weight_dimension_numbers", muon_weight_dimension_numbers)
 
     def numbers(params: PyTree) -> PyTree:
         if muon_weight_dimension_numbers is None:

@@ -4,11 +4,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import check_key, check_range, hyperparameter, widen
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import PyTree
+from jaxnn._core.types import PyTree, Scalar
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
@@ -23,7 +22,7 @@ class AddNoiseState(NamedTuple):
 
 
 @constructor
-def add_noise(eta: ArrayLike, gamma: ArrayLike, key: jax.Array) -> Optimizer:
+def add_noise(eta: Scalar, gamma: Scalar, key: jax.Array) -> Optimizer:
     """Add Gaussian noise of variance `eta / t^gamma` to the gradients at step t = 1, 2, ...
 
     Step t draws from `jax.random.fold_in(key, t - 1)` (optax splits the key at each).

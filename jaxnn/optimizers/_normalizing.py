@@ -2,11 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import check_range, hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import PyTree
+from jaxnn._core.types import PyTree, Scalar
 from jaxnn.optimizers._base import Optimizer, stateless_transformation
 from jaxnn.optimizers._clipping import global_norm
 from jaxnn.optimizers._leafwise import leafwise
@@ -34,7 +33,7 @@ def normalize() -> Optimizer:
 
 
 @constructor
-def normalize_by_update_norm(scale_factor: ArrayLike = 1.0, eps: ArrayLike = 1e-6) -> Optimizer:
+def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Scalar = 1e-6) -> Optimizer:
     """Normalize gradients to one global norm: `u = scale_factor g / (‖g‖ + eps)`, over all leaves.
 
     Args:

@@ -4,11 +4,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import DTypeLike
 
-from jaxnn._core.arrays import check_range, hyperparameter
+from jaxnn._core.arrays import hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import Mask, PyTree, ScalarOrSchedule
+from jaxnn._core.types import Mask, PyTree, Scalar, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
@@ -28,10 +28,10 @@ class ScaleByNovogradState(NamedTuple):
 
 @constructor
 def scale_by_novograd(
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.25,
-    eps: ArrayLike = 1e-8,
-    eps_root: ArrayLike = 0.0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.25,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
     weight_decay: ScalarOrSchedule = 0.0,
     mu_dtype: DTypeLike | None = None,
     *,
@@ -56,8 +56,7 @@ def scale_by_novograd(
         Array([0.6, 0.8], dtype=float32)
     """
     check.decay_rates("scale_by_novograd", b1=b1, b2=b2)
-    check.nonnegative("scale_by_novograd", eps=eps, eps_root=eps_root)
-    check_range("scale_by_novograd", "weight_decay", weight_decay, 0)
+    check.nonnegative("scale_by_novograd", eps=eps, eps_root=eps_root, weight_decay=weight_decay)
 
     def init(params: PyTree) -> PyTree:
         nu = jax.tree.map(lambda p: jnp.zeros((), precision.real_dtype(jnp.result_type(p))), params)
@@ -89,10 +88,10 @@ def scale_by_novograd(
 @constructor
 def novograd(
     learning_rate: ScalarOrSchedule,
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.25,
-    eps: ArrayLike = 1e-6,
-    eps_root: ArrayLike = 0.0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.25,
+    eps: Scalar = 1e-6,
+    eps_root: Scalar = 0.0,
     weight_decay: ScalarOrSchedule = 0.0,
     *,
     mask: Mask | None = None,

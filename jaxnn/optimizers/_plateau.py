@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import check_range, concrete, hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import PyTree
+from jaxnn._core.types import PyTree, Scalar
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
@@ -34,13 +34,13 @@ class ReduceLROnPlateauState(NamedTuple):
 
 @constructor
 def reduce_on_plateau(
-    factor: ArrayLike = 0.1,
-    patience: ArrayLike = 10,
-    rtol: ArrayLike = 1e-4,
-    atol: ArrayLike = 0.0,
-    cooldown: ArrayLike = 0,
-    accumulation_size: ArrayLike = 1,
-    min_scale: ArrayLike = 0.0,
+    factor: Scalar = 0.1,
+    patience: Scalar = 10,
+    rtol: Scalar = 1e-4,
+    atol: Scalar = 0.0,
+    cooldown: Scalar = 0,
+    accumulation_size: Scalar = 1,
+    min_scale: Scalar = 0.0,
 ) -> Optimizer:
     """Reduce the learning rate whenever the loss has stopped falling.
 
@@ -87,9 +87,9 @@ def reduce_on_plateau(
     if (known := concrete(factor)) is not None and not 0 < known < 1:
         raise ValueError(f"{name}: factor is {factor}, expected a number between 0 and 1")
     check_range(name, "rtol", rtol, 0, 1)
-    check.nonnegative(name, atol=atol, cooldown=cooldown, min_scale=min_scale)
-    check_range(name, "patience", patience, 1)
-    check_range(name, "accumulation_size", accumulation_size, 1)
+    check.nonnegative(name, atol=atol, min_scale=min_scale)
+    check.whole(name, 0, cooldown=cooldown)
+    check.whole(name, 1, patience=patience, accumulation_size=accumulation_size)
 
     def init(params: PyTree) -> PyTree:
         dtype = precision.widest_real_dtype(params)
@@ -121,12 +121,12 @@ def reduce_on_plateau(
 
 def _compared(
     state: ReduceLROnPlateauState,
-    factor: ArrayLike,
-    patience: ArrayLike,
-    rtol: ArrayLike,
-    atol: ArrayLike,
-    cooldown: ArrayLike,
-    min_scale: ArrayLike,
+    factor: Scalar,
+    patience: Scalar,
+    rtol: Scalar,
+    atol: Scalar,
+    cooldown: Scalar,
+    min_scale: Scalar,
 ) -> ReduceLROnPlateauState:
     """The state after a full mean has been compared with the best."""
 

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxnn._core.arrays import accumulator_dtype, check_range, hyperparameter, total
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure
-from jaxnn._core.types import Mask, PyTree, ScalarOrSchedule
+from jaxnn._core.types import Mask, PyTree, Scalar, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
@@ -38,11 +38,11 @@ class ProdigyState(NamedTuple):
 @constructor
 def prodigy(
     learning_rate: ScalarOrSchedule = 1.0,
-    betas: tuple[ArrayLike, ArrayLike] = (0.9, 0.999),
-    beta3: ArrayLike | None = None,
-    eps: ArrayLike = 1e-8,
-    estim_lr0: ArrayLike = 1e-6,
-    estim_lr_coef: ArrayLike = 1.0,
+    betas: tuple[Scalar, Scalar] = (0.9, 0.999),
+    beta3: Scalar | None = None,
+    eps: Scalar = 1e-8,
+    estim_lr0: Scalar = 1e-6,
+    estim_lr_coef: Scalar = 1.0,
     weight_decay: ScalarOrSchedule = 0.0,
     safeguard_warmup: bool = False,
     *,

@@ -2,11 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import PyTree, ScalarOrSchedule
+from jaxnn._core.types import PyTree, Scalar, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._adam import ScaleByAdamState
@@ -17,11 +16,11 @@ from jaxnn.optimizers._scaling import scale_by_learning_rate
 
 @constructor
 def scale_by_radam(
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.999,
-    eps: ArrayLike = 1e-8,
-    eps_root: ArrayLike = 0.0,
-    threshold: ArrayLike = 5.0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    threshold: Scalar = 5.0,
     *,
     nesterov: bool = False,
 ) -> Optimizer:
@@ -39,7 +38,7 @@ def scale_by_radam(
         Array([ 8. , -0.5], dtype=float32)
     """
     check.decay_rates("scale_by_radam", b1=b1, b2=b2)
-    check.nonnegative("scale_by_radam", eps=eps, eps_root=eps_root)
+    check.nonnegative("scale_by_radam", eps=eps, eps_root=eps_root, threshold=threshold)
 
     def init(params: PyTree) -> PyTree:
         return ScaleByAdamState(
@@ -58,7 +57,7 @@ def scale_by_radam(
 
 
 def _rectification(
-    b2: jax.Array, count: jax.Array, threshold: ArrayLike
+    b2: jax.Array, count: jax.Array, threshold: Scalar
 ) -> tuple[jax.Array, jax.Array]:
     """r at step `count`, and whether ρ has come to the threshold.
 
@@ -78,11 +77,11 @@ def _rectification(
 @constructor
 def radam(
     learning_rate: ScalarOrSchedule,
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.999,
-    eps: ArrayLike = 1e-8,
-    eps_root: ArrayLike = 0.0,
-    threshold: ArrayLike = 5.0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    threshold: Scalar = 5.0,
     *,
     nesterov: bool = False,
 ) -> Optimizer:
@@ -103,7 +102,8 @@ def radam(
         b2: decay rate of the second moment, in [0, 1]; may be traced.
         eps: a small constant added to the denominator, outside the square root.
         eps_root: a small constant added inside the square root.
-        threshold: the ρ from which on v̂ is used; the paper has 4, optax and torch 5.
+        threshold: the ρ from which on v̂ is used, at least 0; the paper has 4, optax and
+            torch 5.
         nesterov: whether to use Nesterov momentum.
 
     Returns:

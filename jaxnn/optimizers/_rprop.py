@@ -4,11 +4,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import accumulator_dtype, hyperparameter
+from jaxnn._core.arrays import accumulator_dtype, concrete, hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import PyTree
+from jaxnn._core.types import PyTree, Scalar
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._base import Optimizer, chain
@@ -25,11 +24,11 @@ class ScaleByRpropState(NamedTuple):
 
 @constructor
 def scale_by_rprop(
-    learning_rate: ArrayLike,
-    eta_minus: ArrayLike = 0.5,
-    eta_plus: ArrayLike = 1.2,
-    min_step_size: ArrayLike = 1e-6,
-    max_step_size: ArrayLike = 50.0,
+    learning_rate: Scalar,
+    eta_minus: Scalar = 0.5,
+    eta_plus: Scalar = 1.2,
+    min_step_size: Scalar = 1e-6,
+    max_step_size: Scalar = 50.0,
 ) -> Optimizer:
     """The sign of the gradient times Rprop's step size: `u = η sign(g)`.
 
@@ -60,8 +59,12 @@ def scale_by_rprop(
         min_step_size=min_step_size,
         max_step_size=max_step_size,
     )
-    if callable(learning_rate):
-        raise TypeError("scale_by_rprop: learning_rate is a schedule, expected a number")
+    low, high = concrete(min_step_size), concrete(max_step_size)
+    if low is not None and high is not None and low > high:
+        raise ValueError(
+            f"scale_by_rprop: min_step_size is {min_step_size}, expected at most max_step_size, "
+            f"{max_step_size}"
+        )
 
     def init(params: PyTree) -> PyTree:
         step_sizes = jax.tree.map(
@@ -95,11 +98,11 @@ def scale_by_rprop(
 
 @constructor
 def rprop(
-    learning_rate: ArrayLike,
-    eta_minus: ArrayLike = 0.5,
-    eta_plus: ArrayLike = 1.2,
-    min_step_size: ArrayLike = 1e-6,
-    max_step_size: ArrayLike = 50.0,
+    learning_rate: Scalar,
+    eta_minus: Scalar = 0.5,
+    eta_plus: Scalar = 1.2,
+    min_step_size: Scalar = 1e-6,
+    max_step_size: Scalar = 50.0,
 ) -> Optimizer:
     """Rprop: `w = w - η sign(g)`, with a step size η for each parameter.
 

@@ -6,11 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import check_count, check_range
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import OptimizerLike, PyTree
+from jaxnn._core.types import OptimizerLike, PyTree, Scalar
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
@@ -41,7 +40,7 @@ def sam(
     opaque_mode: bool | None = None,
     batch_axis_name: str | None = None,
     *,
-    rho: ArrayLike = 0.05,
+    rho: Scalar = 0.05,
 ) -> Optimizer:
     """Sharpness-aware minimization: descend by the gradient at the worst point nearby.
 

@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import accumulator_dtype, check_range, hyperparameter
+from jaxnn._core.arrays import accumulator_dtype, hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import PyTree, ScalarOrSchedule
+from jaxnn._core.types import PyTree, Scalar, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._base import Optimizer, stateless_transformation
@@ -35,7 +34,7 @@ def scaled(updates: PyTree, factor: Any) -> PyTree:
 
 
 @constructor
-def scale(step_size: ArrayLike) -> Optimizer:
+def scale(step_size: Scalar) -> Optimizer:
     """Multiply the updates by a number: `u = step_size * g`.
 
     Args:
@@ -110,7 +109,7 @@ def scale_by_learning_rate(learning_rate: ScalarOrSchedule, *, flip_sign: bool =
         >>> nn.optimizers.scale_by_learning_rate(0.5).update({"w": jnp.ones(1)}, ())[0]
         {'w': Array([-0.5], dtype=float32)}
     """
-    check_range("learning_rate", "learning_rate", learning_rate, 0)
+    check.nonnegative("scale_by_learning_rate", learning_rate=learning_rate)
     sign = -1 if flip_sign else 1
     if callable(learning_rate):
         scheduled = scale_by_schedule(lambda count: sign * learning_rate(count))

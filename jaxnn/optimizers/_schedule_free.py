@@ -8,7 +8,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.arrays import check_count, check_range, hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import Mask, OptimizerLike, PyTree, ScalarOrSchedule
+from jaxnn._core.types import Mask, OptimizerLike, PyTree, Scalar, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
@@ -46,7 +46,7 @@ class ScheduleFreeState(NamedTuple):
         return where_kept(one, self.z, params)
 
 
-def _average(y: jax.Array, z: jax.Array, b1: ArrayLike) -> jax.Array:
+def _average(y: jax.Array, z: jax.Array, b1: Scalar) -> jax.Array:
     b1 = hyperparameter(b1, y.dtype)
     return (y - (1 - b1) * z) / b1
 
@@ -55,8 +55,8 @@ def _average(y: jax.Array, z: jax.Array, b1: ArrayLike) -> jax.Array:
 def schedule_free(
     base_optimizer: OptimizerLike,
     learning_rate: ScalarOrSchedule,
-    b1: ArrayLike = 0.9,
-    weight_lr_power: ArrayLike = 2.0,
+    b1: Scalar = 0.9,
+    weight_lr_power: Scalar = 2.0,
     state_dtype: DTypeLike | None = None,
 ) -> Optimizer:
     """Make an optimizer schedule-free: averaged parameters in place of a learning rate decay.
@@ -98,7 +98,7 @@ def schedule_free(
         (Array([2.5], dtype=float32), Array([2.], dtype=float32))
     """
     check_optimizer(base_optimizer, "schedule_free: base_optimizer")
-    check_range("schedule_free", "learning_rate", learning_rate, 0)
+    check.nonnegative("schedule_free", learning_rate=learning_rate)
     check_b1("schedule_free", b1)
     base_update = extra_tolerant(base_optimizer)
 
@@ -143,7 +143,7 @@ def schedule_free(
     return Optimizer(init, with_rates_of(update, base_optimizer, "base_optimizer_state"))
 
 
-def check_b1(function: str, b1: ArrayLike) -> None:
+def check_b1(function: str, b1: Scalar) -> None:
     """Raise unless b1 is in (0, 1]; traced values pass."""
     check_range(function, "b1", b1, float(jnp.finfo(jnp.float32).tiny), 1)
 
@@ -189,7 +189,7 @@ def _warmed_up(
     """The rate rising from 0 over `warmup_steps`, if any."""
     if warmup_steps is None:
         return learning_rate
-    check_range(function, "learning_rate", learning_rate, 0)
+    check.nonnegative(function, learning_rate=learning_rate)
     steps = check_count(function, "warmup_steps", warmup_steps)
 
     def schedule(count: Any) -> jax.Array:
@@ -204,9 +204,9 @@ def _warmed_up(
 def schedule_free_sgd(
     learning_rate: ScalarOrSchedule = 1.0,
     warmup_steps: int | None = None,
-    b1: ArrayLike = 0.9,
-    weight_decay: ArrayLike | None = None,
-    weight_lr_power: ArrayLike = 2.0,
+    b1: Scalar = 0.9,
+    weight_decay: Scalar | None = None,
+    weight_lr_power: Scalar = 2.0,
     state_dtype: DTypeLike | None = None,
     *,
     mask: Mask | None = None,
@@ -254,11 +254,11 @@ def schedule_free_sgd(
 def schedule_free_adamw(
     learning_rate: ScalarOrSchedule = 0.0025,
     warmup_steps: int | None = None,
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.999,
-    eps: ArrayLike = 1e-8,
-    weight_decay: ArrayLike = 0.0,
-    weight_lr_power: ArrayLike = 2.0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    weight_decay: Scalar = 0.0,
+    weight_lr_power: Scalar = 2.0,
     state_dtype: DTypeLike | None = None,
     *,
     mask: Mask | None = None,
@@ -291,6 +291,7 @@ def schedule_free_adamw(
         True
     """
     check_b1("schedule_free_adamw", b1)
+    check.decay_rates("schedule_free_adamw", b2=b2)
     rate = _warmed_up("schedule_free_adamw", learning_rate, warmup_steps)
     scaled = chain(
         scale_by_rms(b2, eps, eps_in_sqrt=False, bias_correction=True),

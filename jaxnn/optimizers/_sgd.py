@@ -3,12 +3,12 @@
 from typing import Any, NamedTuple
 
 import jax
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import DTypeLike
 
 from jaxnn._core.arrays import check_range, hyperparameter, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure
-from jaxnn._core.types import PyTree, ScalarOrSchedule
+from jaxnn._core.types import PyTree, Scalar, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
@@ -24,7 +24,7 @@ class TraceState(NamedTuple):
 
 @constructor
 def trace(
-    decay: ArrayLike,
+    decay: Scalar,
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     *,
@@ -79,7 +79,7 @@ def trace(
     return Optimizer(init, update)
 
 
-def check_momentum(optimizer: str, momentum: ArrayLike | None, **variants: bool) -> None:
+def check_momentum(optimizer: str, momentum: Scalar | None, **variants: bool) -> None:
     """Raise unless `momentum` is in [0, 1], or None and no variant of it is asked for."""
     asked_for = [name for name, wanted in variants.items() if wanted]
     if momentum is not None:
@@ -93,7 +93,7 @@ def check_momentum(optimizer: str, momentum: ArrayLike | None, **variants: bool)
 @constructor
 def sgd(
     learning_rate: ScalarOrSchedule,
-    momentum: ArrayLike | None = None,
+    momentum: Scalar | None = None,
     nesterov: bool = False,
     accumulator_dtype: DTypeLike | None = None,
     *,

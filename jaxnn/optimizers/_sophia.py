@@ -4,11 +4,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import DTypeLike
 
-from jaxnn._core.arrays import check_key, check_range, hyperparameter, total, widen
+from jaxnn._core.arrays import check_key, hyperparameter, total, widen
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import Mask, OptimizerLike, PyTree, ScalarOrSchedule
+from jaxnn._core.types import Mask, OptimizerLike, PyTree, Scalar, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._base import Optimizer, chain, check_optimizer, extra_tolerant
@@ -53,7 +53,7 @@ def hutchinson_estimator_diag_hessian(random_seed: jax.Array | None = None) -> O
         Array([2., 4., 6.], dtype=float32)
     """
     if random_seed is not None:
-        check_key("hutchinson_estimator_diag_hessian", random_seed)
+        check_key("hutchinson_estimator_diag_hessian", random_seed, "random_seed")
 
     def init(params: PyTree) -> PyTree:
         key = jax.random.key(0) if random_seed is None else jax.random.clone(random_seed)
@@ -102,16 +102,16 @@ class SophiaState(NamedTuple):
 
 @constructor
 def scale_by_sophia(
-    b1: ArrayLike = 0.965,
-    b2: ArrayLike = 0.99,
-    eps: ArrayLike = 1e-8,
-    gamma: ArrayLike = 0.01,
-    clip_threshold: ArrayLike | None = 1.0,
-    update_interval: ArrayLike = 10,
+    b1: Scalar = 0.965,
+    b2: Scalar = 0.99,
+    eps: Scalar = 1e-8,
+    gamma: Scalar = 0.01,
+    clip_threshold: Scalar | None = 1.0,
+    update_interval: Scalar = 10,
     hessian_diagonal_fn: OptimizerLike | None = None,
     mu_dtype: DTypeLike | None = None,
     verbose: bool = False,
-    print_win_rate_every_n_steps: ArrayLike = 0,
+    print_win_rate_every_n_steps: Scalar = 0,
 ) -> Optimizer:
     """Divide the momentum by the curvature, and clip: `u = clip(m̂ / max(gamma h, eps))`.
 
@@ -136,10 +136,12 @@ def scale_by_sophia(
     """
     check.decay_rates("scale_by_sophia", b1=b1, b2=b2)
     check.nonnegative("scale_by_sophia", eps=eps, gamma=gamma)
-    check_range("scale_by_sophia", "update_interval", update_interval, 1)
-    if clip_threshold is not None:
-        check_range("scale_by_sophia", "clip_threshold", clip_threshold, 0)
-    estimator = hessian_diagonal_fn or hutchinson_estimator_diag_hessian()
+    check.nonnegative("scale_by_sophia", clip_threshold=clip_threshold)
+    check.whole("scale_by_sophia", 1, update_interval=update_interval)
+    check.whole("scale_by_sophia", 0, print_win_rate_every_n_steps=print_win_rate_every_n_steps)
+    estimator = hessian_diagonal_fn
+    if estimator is None:
+        estimator = hutchinson_estimator_diag_hessian()
     check_optimizer(estimator, "scale_by_sophia: hessian_diagonal_fn")
     estimate = extra_tolerant(estimator)
 
@@ -191,7 +193,7 @@ def scale_by_sophia(
 
 
 def _print_win_rate(
-    steps: PyTree, clip_threshold: ArrayLike, count: jax.Array, interval: ArrayLike
+    steps: PyTree, clip_threshold: Scalar, count: jax.Array, interval: Scalar
 ) -> None:
     """Print the share of elements that are not clipped, every `interval` steps."""
     leaves = [widen(leaf) for leaf in jax.tree.leaves(steps)]
@@ -207,18 +209,18 @@ def _print_win_rate(
 @constructor
 def sophia(
     learning_rate: ScalarOrSchedule,
-    b1: ArrayLike = 0.965,
-    b2: ArrayLike = 0.99,
-    eps: ArrayLike = 1e-8,
+    b1: Scalar = 0.965,
+    b2: Scalar = 0.99,
+    eps: Scalar = 1e-8,
     weight_decay: ScalarOrSchedule = 1e-4,
     weight_decay_mask: Mask | None = None,
-    gamma: ArrayLike = 0.01,
-    clip_threshold: ArrayLike | None = 1.0,
-    update_interval: ArrayLike = 10,
+    gamma: Scalar = 0.01,
+    clip_threshold: Scalar | None = 1.0,
+    update_interval: Scalar = 10,
     hessian_diagonal_fn: OptimizerLike | None = None,
     mu_dtype: DTypeLike | None = None,
     verbose: bool = False,
-    print_win_rate_every_n_steps: ArrayLike = 0,
+    print_win_rate_every_n_steps: Scalar = 0,
 ) -> Optimizer:
     """Sophia: momentum divided by an estimate of the curvature, and clipped.
 

@@ -2,11 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import Mask, PyTree, ScalarOrSchedule
+from jaxnn._core.types import Mask, PyTree, Scalar, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._adam import scale_by_adam
@@ -20,7 +19,7 @@ from jaxnn.optimizers._weight_decay import add_decayed_weights
 
 @constructor
 def scale_by_trust_ratio(
-    min_norm: ArrayLike = 0.0, trust_coefficient: ArrayLike = 1.0, eps: ArrayLike = 0.0
+    min_norm: Scalar = 0.0, trust_coefficient: Scalar = 1.0, eps: Scalar = 0.0
 ) -> Optimizer:
     """Scale each leaf by its trust ratio: `u = g trust_coefficient ‖w‖ / (‖g‖ + eps)`.
 
@@ -69,10 +68,10 @@ def lars(
     learning_rate: ScalarOrSchedule,
     weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask | None = None,
-    trust_coefficient: ArrayLike = 0.001,
-    eps: ArrayLike = 0.0,
+    trust_coefficient: Scalar = 0.001,
+    eps: Scalar = 0.0,
     trust_ratio_mask: Mask = True,
-    momentum: ArrayLike = 0.9,
+    momentum: Scalar = 0.9,
     nesterov: bool = False,
 ) -> Optimizer:
     """LARS, for very large batches: momentum of gradients scaled by layer-wise trust ratios.
@@ -112,6 +111,7 @@ def lars(
         >>> optimizer.update(g, optimizer.init(w), w)[0]
         Array([-3., -4.], dtype=float32)
     """
+    check.decay_rates("lars", momentum=momentum)
     return chain(
         add_decayed_weights(weight_decay, weight_decay_mask),
         masked(
@@ -125,10 +125,10 @@ def lars(
 @constructor
 def lamb(
     learning_rate: ScalarOrSchedule,
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.999,
-    eps: ArrayLike = 1e-6,
-    eps_root: ArrayLike = 0.0,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-6,
+    eps_root: Scalar = 0.0,
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask | None = None,
 ) -> Optimizer:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnn._core.arrays import check_range, hyperparameter, widen
+from jaxnn._core.arrays import hyperparameter, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure, select_mask
 from jaxnn._core.types import Mask, PyTree, ScalarOrSchedule
@@ -52,7 +52,7 @@ def add_decayed_weights(
         >>> decay.update(grads, decay.init(params), params)[0]
         {'bias': Array([1.], dtype=float32), 'kernel': Array([[1.2]], dtype=float32)}
     """
-    check_range("add_decayed_weights", "weight_decay", weight_decay, 0)
+    check.nonnegative("add_decayed_weights", weight_decay=weight_decay)
 
     def init(params: PyTree) -> PyTree:
         return WeightDecaySchedule(moments.zero_count()) if callable(weight_decay) else EmptyState()

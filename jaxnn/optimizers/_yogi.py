@@ -2,11 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import accumulator_dtype, hyperparameter
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import PyTree, ScalarOrSchedule
+from jaxnn._core.types import PyTree, Scalar, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers._adam import ScaleByAdamState
@@ -17,11 +16,11 @@ from jaxnn.optimizers._scaling import scale_by_learning_rate
 
 @constructor
 def scale_by_yogi(
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.999,
-    eps: ArrayLike = 1e-3,
-    eps_root: ArrayLike = 0.0,
-    initial_accumulator_value: ArrayLike = 1e-6,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-3,
+    eps_root: Scalar = 0.0,
+    initial_accumulator_value: Scalar = 1e-6,
 ) -> Optimizer:
     """Rescale updates by Yogi's moments: `u = m̂ / (√(v̂ + eps_root) + eps)`.
 
@@ -73,9 +72,9 @@ def scale_by_yogi(
 @constructor
 def yogi(
     learning_rate: ScalarOrSchedule,
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.999,
-    eps: ArrayLike = 1e-3,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-3,
 ) -> Optimizer:
     """Yogi: Adam with a second moment that changes slowly, `v = v - (1 - b2) sign(v - g²) g²`.
 

@@ -79,6 +79,14 @@ def check_steps(schedule: str, name: str, steps: Any) -> None:
         raise ValueError(f"{schedule}: {name} is {steps}, expected a positive number of steps")
 
 
+def check_positive(schedule: str, **values: Any) -> None:
+    """Raise unless each number, if it is known, is positive."""
+    for name, value in values.items():
+        known = concrete(value)
+        if known is not None and known <= 0:
+            raise ValueError(f"{schedule}: {name} is {value}, expected more than 0")
+
+
 def between(first: Scalar, last: Scalar, part: jax.Array) -> jax.Array:
     """From `first` at part 0 to `last` at part 1, both met exactly."""
     return (1 - part) * as_float(first) + part * as_float(last)

@@ -1,17 +1,16 @@
 """Decays: schedules with one formula."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import check_range, concrete
+from jaxnn._core.arrays import check_range
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import Scalar, Schedule, Steps
 from jaxnn.schedules._counts import (
     as_float,
     between,
+    check_positive,
     check_steps,
     half_cosine,
     progress,
@@ -95,8 +94,8 @@ def polynomial_schedule(
         A schedule.
 
     Raises:
-        ValueError: `transition_steps` is less than 1 (optax keeps `init_value` then), or
-            `transition_begin` less than 0 (optax takes 0 then).
+        ValueError: `transition_steps` is less than 1 (optax keeps `init_value` then),
+            `transition_begin` less than 0 (optax takes 0 then), or `power` not positive.
 
     Example:
         >>> import jaxnn as nn
@@ -106,6 +105,7 @@ def polynomial_schedule(
     """
     check_steps("polynomial_schedule", "transition_steps", transition_steps)
     check_range("polynomial_schedule", "transition_begin", transition_begin, 0)
+    check_positive("polynomial_schedule", power=power)
 
     def schedule(count: ArrayLike) -> jax.Array:
         left = 1 - progress(count, transition_begin, transition_steps)
@@ -135,7 +135,7 @@ def cosine_decay_schedule(
         A schedule.
 
     Raises:
-        ValueError: `decay_steps` is less than 1.
+        ValueError: `decay_steps` is less than 1, or `exponent` negative.
 
     Example:
         >>> import jaxnn as nn
@@ -144,6 +144,7 @@ def cosine_decay_schedule(
         [1.0, 0.5, 0.0, 0.0]
     """
     check_steps("cosine_decay_schedule", "decay_steps", decay_steps)
+    check_range("cosine_decay_schedule", "exponent", exponent, 0)
 
     def schedule(count: ArrayLike) -> jax.Array:
         cosine = half_cosine(progress(count, 0, decay_steps)) ** as_float(exponent)
@@ -186,7 +187,7 @@ def exponential_decay(
         [1.0, 0.5, 0.25, 0.177]
     """
     check_steps("exponential_decay", "transition_steps", transition_steps)
-    _check_rate("exponential_decay", decay_rate)
+    check_positive("exponential_decay", decay_rate=decay_rate)
     check_range("exponential_decay", "transition_begin", transition_begin, 0)
 
     def schedule(count: ArrayLike) -> jax.Array:
@@ -229,11 +230,5 @@ def step_decay(init_value: Scalar, step_size: Steps, decay_rate: Scalar = 0.1) -
         [1.0, 1.0, 0.1, 0.1, 0.01]
     """
     check_steps("step_decay", "step_size", step_size)
-    _check_rate("step_decay", decay_rate)
+    check_positive("step_decay", decay_rate=decay_rate)
     return exponential_decay(init_value, step_size, decay_rate, staircase=True)
-
-
-def _check_rate(schedule: str, decay_rate: Any) -> None:
-    known = concrete(decay_rate)
-    if known is not None and known <= 0:
-        raise ValueError(f"{schedule}: decay_rate is {decay_rate}, expected more than 0")

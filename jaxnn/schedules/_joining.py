@@ -1,12 +1,15 @@
 """Schedules joined one after the other."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
+from jaxnn._core.arrays import check_range, concrete
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import Schedule
 from jaxnn.schedules._counts import as_float, has_reached, since
@@ -26,7 +29,8 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[Any]) -> 
         A schedule.
 
     Raises:
-        ValueError: there are not as many boundaries as schedules, less one.
+        TypeError: an argument is no sequence of its kind.
+        ValueError: there are not as many boundaries as schedules, less one, or they do not grow.
 
     Example:
         >>> import jaxnn as nn
@@ -35,11 +39,20 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[Any]) -> 
         >>> [round(float(f(t)), 3) for t in (0, 5, 10, 14, 15, 20)]
         [0.0, 0.5, 1.0, 1.0, 0.5, 0.25]
     """
+    if not isinstance(boundaries, (Sequence, jax.Array, np.ndarray)):
+        raise TypeError(
+            f"join_schedules: boundaries is {boundaries!r}, expected a sequence of counts"
+        )
+    for i, boundary in enumerate(boundaries):
+        check_range("join_schedules", f"boundaries[{i}]", boundary, 0)
     if len(boundaries) != len(schedules) - 1:
         raise ValueError(
             f"join_schedules: {len(schedules)} schedules and {len(boundaries)} boundaries, "
             "expected one boundary between any two schedules"
         )
+    known = [at for boundary in boundaries if (at := concrete(boundary)) is not None]
+    if any(later < earlier for earlier, later in pairwise(known)):
+        raise ValueError(f"join_schedules: boundaries is {boundaries}, expected growing counts")
 
     def schedule(count: ArrayLike) -> jax.Array:
         value = as_float(schedules[0](count))
@@ -64,6 +77,7 @@ def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Any]]) -> Schedule:
         A schedule.
 
     Raises:
+        TypeError: they are no dicts.
         ValueError: there is none, or the steps of one are wrong.
 
     Example:
@@ -73,7 +87,15 @@ def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Any]]) -> Schedule:
         >>> [round(float(f(t)), 3) for t in (0, 2, 6, 10, 12, 16, 20)]
         [0.0, 1.0, 0.5, 0.0, 0.5, 0.25, 0.0]
     """
+    if not isinstance(cosine_kwargs, Iterable) or isinstance(cosine_kwargs, (str, Mapping)):
+        raise TypeError(f"sgdr_schedule: cosine_kwargs is {cosine_kwargs!r}, expected dicts")
     cycles = list(cosine_kwargs)
+    for i, cycle in enumerate(cycles):
+        if not isinstance(cycle, Mapping) or "decay_steps" not in cycle:
+            raise TypeError(
+                f"sgdr_schedule: cosine_kwargs[{i}] is {cycle!r}, expected a dict of the arguments "
+                "of warmup_cosine_decay_schedule"
+            )
     if not cycles:
         raise ValueError("sgdr_schedule: cosine_kwargs is empty, expected one cycle at least")
     boundaries, end = [], 0

@@ -13,6 +13,7 @@ from jaxnn._core.types import Scalar, Schedule, Steps
 from jaxnn.schedules._counts import (
     as_float,
     between,
+    check_positive,
     check_steps,
     half_cosine,
     has_reached,
@@ -40,7 +41,8 @@ def piecewise_constant_schedule(
         A schedule.
 
     Raises:
-        ValueError: a scale is negative.
+        TypeError: `boundaries_and_scales` is no dict.
+        ValueError: a scale or boundary is negative.
 
     Example:
         >>> import jaxnn as nn
@@ -78,7 +80,8 @@ def piecewise_interpolate_schedule(
         A schedule, constant from the last boundary on.
 
     Raises:
-        ValueError: `interpolate_type` is neither, or a scale is negative.
+        TypeError: `boundaries_and_scales` is no dict.
+        ValueError: `interpolate_type` is neither, or a scale or boundary is negative.
 
     Example:
         >>> import jaxnn as nn
@@ -120,7 +123,7 @@ def linear_onecycle_schedule(
         A schedule.
 
     Raises:
-        ValueError: `transition_steps` is less than 1.
+        ValueError: `transition_steps` is less than 1, or a fraction or factor out of range.
 
     Example:
         >>> import jaxnn as nn
@@ -129,6 +132,7 @@ def linear_onecycle_schedule(
         [0.1, 0.55, 1.0, 0.1, 0.0]
     """
     check_steps("linear_onecycle_schedule", "transition_steps", transition_steps)
+    _check_cycle("linear_onecycle_schedule", pct_start, pct_final, div_factor, final_div_factor)
     boundaries = [*(_part(f, transition_steps) for f in (pct_start, pct_final)), transition_steps]
     scales = [div_factor, 1 / div_factor, 1 / final_div_factor]
     return _interpolated("linear", peak_value / div_factor, boundaries, scales)
@@ -157,7 +161,7 @@ def cosine_onecycle_schedule(
         A schedule.
 
     Raises:
-        ValueError: `transition_steps` is less than 1.
+        ValueError: `transition_steps` is less than 1, or a fraction or factor out of range.
 
     Example:
         >>> import jaxnn as nn
@@ -166,16 +170,38 @@ def cosine_onecycle_schedule(
         [0.1, 0.55, 1.0, 0.5, 0.0]
     """
     check_steps("cosine_onecycle_schedule", "transition_steps", transition_steps)
+    _check_cycle("cosine_onecycle_schedule", pct_start, 1.0, div_factor, final_div_factor)
     boundaries = [_part(pct_start, transition_steps), transition_steps]
     scales = [div_factor, 1 / (div_factor * final_div_factor)]
     return _interpolated("cosine", peak_value / div_factor, boundaries, scales)
 
 
 def _checked(schedule: str, boundaries_and_scales: Mapping[int, Scalar] | None) -> dict[int, Any]:
-    scales = dict(sorted((boundaries_and_scales or {}).items()))
+    if boundaries_and_scales is None:
+        return {}
+    if not isinstance(boundaries_and_scales, Mapping):
+        raise TypeError(
+            f"{schedule}: boundaries_and_scales is {boundaries_and_scales!r}, expected a dict"
+        )
+    for boundary in boundaries_and_scales:
+        check_range(schedule, "a boundary of boundaries_and_scales", boundary, 0)
+    scales = dict(sorted(boundaries_and_scales.items()))
     for boundary, scale in scales.items():
         check_range(schedule, f"boundaries_and_scales[{boundary}]", scale, 0)
     return scales
+
+
+def _check_cycle(
+    schedule: str,
+    pct_start: Scalar,
+    pct_final: Scalar,
+    div_factor: Scalar,
+    final_div_factor: Scalar,
+) -> None:
+    known = concrete(pct_start)
+    check_range(schedule, "pct_start", pct_start, 0, 1)
+    check_range(schedule, "pct_final", pct_final, 0 if known is None else float(known), 1)
+    check_positive(schedule, div_factor=div_factor, final_div_factor=final_div_factor)
 
 
 def _part(fraction: Scalar, steps: Steps) -> Any:

@@ -78,7 +78,7 @@ def warmup_cosine_decay_schedule(
         A schedule.
 
     Raises:
-        ValueError: the steps are not `0 <= warmup_steps < decay_steps`.
+        ValueError: the steps are not `0 <= warmup_steps < decay_steps`, or `exponent` negative.
 
     Example:
         >>> import jaxnn as nn
@@ -87,6 +87,7 @@ def warmup_cosine_decay_schedule(
         [0.0, 0.5, 1.0, 0.5, 0.0]
     """
     check_range("warmup_cosine_decay_schedule", "warmup_steps", warmup_steps, 0)
+    check_range("warmup_cosine_decay_schedule", "exponent", exponent, 0)
     check_steps(
         "warmup_cosine_decay_schedule", "decay_steps - warmup_steps", decay_steps - warmup_steps
     )
