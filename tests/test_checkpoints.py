@@ -57,7 +57,7 @@ MATRIX = [*killed_run.OPTIMIZERS, "stream", "members"]
 @pytest.mark.slow
 @pytest.mark.parametrize("case", MATRIX)
 def test_killed_runs_end_bit_for_bit_as_one_that_is_left_alone(case, tmp_path):
-    kill_at_random(case, tmp_path, kills=4)
+    kill_at_random(case, tmp_path, kills=16)
 
 
 def test_a_killed_run_ends_as_one_that_is_left_alone(tmp_path):

@@ -211,6 +211,7 @@ NONSENSE = {
     "told": [None, [], "x"],
     "versions": [None, {"jax": 3}],
     "callbacks": [None, [], 3],
+    "data": [3, [], {"bytes": 3}, {"value": 1, "bytes": ""}],
 }
 
 

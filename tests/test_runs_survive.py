@@ -104,6 +104,54 @@ def test_an_error_of_the_data_comes_after_a_checkpoint(tmp_path):
     assert_equal((again.params, again.history), (whole.params, whole.history))
 
 
+class WithState:
+    """Batches of the data in their order, whose iterator tells where it stands, as grain's do."""
+
+    def __init__(self, as_bytes=False, fails_at=None):
+        self.as_bytes, self.fails_at = as_bytes, fails_at
+        self.drawn = []
+
+    def __iter__(self):
+        return WithStateIterator(self)
+
+
+class WithStateIterator:
+    def __init__(self, of):
+        self.of, self.next = of, 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.next == 3:
+            raise StopIteration
+        if len(self.of.drawn) == self.of.fails_at:
+            fail()
+        first, self.next = 8 * self.next, self.next + 1
+        self.of.drawn.append(first)
+        return tuple(leaf[first : first + 8] for leaf in DATA)
+
+    def get_state(self):
+        return str(self.next).encode() if self.of.as_bytes else {"next": self.next}
+
+    def set_state(self, state):
+        self.next = int(state) if self.of.as_bytes else state["next"]
+
+
+@pytest.mark.parametrize("as_bytes", [False, True])
+@pytest.mark.parametrize("step", [1, 5, 6])
+def test_an_iterator_goes_on_from_its_state(step, as_bytes, tmp_path, small_chunks):
+    stream = QUICK | {"batch_size": None}
+    whole = fitted(**(stream | {"data": WithState()}))
+    first = stream | {"data": WithState(as_bytes)}
+    with pytest.raises(OSError, match="the pipe is closed"):
+        fitted(checkpoint=tmp_path, callbacks=[at_step(step, fail)], **first)
+    again = WithState(as_bytes)
+    result = fitted(checkpoint=tmp_path, resume=True, **(stream | {"data": again}))
+    assert_equal((result.params, result.history), (whole.params, whole.history))
+    assert len(again.drawn) == 12 - step + 1  # the first for its shapes, and none twice
+
+
 def test_an_error_before_the_first_step_leaves_no_checkpoint(tmp_path):
     with pytest.raises(OSError, match="the pipe is closed"):
         fitted(checkpoint=tmp_path, **(QUICK | {"batch_size": None, "data": batches_until(1)}))
@@ -598,7 +646,7 @@ def test_ctrl_c_at_random_moments(streamed, tmp_path):
     rng = np.random.default_rng(int(streamed))
     case = "stream" if streamed else "adamw"
     root = Path(__file__).parents[1]
-    for life in range(20):
+    for life in range(50):
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.killed_run", str(tmp_path), case],
             stdout=subprocess.PIPE,

@@ -149,8 +149,9 @@ def fit(
             other arguments must be those of the first call, also what is inside of functions of
             yours, and so must the data; or "changed", to accept differences, each with a warning.
             `epochs`, `early_stopping`, `on_nonfinite`, `callbacks` and `progress` may differ:
-            whether training is over is decided anew. Of an iterable, the batches that were seen
-            are drawn again.
+            whether training is over is decided anew. An iterator with `get_state` and `set_state`,
+            as grain's, goes on from its state; of others, the batches that were seen are drawn
+            again.
 
     Returns:
         A `FitResult`: `params`, `state`, `history`, `opt_state` and `reason`. The history has

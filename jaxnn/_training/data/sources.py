@@ -36,7 +36,7 @@ def _makes_batches(data: Any) -> bool:
     return not is_array and not is_container and (isinstance(data, Iterable) or callable(data))
 
 
-Draw = Callable[[int, int], Generator[PyTree, None, None]]  # batches of an epoch after the first
+Draw = Callable[..., Generator[PyTree, None, None]]  # batches of an epoch after the first
 
 
 class Source:
@@ -58,14 +58,16 @@ class Source:
         steps: int | None,
         examples: int | None,
         prefetch: int,
+        stream: Stream | None = None,
     ) -> None:
+        self._stream = stream
         self.steps, self.examples = steps, examples
         self.example = jax.tree.map(_of_one, first)
         self._draw, self._prefetch = draw, prefetch
         self._where, self._first, self._warned = where, first, False
 
     @contextmanager
-    def batches(self, epoch: int, skip: int = 0) -> Iterator[Iterator[PyTree]]:
+    def batches(self, epoch: int, skip: int = 0, state: Any = None) -> Iterator[Iterator[PyTree]]:
         """The batches of an epoch on the device, drawn ahead in a thread.
 
         The thread ends before the context does. Batches that differ in structure or dtypes raise.
@@ -74,12 +76,19 @@ class Source:
             epoch: the number of the epoch.
             skip: how many batches to leave out: those of mapped files are not read, others are
                 drawn and dropped.
+            state: the state that an iterator told after those batches; it goes on from there.
 
         Returns:
             A context manager that gives an iterator.
         """
-        with prefetched(self._draw(epoch, skip), self._prefetch) as drawn:
+        drawing = self._draw(epoch, skip) if state is None else self._draw(epoch, skip, state)
+        with prefetched(drawing, self._prefetch) as drawn:
             yield self._checked(drawn)
+
+    def state(self) -> Any:
+        """The state of the iterator after the batch that was taken, once for each; None without."""
+        states = None if self._stream is None else self._stream.states
+        return None if states is None else states.get()
 
     def _checked(self, batches: Iterator[PyTree]) -> Iterator[PyTree]:
         other = None
@@ -169,19 +178,22 @@ def as_source(
         first = jax.tree.map(lambda leaf: _spec((size, *leaf.shape[1:]), leaf.dtype), arrays)
         steps: int | None = -(-n // size)
         examples: int | None = n
+        stream = None
     else:
         stream = Stream(where, data)
         draw, first, steps, examples = stream.batches, stream.first, stream.steps, None
     if weighted:
         draw = partial(_with_sound_weights, where, draw)
-    return Source(where, draw, first, steps=steps, examples=examples, prefetch=prefetch)
+    return Source(
+        where, draw, first, steps=steps, examples=examples, prefetch=prefetch, stream=stream
+    )
 
 
 def _with_sound_weights(
-    where: str, draw: Draw, epoch: int, skip: int
+    where: str, draw: Draw, epoch: int, skip: int, *state: Any
 ) -> Generator[PyTree, None, None]:
     """The batches, unless a weight is negative or not finite."""
-    for number, batch in enumerate(draw(epoch, skip), start=skip):
+    for number, batch in enumerate(draw(epoch, skip, *state), start=skip):
         check_weights(f"{where}, batch {number} of epoch {epoch},", batch)
         yield batch
 

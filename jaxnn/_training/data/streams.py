@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import chain
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import jax
@@ -47,24 +48,37 @@ class Stream:
         first = self._to_device(first, 0, 0)
         self.first = abstract(first)
         self._begun: Begun | None = Begun(iterator, chain([first], _rest(iterator)))
+        # Of an iterator that can tell its state, that after each batch, for whoever takes them.
+        self.states: SimpleQueue[Any] | None = SimpleQueue() if _has_state(iterator) else None
 
-    def batches(self, epoch: int, skip: int) -> Generator[PyTree, None, None]:
-        """The batches of an epoch on the device; the first `skip` are drawn and dropped."""
+    def batches(self, epoch: int, skip: int, state: Any = None) -> Generator[PyTree, None, None]:
+        """The batches of an epoch on the device; the first `skip` are drawn and dropped.
+
+        With the state of an iterator, none are drawn again: it goes on from there.
+        """
         begun, self._begun = self._begun, None
-        if begun is not None and self.takes_epoch and epoch != 0:
+        if begun is not None and (state is not None or (self.takes_epoch and epoch != 0)):
             _close(begun.iterator)
             begun = None
-        return self._batches(epoch, skip, begun)
+        if self.states is not None:
+            self.states = SimpleQueue()  # what was drawn ahead and not taken is drawn again
+        return self._batches(epoch, skip, begun, state)
 
-    def _batches(self, epoch: int, skip: int, begun: Begun | None) -> Generator[PyTree, None, None]:
+    def _batches(
+        self, epoch: int, skip: int, begun: Begun | None, state: Any
+    ) -> Generator[PyTree, None, None]:
         if begun is None:
-            iterator = iter(self._iterable(epoch))
+            iterator: Any = iter(self._iterable(epoch))
+            if state is not None:
+                iterator.set_state(state)
             begun = Begun(iterator, _rest(iterator))
-        drawn = 0
+        drawn, states = 0 if state is None else skip, self.states
         try:
             for batch in begun.batches:
                 drawn += 1
                 if drawn > skip:
+                    if states is not None:
+                        states.put(begun.iterator.get_state())  # type: ignore[attr-defined]
                     yield self._to_device(batch, epoch, drawn - 1)
         finally:
             _close(begun.iterator)
@@ -127,6 +141,13 @@ def _length(iterable: Iterable[Any]) -> int | None:
         return len(iterable)  # type: ignore[arg-type]
     except (NotImplementedError, TypeError):
         return None
+
+
+def _has_state(iterator: Any) -> bool:
+    """Whether an iterator can tell where it stands and go on from there, as grain's can."""
+    return callable(getattr(iterator, "get_state", None)) and callable(
+        getattr(iterator, "set_state", None)
+    )
 
 
 def _rest(iterator: Iterator[Any]) -> Iterator[Any]:

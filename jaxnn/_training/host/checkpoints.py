@@ -1,5 +1,6 @@
 """Checkpoints of `fit`: all that a run needs to go on, and the best so far."""
 
+import base64
 import json
 import os
 import re
@@ -149,7 +150,7 @@ class Checkpoints:
             "told": self._told,
             "versions": versions(),
             "callbacks": self._callback_values(),
-            "data": None,
+            "data": _as_text(at.data),
         }
         text = json.dumps(content, default=_as_json)
 
@@ -210,7 +211,8 @@ class Checkpoints:
             name: _with_rows(rows[name], empty, finished)
             for name, empty in feed.at.position.history.items()
         }
-        feed.at = At(position._replace(carry=carry, history=history), saved.step, saved.seen)
+        state = _from_text(saved.data)
+        feed.at = At(position._replace(carry=carry, history=history), saved.step, saved.seen, state)
         self._number, self._best_epoch = saved.number, np.asarray(saved.best_epoch)
         self.step, self._epoch = saved.step, finished
         for name, callback in self._callbacks.items():
@@ -286,6 +288,29 @@ def _as_json(value: Any) -> Any:
     raise TypeError(f"{value!r} is a {type(value).__name__}")
 
 
+def _as_text(state: Any) -> Any:
+    """The state of an iterator as JSON has it; None for one that JSON cannot hold."""
+    if isinstance(state, bytes):
+        return {"bytes": base64.b64encode(state).decode()}
+    try:
+        return None if state is None else {"value": json.loads(json.dumps(state))}
+    except TypeError:
+        return None
+
+
+def _from_text(text: Any) -> Any:
+    """The inverse of `_as_text`."""
+    if text is None:
+        return None
+    return base64.b64decode(text["bytes"]) if "bytes" in text else text["value"]
+
+
+def _is_state(text: Any) -> bool:
+    if isinstance(text, dict) and text.keys() == {"bytes"}:
+        return isinstance(text["bytes"], str)
+    return text is None or (isinstance(text, dict) and text.keys() == {"value"})
+
+
 def _copied(tree: PyTree) -> PyTree:
     """A copy on the host, whatever becomes of the arrays' memory; of keys where they are."""
 
@@ -305,7 +330,7 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "told": lambda v: isinstance(v, dict),
     "versions": lambda v: isinstance(v, dict) and all(isinstance(n, str) for n in v.values()),
     "callbacks": lambda v: isinstance(v, dict),
-    "data": lambda v: True,
+    "data": lambda v: _is_state(v),
 }
 
 

@@ -28,13 +28,15 @@ Find = Callable[[str, PyTree, PyTree, PyTree], None]
 class At(NamedTuple):
     """Where a run stands, what has gone into it so far, and so all that a checkpoint has of it.
 
-    `step` counts the steps, and `seen` the examples, in all and in the current epoch. It is one
-    value, so that nothing can come between its parts.
+    `step` counts the steps, and `seen` the examples, in all and in the current epoch. `data` is the
+    state of the iterator that batches come from, if it has one. It is one value, so that nothing
+    can come between its parts.
     """
 
     position: Position
     step: int
     seen: tuple[int, int]
+    data: Any = None
 
     @property
     def is_whole(self) -> bool:
@@ -165,7 +167,8 @@ class Streamed:
         sizes: list[int] = []  # of the batches of this epoch and call
         while epoch < self.epochs and self.at.step < last:
             if self._batches is None:
-                self._batches = self._held.enter_context(self.source.batches(epoch, in_epoch))
+                batches = self.source.batches(epoch, in_epoch, self.at.data)
+                self._batches = self._held.enter_context(batches)
             batch = next(self._batches, None)
             if batch is None:
                 self.close()
@@ -177,8 +180,9 @@ class Streamed:
             first = np.int32(min(self.at.seen[1], MOST_EXAMPLES))
             size = batch_length(batch)
             seen = self.at.seen[0] + size, self.at.seen[1] + size
+            state = self.source.state()
             position, loss = self._take_step(self.at.position, batch, first)
-            self.at = At(position, self.at.step + 1, seen)
+            self.at = At(position, self.at.step + 1, seen, state)
             if previous is not None:  # one step runs while the next is handed over
                 self._check(*previous)
             previous, in_epoch = (batch, loss), in_epoch + 1
@@ -189,8 +193,9 @@ class Streamed:
 
     def _forget(self, sizes: list[int]) -> None:
         """Count batches no more that came when the run was at its end."""
-        position, step, (seen, in_epoch) = self.at
-        self.at = At(position, step - len(sizes), (seen - sum(sizes), in_epoch - sum(sizes)))
+        if sizes:
+            position, step, (seen, in_epoch), _ = self.at
+            self.at = At(position, step - len(sizes), (seen - sum(sizes), in_epoch - sum(sizes)))
 
     def _check(self, batch: PyTree, loss: jax.Array) -> None:
         """Wait for a step, and look through its batch if its loss is NaN."""
