@@ -378,7 +378,7 @@ CASES = [
 # The names that have no row: questions, what needs another walk, what is random.
 NAMES_WITHOUT_ROW = {
     *("evaluation_params", "schedule_free_eval_params", "skip_not_finite", "unitwise_norm"),
-    "loss_scale",
+    *("loss_scale", "map_params"),
     *("lbfgs", "scale_by_lbfgs", "scale_by_zoom_linesearch", "value_and_grad_from_state"),
     "add_noise",
 }

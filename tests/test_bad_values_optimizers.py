@@ -73,6 +73,7 @@ OTHER = {
     "evaluation_params",
     "global_norm",
     "loss_scale",
+    "map_params",
     "schedule_free_eval_params",
     "skip_not_finite",
     "unitwise_norm",

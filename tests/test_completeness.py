@@ -94,6 +94,7 @@ NEEDS_NO_REFERENCE = {
     "optimizers.global_norm": "the norm in clip_by_global_norm",
     "optimizers.hutchinson_estimator_diag_hessian": "random: test_optimizers_zoo.py checks it",
     "optimizers.identity": "changes nothing",
+    "optimizers.map_params": "test_map_params.py checks it with every optimizer",
     "optimizers.inject_hyperparams": "the optimizer that it makes",
     "optimizers.loss_scale": "a number in the state",
     "optimizers.scale": "a product",

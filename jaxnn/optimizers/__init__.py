@@ -55,6 +55,7 @@ from jaxnn.optimizers._line_search import (
 from jaxnn.optimizers._lion import ScaleByLionState, lion, scale_by_lion, scale_by_sign, sign_sgd
 from jaxnn.optimizers._lookahead import LookaheadState, lookahead
 from jaxnn.optimizers._loss_scaling import LossScaleState, dynamic_loss_scale, loss_scale
+from jaxnn.optimizers._map_params import map_params
 from jaxnn.optimizers._muon import MuonDimensionNumbers, MuonState, muon, scale_by_muon
 from jaxnn.optimizers._noise import AddNoiseState, add_noise
 from jaxnn.optimizers._normalizing import centralize, normalize, normalize_by_update_norm
@@ -180,6 +181,7 @@ __all__ = [
     "lion",
     "lookahead",
     "loss_scale",
+    "map_params",
     "masked",
     "muon",
     "nadam",

@@ -24,6 +24,7 @@ from jaxnn.optimizers._base import (
     stateless_transformation,
 )
 from jaxnn.optimizers._checks import is_of_integer
+from jaxnn.optimizers._map_params import is_masked, is_placeholder
 from jaxnn.optimizers._rates import Rates, learning_rates, with_rates, with_rates_of
 
 
@@ -77,6 +78,8 @@ def masked(
     inner_update = extra_tolerant(inner)
 
     def init(params: PyTree) -> PyTree:
+        if is_placeholder(params):
+            return MaskedState(inner.init(params))
         return MaskedState(inner.init(_kept(select_mask(params, mask, "masked: mask"), params)))
 
     def update(
@@ -124,13 +127,9 @@ def where_kept(function: Callable[..., Any], kept: PyTree, *others: PyTree) -> P
     """Map over the leaves of `kept`; the leaves that it lacks are those of the first other tree."""
 
     def one(leaf: Any, *leaves: Any) -> Any:
-        return leaves[0] if _is_masked(leaf) else function(leaf, *leaves)
+        return leaves[0] if is_masked(leaf) else function(leaf, *leaves)
 
-    return jax.tree.map(one, kept, *others, is_leaf=_is_masked)
-
-
-def _is_masked(node: Any) -> bool:
-    return type(node).__name__ == "MaskedNode"  # optax's too
+    return jax.tree.map(one, kept, *others, is_leaf=is_masked)
 
 
 @constructor
@@ -180,6 +179,8 @@ def partition(
         _check_labels(param_labels, transforms)
 
     def parts(params: PyTree) -> dict[Hashable, Optimizer]:
+        if is_placeholder(params):
+            return {label: masked(transform, True) for label, transform in transforms.items()}
         labels = (
             _first_matches(params, list(transforms))
             if param_labels is None
