@@ -57,6 +57,28 @@ def test_a_donated_step_gives_its_memory_away():
     assert not after.params["w"].is_deleted()
 
 
+def keeping_params():
+    """An optimizer whose state is made of the params themselves."""
+    sgd = nn.optimizers.sgd(0.1)
+    return nn.optimizers.Optimizer(
+        lambda params: {"first": params, "again": params},
+        lambda grads, state, params=None: (sgd.update(grads, sgd.init(params))[0], state),
+    )
+
+
+@pytest.mark.parametrize("make", [lambda: nn.optimizers.adam(0.1), keeping_params])
+def test_a_donated_step_leaves_what_the_caller_gave(make):
+    params, state, key = {"w": jnp.array([1.0, 2.0])}, {"calls": jnp.zeros(())}, jax.random.key(0)
+    now = nn.train_state(params, state, make(), key)
+    step = jax.jit(nn.train_step(noisy_loss, make()), donate_argnums=0)
+    for _ in range(2):
+        now, _ = step(now, jnp.zeros(2))
+    assert jax.random.bits(key) == jax.random.bits(jax.random.key(0))
+    np.testing.assert_array_equal(params["w"], [1.0, 2.0])
+    assert state["calls"] == 0
+    assert now.state["calls"] == 2
+
+
 def test_value_and_gradient_reach_the_optimizer():
     def update(grads, state, params=None, *, value, grad, **extra):
         return jax.tree.map(lambda g: -value * g, grad), state

@@ -31,7 +31,9 @@ class TrainState(NamedTuple):
 def train_state(
     params: PyTree, state: PyTree, optimizer: OptimizerLike, key: jax.Array
 ) -> TrainState:
-    """The `TrainState` at step 0.
+    """The `TrainState` at step 0, in arrays of its own.
+
+    What is given is copied: it stays usable after a step that takes the `TrainState` by donation.
 
     Args:
         params: the parameters.
@@ -54,7 +56,15 @@ def train_state(
     """
     check_optimizer(optimizer, "train_state: optimizer")
     check_key("train_state", key)
-    return TrainState(params, state, optimizer.init(params), key, jnp.zeros((), jnp.int32))
+    given = params, state, key
+    of_caller = {id(leaf) for leaf in jax.tree.leaves(given)}
+
+    def own(leaf: Any) -> Any:
+        return jnp.copy(leaf) if id(leaf) in of_caller else leaf
+
+    opt_state = jax.tree.map(own, optimizer.init(params))  # some keep the params themselves
+    params, state, key = jax.tree.map(own, given)
+    return TrainState(params, state, opt_state, key, jnp.zeros((), jnp.int32))
 
 
 @checked
@@ -75,8 +85,9 @@ def train_step(
             "learning_rate/head/*".
 
     Returns:
-        `step(train_state, batch) -> (train_state, metrics)`, to be jitted (donate the first
-        argument) or scanned; `metrics` holds the loss as well, as "loss", and what `record` names.
+        `step(train_state, batch) -> (train_state, metrics)`, to be scanned or jitted; with
+        `donate_argnums=0` each state is used up by its step, and its memory serves the next.
+        `metrics` holds the loss as well, as "loss", and what `record` names.
 
     Raises:
         TypeError: `optimizer` is not an optimizer.
@@ -88,7 +99,7 @@ def train_step(
         >>> optimizer = nn.optimizers.sgd(0.25)
         >>> def loss_fn(params, state, batch, key):
         ...     return jnp.mean((params["w"] - batch) ** 2), (state, {})
-        >>> step = jax.jit(nn.train_step(loss_fn, optimizer))
+        >>> step = jax.jit(nn.train_step(loss_fn, optimizer), donate_argnums=0)
         >>> now = nn.train_state({"w": jnp.zeros(1)}, {}, optimizer, jax.random.key(0))
         >>> for _ in range(3):
         ...     now, metrics = step(now, jnp.array([8.0]))
