@@ -301,6 +301,10 @@ def sparsemax(x: ArrayLike, axis: int = -1) -> jax.Array:
     """
     x = floating(x)
     (axis,) = canonical_axes(axis, x.ndim, "sparsemax")
+    if x.shape[axis] == 0:
+        raise ValueError(
+            f"sparsemax: x has shape {x.shape}, expected a class at least in axis {axis}"
+        )
     z = widen(x)
     z = z - lax.stop_gradient(jnp.max(z, axis, keepdims=True))
     # With the support held fixed, y is linear in z: its derivatives are those of sparsemax.
@@ -365,7 +369,7 @@ def gumbel_softmax(
             f"gumbel_softmax: temperature is {temperature}, expected a number greater than 0"
         )
     logits = floating(logits)
-    (axis,) = canonical_axes(axis, logits.ndim, "gumbel_softmax")
+    (axis,) = canonical_axes(axis, logits.ndim, "gumbel_softmax", "logits")
     wide = widen(logits)
     noisy = wide + jax.random.gumbel(key, wide.shape, wide.dtype)
     y = softmax(noisy / hyperparameter(temperature, wide.dtype), axis)

@@ -9,6 +9,7 @@ initializers are `nn.initializers.Initializer`.
 from jaxnn._core.layer import LayerLike
 from jaxnn._core.types import (
     Activation,
+    Arrays,
     Axes,
     Data,
     Limit,
@@ -34,6 +35,7 @@ from jaxnn.callbacks._callbacks import CallbackLike
 
 __all__ = [
     "Activation",
+    "Arrays",
     "Axes",
     "CallbackLike",
     "Data",

@@ -528,7 +528,7 @@ BAD_CALLS = {
     "combine_dtype": (
         lambda: f.combine_masks(jnp.ones((1, 1)), None),
         TypeError,
-        ("combine_masks: mask has dtype float32, expected bool",),
+        ("combine_masks: masks[0] has dtype float32, expected bool",),
     ),
     "combine_rank": (
         lambda: f.combine_masks(jnp.ones((1, 1), bool), jnp.ones(1, bool)),

@@ -325,7 +325,7 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"names": "fc"}, TypeError, "names is 'fc', expected a mapping"),
+        ({"names": "fc"}, TypeError, "names is 'fc', expected a dict"),
         ({"names": {"": 3}}, TypeError, r"names\[''\] is 3, expected a name"),
         ({"names": {"": ()}}, TypeError, r"names\[''\] is \(\), expected a name"),
         ({"names": {"": {"fc": 1.5}}}, TypeError, "expected integers as numbers of features"),
@@ -333,9 +333,9 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path):
         ({"ignore": "x*"}, TypeError, "ignore is 'x\\*', expected a sequence of strings"),
         ({"ignore": 3}, TypeError, "ignore is 3, expected a sequence of strings"),
         ({"convert": {"x": abs}}, TypeError, r"convert\['x'\] is .*, expected two functions"),
-        ({"convert": 3}, TypeError, "convert is 3, expected a mapping"),
+        ({"convert": 3}, TypeError, "convert is 3, expected a dict"),
         ({"dtype": "int32"}, ValueError, "dtype is 'int32', expected a floating dtype"),
-        ({"like": {"bias": 1.0}}, TypeError, "leaf 'bias' of like is 1.0, expected an array"),
+        ({"like": {"bias": 1.0}}, TypeError, "leaf 'bias' of like or state is 1.0, expected"),
     ],
 )
 def test_arguments_are_checked(options, error, message, tmp_path):

@@ -876,7 +876,7 @@ BAD_CALLS = {
     "bidirectional_cell": (
         lambda: nn.bidirectional(LSTM, nn.dense(2)),
         TypeError,
-        ("bidirectional: cell is dense(2)", "expected a Cell"),
+        ("bidirectional: backward is dense(2)", "expected a Cell"),
     ),
     "bidirectional_merge": (
         lambda: nn.bidirectional(LSTM, merge="concat"),

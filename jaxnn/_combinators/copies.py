@@ -146,6 +146,7 @@ def ensemble(layer: LayerLike, members: int) -> Layer:
         **extra: Any,
     ) -> tuple[PyTree, PyTree]:
         check_copies("ensemble", members, params)
+        check_copies("ensemble", members, state, "state")
 
         def member(params: PyTree, state: PyTree, key: Any) -> tuple[PyTree, PyTree]:
             y, new_state = layer.apply(params, state, x, key=key, train=train, **extra)

@@ -11,7 +11,7 @@ from jaxnn._core.children import with_state, wrap
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, LayerLike, abstract, as_layer
 from jaxnn._core.paths import leaf_paths
-from jaxnn._core.types import PyTree
+from jaxnn._core.types import Arrays, PyTree
 
 
 @constructor
@@ -83,7 +83,7 @@ def frozen(layer: LayerLike) -> Layer:
 
 @checked
 def freeze_params(
-    params: PyTree, state: PyTree, path: str | Sequence[str] = ""
+    params: Arrays, state: Arrays, path: str | Sequence[str] = ""
 ) -> tuple[PyTree, PyTree]:
     """Move the parameters of some layers to the state, as `nn.frozen` has them.
 
@@ -115,7 +115,7 @@ def freeze_params(
 
 @checked
 def unfreeze_params(
-    params: PyTree, state: PyTree, path: str | Sequence[str] = ""
+    params: Arrays, state: Arrays, path: str | Sequence[str] = ""
 ) -> tuple[PyTree, PyTree]:
     """Move the parameters of layers in `nn.frozen` back, to train the model without it.
 
@@ -142,11 +142,12 @@ def unfreeze_params(
     """
 
     def thaw(path: str, params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-        is_frozen = not jax.tree.leaves(params) and "params" in state
-        if not is_frozen or not state.keys() <= {"params", "state"}:
+        entries = set(state) if isinstance(state, Mapping) else set()
+        is_frozen = "params" in entries and not jax.tree.leaves(params)
+        if not is_frozen or not entries <= {"params", "state"}:
             raise ValueError(
                 f"unfreeze_params: path is {path!r}, whose layer has params "
-                f"{leaf_paths(params)[:3]} and state {sorted(state)}, expected a frozen one"
+                f"{leaf_paths(params)[:3]} and state {sorted(entries)}, expected a frozen one"
             )
         return state["params"], state.get("state", {})
 
@@ -174,6 +175,8 @@ def _at(
 ) -> tuple[PyTree, PyTree]:
     if not names:
         return move(path, params, state)
+    if not isinstance(state, Mapping):
+        raise TypeError(f"{function}: state is {state!r}, expected a dict of that of children")
     name, *rest = names
     is_mapping = isinstance(params, Mapping)
     children = dict(params) if is_mapping else {}

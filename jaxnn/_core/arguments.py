@@ -17,8 +17,17 @@ import numpy as np
 from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxnn._core.paths import is_selection
-from jaxnn._core.types import Limit, Mask, Padding, Scalar, ScalarOrSchedule, Selection, Steps
+from jaxnn._core.paths import is_selection, path_text
+from jaxnn._core.types import (
+    Arrays,
+    Limit,
+    Mask,
+    Padding,
+    Scalar,
+    ScalarOrSchedule,
+    Selection,
+    Steps,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,6 +42,7 @@ class Kind(NamedTuple):
 
     accepts: Callable[[Any], bool]
     alternatives: tuple[str, ...]
+    found: Callable[[Any], str] | None = None  # what is wrong, where that is within the value
 
     @property
     def expected(self) -> str:
@@ -98,6 +108,23 @@ def _is_array(value: Any) -> bool:
     return hasattr(type(value), "__array__") or hasattr(type(value), "__jax_array__")
 
 
+def is_array_leaf(leaf: Any) -> bool:
+    """Whether it has a shape and a dtype, as an array and a key have, or is a number."""
+    has_type = hasattr(leaf, "dtype") and hasattr(leaf, "shape") and not isinstance(leaf, type)
+    return has_type or _is_array(leaf)
+
+
+def _first_other_leaf(tree: Any) -> str:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not is_array_leaf(leaf):
+            return (
+                f"has {value_text(leaf)} at {path_text(path)!r}"
+                if path
+                else f"is {value_text(leaf)}"
+            )
+    return ""
+
+
 def _is_dtype(value: Any) -> bool:
     try:
         return isinstance(value, (str, type, np.dtype)) and is_numeric(jnp.dtype(value))
@@ -117,11 +144,12 @@ def _is_function(value: Any) -> bool:
     return callable(value) and not getattr(value, "is_constructor", False)
 
 
+_FLAG = Kind(_is_flag, ("True or False",))
 _NUMBER = Kind(_is_finite_number, ("a finite number",))
 _SELECTION = Kind(is_selection, ("globs", "a predicate", "a tree of booleans"))
 
 KINDS: dict[Any, Kind | None] = {
-    bool: Kind(_is_flag, ("True or False",)),
+    bool: _FLAG,
     int: Kind(_is_integer, ("an integer",)),
     float: _NUMBER,
     str: Kind(lambda value: isinstance(value, str), ("a string",)),
@@ -135,6 +163,7 @@ KINDS: dict[Any, Kind | None] = {
     Selection: _SELECTION,
     Mask: _SELECTION,
     Mask | None: Kind(lambda v: v is None or is_selection(v), (*_SELECTION.alternatives, "None")),
+    Arrays: Kind(lambda v: not _first_other_leaf(v), ("a pytree of arrays",), _first_other_leaf),
     Initializer: Kind(_is_initializer, ("an initializer, (key, shape, dtype) -> array",)),
     ArrayLike: Kind(_is_array, ("a number", "an array of numbers")),
     DTypeLike: Kind(_is_dtype, ("a dtype",)),
@@ -161,9 +190,11 @@ def kind_of(annotation: Any) -> Kind | None:
         return _sequence(*members)
     if origin is tuple:
         return _sequence(members[0]) if Ellipsis in members else _fixed(members)
+    if origin is abc.Mapping:
+        return Kind(lambda value: isinstance(value, Mapping), ("a dict",))
     if origin is abc.Callable:
         makes_functions = hasattr(members[-1], "init")  # those of a layer, say
-        return None if makes_functions else Kind(_is_function, ("a function",))
+        return Kind(callable if makes_functions else _is_function, ("a function",))
     if origin is os.PathLike:
         return Kind(lambda value: isinstance(value, os.PathLike), ("a path",))
     return None
@@ -230,11 +261,12 @@ def flags_of(parameters: Iterable[inspect.Parameter]) -> list[str]:
 def check_flag(function: str, name: str, value: Any) -> None:
     """Raise unless `value`, the argument `name` of `function`, is a boolean of the host."""
     if not _is_flag(value):
-        refuse(function, name, value, "True or False")
+        _refuse(function, name, value, _FLAG)
 
 
-def refuse(function: str, name: str, value: Any, expected: str) -> None:
+def _refuse(function: str, name: str, value: Any, kind: Kind) -> None:
     """Raise for an argument: `ValueError` where a number or a word is expected, and came."""
+    expected = kind.expected
     is_of_kind = (_is_real_number(value) and "number" in expected) or (
         isinstance(value, str) and "'" in expected
     )
@@ -243,13 +275,13 @@ def refuse(function: str, name: str, value: Any, expected: str) -> None:
         error, expected = ValueError, f"{expected} of fewer bits"
     if getattr(value, "is_constructor", False) and "function" in expected:
         expected = f"{expected}: call it, {value.__name__}(...)"
-    shown = repr(value) if np.ndim(value) == 0 and hasattr(value, "dtype") else value_text(value)
-    raise error(f"{function}: {name} is {shown}, expected {expected}")
+    found = kind.found(value) if kind.found else f"is {value_text(value)}"
+    raise error(f"{function}: {name} {found}, expected {expected}")
 
 
 def value_text(value: Any) -> str:
     """An argument as it is written in a call, if it can be."""
-    if isinstance(value, (jax.Array, np.ndarray)):
+    if isinstance(value, (jax.Array, np.ndarray)) and value.ndim:
         return f"{value.dtype}{list(value.shape)}"
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return repr(value)
@@ -274,16 +306,16 @@ class ArgumentChecks:
         """Raise for an argument that is of another kind than its annotation says."""
         for name, kind, value in zip(self._positional, self._of_positional, args, strict=False):
             if kind is not None and not kind.accepts(value):
-                refuse(self._function, name, value, kind.expected)
+                _refuse(self._function, name, value, kind)
         for name, value in keywords.items():
             kind = self._kinds.get(name)
             if kind is not None and not kind.accepts(value):
-                refuse(self._function, name, value, kind.expected)
+                _refuse(self._function, name, value, kind)
         kind = self._kinds.get(self._rest)
         if kind is not None:
             for i, value in enumerate(args[len(self._positional) :]):
                 if not kind.accepts(value):
-                    refuse(self._function, f"{self._rest}[{i}]", value, kind.expected)
+                    _refuse(self._function, f"{self._rest}[{i}]", value, kind)
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 LEAST_POSITIVE = float(np.finfo(np.float32).tiny)
@@ -67,16 +68,18 @@ def hyperparameter(value: Any, dtype: Any) -> jax.Array:
     return jnp.asarray(value).astype(dtype)
 
 
-def canonical_axes(axis: int | Sequence[int], ndim: int, function: str) -> tuple[int, ...]:
-    """`axis` as a sorted tuple of different non-negative axes."""
+def canonical_axes(
+    axis: int | Sequence[int], ndim: int, function: str, array: str = "x"
+) -> tuple[int, ...]:
+    """`axis`, of the argument `array`, as a sorted tuple of different non-negative axes."""
     given = axis if isinstance(axis, Sequence) else (axis,)
     axes = tuple(operator.index(a) for a in given)
     out_of_range = [a for a in axes if not -ndim <= a < ndim]
     if out_of_range:
-        raise ValueError(f"{function}: axis {axis} is out of range for x with {ndim} axes")
+        raise ValueError(f"{function}: axis {axis} is out of range for {array} with {ndim} axes")
     canonical = tuple(sorted(a % ndim for a in axes))
     if len(set(canonical)) != len(canonical):
-        raise ValueError(f"{function}: axis {axis} names the same axis of x twice")
+        raise ValueError(f"{function}: axis {axis} names the same axis of {array} twice")
     return canonical
 
 
@@ -129,11 +132,17 @@ def absolute(x: jax.Array) -> jax.Array:
     return x * jnp.sign(x) if not jnp.iscomplexobj(x) else jnp.abs(x)
 
 
-def check_shape(function: str, name: str, array: ArrayLike, expected: tuple[int, ...]) -> None:
-    """Raise unless `array`, the argument `name` of `function`, has the `expected` shape."""
+def check_shape(
+    function: str, name: str, array: ArrayLike, expected: tuple[int, ...], of: str = ""
+) -> None:
+    """Raise unless `array`, the argument `name` of `function`, has the `expected` shape.
+
+    `of` says what that is the shape of, where it is another argument's.
+    """
     if jnp.shape(array) != expected:
         raise ValueError(
             f"{function}: {name} has shape {jnp.shape(array)}, expected shape {expected}"
+            f"{of and f', that of {of}'}"
         )
 
 
@@ -181,8 +190,19 @@ def check_count(function: str, name: str, value: Any) -> int:
     return int(value)
 
 
+def check_axis_name(function: str, axis_name: str | Sequence[str]) -> None:
+    """Raise unless there are mapped axes of that name around the call."""
+    try:
+        lax.psum(1, axis_name)
+    except NameError as error:
+        raise ValueError(
+            f"{function}: axis_name is {axis_name!r}, expected an axis that jax.vmap or "
+            "jax.shard_map around the call has"
+        ) from error
+
+
 def check_key(function: str, key: Any, name: str = "key") -> None:
-    """Raise unless `key`, which errors call `name`, is one typed PRNG key."""
+    """Raise unless `key`, the argument `name`, is one typed PRNG key."""
     dtype = getattr(key, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
         got = type(key).__name__ if dtype is None else f"an array of dtype {dtype}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxnn._core.arguments import KINDS, check_flag, checked, flags_of, value_text
+from jaxnn._core.arguments import KINDS, check_flag, checked, flags_of, is_array_leaf, value_text
 from jaxnn._core.arrays import check_key, is_inexact, promoted
 from jaxnn._core.construction import call_repr, constructor, refuse_constructor
 from jaxnn._core.functions import (
@@ -216,6 +216,13 @@ def abstract(x: PyTree) -> PyTree:
         return jax.ShapeDtypeStruct(leaf.shape, dtype)
 
     return jax.tree.map(one, x)
+
+
+def shape_of(layer: str, x: PyTree) -> tuple[int, ...]:
+    """The shape of an input that is to be one array."""
+    if not (jax.tree_util.all_leaves([x]) and is_array_leaf(x)):
+        raise TypeError(f"{layer}: x is {value_text(x)}, expected an array")
+    return abstract(x).shape  # type: ignore[no-any-return]
 
 
 def param_dtype(x: Any) -> jnp.dtype:

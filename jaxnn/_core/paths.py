@@ -68,7 +68,9 @@ def select(tree: PyTree, where: Selection, name: str = "where") -> PyTree:
 
 def is_selection(where: Any) -> bool:
     """Whether it is of a kind that `select` and `select_mask` take."""
-    if callable(where) or isinstance(where, str) or _are_globs(where):
+    if callable(where):
+        return not getattr(where, "is_constructor", False)
+    if isinstance(where, str) or _are_globs(where):
         return True
     return where is not None and all(map(_is_flag, jax.tree.leaves(where)))
 

@@ -11,7 +11,7 @@ from jaxnn._core.arguments import checked
 from jaxnn._core.children import Call, recorded_calls
 from jaxnn._core.keywords import split_static
 from jaxnn._core.layer import Layer, LayerLike, abstract, as_layer
-from jaxnn._core.types import PyTree
+from jaxnn._core.types import Arrays, PyTree
 
 HEADINGS = ("path", "layer", "output", "parameters", "bytes", "FLOPs")
 
@@ -19,7 +19,7 @@ HEADINGS = ("path", "layer", "output", "parameters", "bytes", "FLOPs")
 @checked
 def summary(
     layer: LayerLike,
-    x: PyTree,
+    x: Arrays,
     *,
     train: bool = False,
     depth: int | None = None,

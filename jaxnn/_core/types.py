@@ -13,6 +13,9 @@ PyTree: TypeAlias = Any
 Python's types cannot tell one pytree from another, so that checkers allow anything.
 """
 
+Arrays: TypeAlias = Annotated[Any, "a pytree of arrays"]
+"""A `PyTree` of arrays or numbers: parameters, a state, an input."""
+
 Scalar: TypeAlias = float | np.number[Any] | jax.Array
 """One number: of Python or NumPy, or an array without axes, possibly traced."""
 

@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxnn._core.arguments import checked
-from jaxnn._core.types import PyTree
+from jaxnn._core.types import Arrays
 from jaxnn._files.atomic import replacing
 from jaxnn._files.importing import joined
 from jaxnn._files.layouts import (
@@ -35,10 +35,10 @@ _INDEX = f"{_FILE}.index.json"
 @checked
 def export_params(
     path: str | os.PathLike[str],
-    params: PyTree,
+    params: Arrays,
     names: Names,
     *,
-    state: PyTree = None,
+    state: Arrays = None,
     dtype: DTypeLike | None = None,
     convert: Conversions = {},  # noqa: B006
     max_shard_size: float = 5e9,

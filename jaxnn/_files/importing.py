@@ -13,7 +13,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxnn._core.arguments import checked
-from jaxnn._core.types import PyTree
+from jaxnn._core.types import Arrays, PyTree
 from jaxnn._files.layouts import (
     Conversions,
     check_conversions,
@@ -33,10 +33,10 @@ Index = tuple[int, ...]
 @checked
 def import_params(
     path: str | PathLike[str] | Mapping[str, PyTree],
-    like: PyTree,
+    like: Arrays,
     names: Names,
     *,
-    state: PyTree = None,
+    state: Arrays = None,
     dtype: DTypeLike | None = None,
     convert: Conversions = {},  # noqa: B006
     ignore: Sequence[str] = (),
@@ -154,7 +154,9 @@ def _split(leaves: Sequence[Any], params: PyTree, state: PyTree) -> PyTree:
 def _dtype_of(name: str, leaf: Any, dtype: DTypeLike | None) -> np.dtype:
     """The dtype that a leaf is to have."""
     if not hasattr(leaf, "dtype"):
-        raise TypeError(f"import_params: leaf {name!r} of like is {leaf!r}, expected an array")
+        raise TypeError(
+            f"import_params: leaf {name!r} of like or state is {leaf!r}, expected an array"
+        )
     wanted = leaf.dtype
     if is_key(leaf):
         return wanted  # type: ignore[no-any-return]

@@ -69,7 +69,7 @@ def is_key(leaf: Any) -> bool:
 
 def form_of(function: str, name: str, leaf: Any) -> Form:
     """Shape and dtype of a leaf that can be saved."""
-    what = f"{function}: leaf {name!r} is"
+    what = f"{function}: leaf {name!r} is" if name else f"{function}: tree is"
     if isinstance(leaf, jax.core.Tracer):
         raise TypeError(f"{what} traced, expected a value: call {function} outside of jit")
     if type(leaf) is int and not -(2**63) <= leaf < 2**63:

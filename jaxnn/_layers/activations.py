@@ -6,7 +6,7 @@ from jax.nn.initializers import Initializer
 from jaxnn import functional, initializers
 from jaxnn._core.arrays import check_key
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, abstract, param_dtype, pure
+from jaxnn._core.layer import Layer, param_dtype, pure, shape_of
 from jaxnn._core.types import PyTree
 
 
@@ -44,7 +44,7 @@ def prelu(
 
     def init(key: jax.Array, x: PyTree) -> PyTree:
         check_key("prelu", key)
-        shape = abstract(x).shape
+        shape = shape_of("prelu", x)
         if per_channel and not shape:
             raise ValueError("prelu: x is a scalar, expected shape (..., channels)")
         own = shape[-1:] if per_channel else ()

@@ -1,7 +1,7 @@
 """Multi-head attention, and decoding with a key/value cache."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,8 +15,8 @@ from jaxnn._core.children import apply_child, init_child, with_state
 from jaxnn._core.construction import constructor, refuse_constructor
 from jaxnn._core.decoding import check_capacity, refuse_in_decoding
 from jaxnn._core.layer import Layer, LayerLike, abstract, as_layer, child_key, missing_key
-from jaxnn._core.types import PyTree
-from jaxnn._layers.dense import dense
+from jaxnn._core.types import PyTree, Scalar
+from jaxnn._layers.dense import DenseLike, dense
 from jaxnn._layers.positions import Positions
 from jaxnn.functional._masks import AttentionWindow, check_window
 
@@ -32,10 +32,10 @@ def attention(
     window: AttentionWindow | None = None,
     positions: Positions | None = None,
     qk_norm: LayerLike | None = None,
-    dropout_rate: ArrayLike = 0.0,
+    dropout_rate: Scalar = 0.0,
     use_bias: bool | Mapping[str, bool] = True,
     scale: float | None = None,
-    dense: Callable[..., Layer] = dense,
+    dense: DenseLike = dense,
     cache_length: int | None = None,
 ) -> Layer:
     """Multi-head attention: `y = out(softmax(query @ key.T / sqrt(head_dim)) @ value)`.
@@ -124,8 +124,6 @@ def attention(
     scheme = Positions() if positions is None else positions
     norm = None if qk_norm is None else as_layer(qk_norm, "attention: qk_norm")
     check_range("attention", "dropout_rate", dropout_rate, 0, 1)
-    if isinstance(dense, Layer) or not callable(dense):
-        raise TypeError(f"attention: dense is {dense!r}, expected a constructor as nn.dense")
     has_bias = _biases(use_bias)
     if scale is not None:
         check_range("attention", "scale", scale, 0)

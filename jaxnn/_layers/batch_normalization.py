@@ -9,9 +9,9 @@ from jax import lax
 from jax.nn.initializers import Initializer
 
 from jaxnn import functional, initializers
-from jaxnn._core.arrays import canonical_axes, check_range, real_dtype
+from jaxnn._core.arrays import canonical_axes, check_axis_name, check_range, real_dtype
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, abstract, param_dtype
+from jaxnn._core.layer import Layer, param_dtype, shape_of
 from jaxnn._core.types import PyTree
 from jaxnn._layers.params import refuse_unused, scale_and_bias
 
@@ -67,7 +67,7 @@ def batch_norm(
     check_range("batch_norm", "epsilon", epsilon, 0)
 
     def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
-        shape, dtype = abstract(x).shape, param_dtype(x)
+        shape, dtype = shape_of("batch_norm", x), param_dtype(x)
         features = (shape[canonical_axes(axis, len(shape), "batch_norm")[0]],)
         inits = scale_init if use_scale else None, bias_init if use_bias else None
         params = scale_and_bias("batch_norm", key, features, dtype, *inits)
@@ -113,4 +113,7 @@ def _count(x: jax.Array, axis: int, axis_name: str | Sequence[str] | None) -> in
     shape = jnp.shape(x)
     (features,) = canonical_axes(axis, len(shape), "batch_norm")
     n = math.prod(size for a, size in enumerate(shape) if a != features)
-    return n if axis_name is None else n * lax.psum(1, axis_name)
+    if axis_name is None:
+        return n
+    check_axis_name("batch_norm", axis_name)
+    return int(n * lax.psum(1, axis_name))

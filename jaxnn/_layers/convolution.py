@@ -9,7 +9,7 @@ from jax.nn.initializers import Initializer
 from jaxnn import functional, initializers
 from jaxnn._core.arrays import check_count
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, abstract, param_dtype, pure
+from jaxnn._core.layer import Layer, param_dtype, pure, shape_of
 from jaxnn._core.types import Padding, PerAxis, PyTree, SpatialShape
 from jaxnn._layers.params import kernel_and_bias, kernel_and_bias_of
 from jaxnn.functional._spatial import per_axis, spatial_rank
@@ -175,7 +175,7 @@ def convolution_layer(
         check_count(name, "kernel_size", size)
 
     def init(key: jax.Array, x: PyTree) -> PyTree:
-        shape = abstract(x).shape
+        shape = shape_of(name, x)
         rank = spatial_rank(name, "kernel_size", kernel_size, shape)
         spatial = per_axis(name, "kernel_size", kernel_size, rank)
         if shape[-1] == 0:

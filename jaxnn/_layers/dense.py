@@ -1,7 +1,8 @@
 """Affine maps and shapes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Annotated, TypeAlias
 
 import jax
 from jax.nn.initializers import Initializer
@@ -9,7 +10,7 @@ from jax.nn.initializers import Initializer
 from jaxnn import functional, initializers
 from jaxnn._core.arrays import canonical_axes, check_count
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, abstract, elementwise, param_dtype, pure
+from jaxnn._core.layer import Layer, elementwise, param_dtype, pure, shape_of
 from jaxnn._core.types import Axes, PyTree
 from jaxnn._layers.params import kernel_and_bias, kernel_and_bias_of
 
@@ -53,7 +54,7 @@ def dense(
     inits = kernel_init, bias_init if use_bias else None
 
     def init(key: jax.Array, x: PyTree) -> PyTree:
-        shape = abstract(x).shape
+        shape = shape_of("dense", x)
         if not shape:
             raise ValueError("dense: x is a scalar, expected shape (..., in)")
         return kernel_and_bias("dense", key, (shape[-1], features), param_dtype(x), *inits)
@@ -62,6 +63,9 @@ def dense(
         return functional.linear(x, *kernel_and_bias_of("dense", params, use_bias))
 
     return pure(init, call)
+
+
+DenseLike: TypeAlias = Annotated[Callable[..., Layer], "a constructor as nn.dense"]
 
 
 @constructor
@@ -106,7 +110,7 @@ def dense_general(
     inits = kernel_init, bias_init if use_bias else None
 
     def init(key: jax.Array, x: PyTree) -> PyTree:
-        shape = abstract(x).shape
+        shape = shape_of("dense_general", x)
         inputs = tuple(shape[a] for a in canonical_axes(axis, len(shape), "dense_general"))
         matrix = math.prod(inputs), math.prod(out)
         params = kernel_and_bias("dense_general", key, matrix, param_dtype(x), *inits, out)

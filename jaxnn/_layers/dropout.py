@@ -3,18 +3,17 @@
 from collections.abc import Callable
 
 import jax
-from jax.typing import ArrayLike
 
 from jaxnn import functional
 from jaxnn._core.arrays import check_range
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, missing_key, pure
-from jaxnn._core.types import PyTree
+from jaxnn._core.types import PyTree, Scalar
 from jaxnn.functional._dropout import check_below_1
 
 
 @constructor
-def dropout(rate: ArrayLike) -> Layer:
+def dropout(rate: Scalar) -> Layer:
     """Set each element to zero with probability `rate` in training; the identity in evaluation.
 
     `y = x * keep / (1 - rate)`, `keep ~ Bernoulli(1 - rate)`; a rate of 1 gives zeros.
@@ -46,7 +45,7 @@ def dropout(rate: ArrayLike) -> Layer:
 
 
 @constructor
-def spatial_dropout(rate: ArrayLike) -> Layer:
+def spatial_dropout(rate: Scalar) -> Layer:
     """Set whole channels to zero with probability `rate` in training.
 
     `y = x * keep / (1 - rate)`, where `keep` is the same all over the spatial axes. A rate of 1
@@ -78,7 +77,7 @@ def spatial_dropout(rate: ArrayLike) -> Layer:
 
 
 @constructor
-def stochastic_depth(rate: ArrayLike) -> Layer:
+def stochastic_depth(rate: Scalar) -> Layer:
     """Set whole examples to zero with probability `rate` in training ("drop path").
 
     `y = x * keep / (1 - rate)`, with one `keep` for each example. At the end of a residual branch
@@ -110,7 +109,7 @@ def stochastic_depth(rate: ArrayLike) -> Layer:
 
 
 @constructor
-def alpha_dropout(rate: ArrayLike) -> Layer:
+def alpha_dropout(rate: Scalar) -> Layer:
     """Dropout for `selu`, which keeps mean 0 and variance 1, in training.
 
     `y = a * (x if keep else c) + b`, where `c = -1.758` is what `selu` gives at minus infinity; `a`
@@ -141,7 +140,7 @@ def alpha_dropout(rate: ArrayLike) -> Layer:
 
 
 @constructor
-def gaussian_noise(stddev: ArrayLike) -> Layer:
+def gaussian_noise(stddev: Scalar) -> Layer:
     """Add normal noise in training: `y = x + stddev * n`, `n ~ N(0, 1)`.
 
     In evaluation it is the identity.
@@ -167,7 +166,7 @@ def gaussian_noise(stddev: ArrayLike) -> Layer:
 
 
 @constructor
-def gaussian_dropout(rate: ArrayLike) -> Layer:
+def gaussian_dropout(rate: Scalar) -> Layer:
     """Multiply by normal noise of mean 1 in training: `y = x * n`, `n ~ N(1, rate / (1 - rate))`.
 
     Mean and variance of `y` are those of dropout with the same `rate`. In evaluation it is the
@@ -196,7 +195,7 @@ def gaussian_dropout(rate: ArrayLike) -> Layer:
 
 
 def _in_training(
-    name: str, noise: Callable[[jax.Array, PyTree, ArrayLike], jax.Array], amount: ArrayLike
+    name: str, noise: Callable[[jax.Array, PyTree, Scalar], jax.Array], amount: Scalar
 ) -> Layer:
     """A layer that is `noise(key, x, amount)` in training and the identity in evaluation."""
 

@@ -12,7 +12,7 @@ from jax.nn.initializers import Initializer
 from jaxnn import functional, initializers
 from jaxnn._core.arrays import check_count
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, abstract, param_dtype, pure
+from jaxnn._core.layer import Layer, param_dtype, pure, shape_of
 from jaxnn._core.types import PyTree
 from jaxnn._layers.params import draw, kernel_and_bias, kernel_and_bias_of
 from jaxnn.functional._equations import parse_equation
@@ -60,7 +60,7 @@ def einsum(
     given = {letter: check_count("einsum", f"'{letter}'", size) for letter, size in sizes.items()}
 
     def init(key: jax.Array, x: PyTree) -> PyTree:
-        of_x = terms.sizes_in(abstract(x).shape)
+        of_x = terms.sizes_in(shape_of("einsum", x))
         size = given | of_x
         if {letter: size[letter] for letter in given} != given or not set(terms.kernel) <= set(
             size

@@ -10,7 +10,7 @@ from jax.nn.initializers import Initializer
 from jaxnn import functional, initializers
 from jaxnn._core.arrays import LEAST_POSITIVE, canonical_axes, check_count, check_range
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, abstract, elementwise, param_dtype, pure
+from jaxnn._core.layer import Layer, abstract, elementwise, param_dtype, pure, shape_of
 from jaxnn._core.types import Axes, PyTree
 from jaxnn._layers.params import refuse_unused, scale_and_bias
 
@@ -268,7 +268,7 @@ def _norm(
     """A layer of a function with a scale and a bias of the shape of `axis`, where they are."""
 
     def init(key: jax.Array, x: PyTree) -> PyTree:
-        shape = abstract(x).shape
+        shape = shape_of(name, x)
         own = tuple(shape[a] for a in canonical_axes(axis, len(shape), name))
         jax.eval_shape(norm, abstract(x))  # refuses what the call would refuse
         return scale_and_bias(name, key, own, param_dtype(x), scale_init, bias_init)

@@ -8,9 +8,9 @@ from jax import lax
 from jax.nn.initializers import Initializer
 
 from jaxnn import functional, initializers
-from jaxnn._core.arrays import check_count, check_key, check_range, floating
+from jaxnn._core.arrays import check_axis_name, check_count, check_key, check_range, floating
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, abstract, param_dtype
+from jaxnn._core.layer import Layer, param_dtype, shape_of
 from jaxnn._core.types import PyTree
 from jaxnn._layers.params import draw
 
@@ -66,7 +66,7 @@ def vector_quantizer(
 
     def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
         check_key("vector_quantizer", key)
-        shape, dtype = abstract(x).shape, param_dtype(x)
+        shape, dtype = shape_of("vector_quantizer", x), param_dtype(x)
         if not shape:
             raise ValueError("vector_quantizer: x is a scalar, expected shape (..., features)")
         embedding = draw(embedding_init, key, (num_embeddings, shape[-1]), dtype)
@@ -111,6 +111,7 @@ def _follow(
     new = jnp.sum(chosen, axis=0)
     total = jnp.matmul(chosen.T, vectors, precision=lax.Precision.HIGHEST)
     if axis_name is not None:
+        check_axis_name("vector_quantizer", axis_name)
         new, total = lax.psum((new, total), axis_name)
     count = decay * count + (1 - decay) * new
     step = (1 - decay) * (total - new[:, None] * old)

@@ -19,7 +19,7 @@ from jaxnn._core.arrays import (
     is_inexact,
 )
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Cell, abstract, param_dtype
+from jaxnn._core.layer import Cell, param_dtype, shape_of
 from jaxnn._core.types import PyTree, SpatialShape
 from jaxnn._layers.params import draw, kernel_and_bias_of
 from jaxnn.functional import _recurrent as functions
@@ -306,11 +306,13 @@ def conv_lstm_cell(
         (2, 5, 8, 8, 4)
     """
     check_count("conv_lstm_cell", "features", features)
+    if not spatial_shape:
+        raise ValueError("conv_lstm_cell: spatial_shape is empty, expected at least one number")
     spatial = per_axis("conv_lstm_cell", "spatial_shape", spatial_shape, len(spatial_shape))
     window = per_axis("conv_lstm_cell", "kernel_size", kernel_size, len(spatial))
 
     def shapes(x_t: PyTree) -> KernelShapes:
-        shape = abstract(x_t).shape
+        shape = shape_of("conv_lstm_cell", x_t)
         if len(shape) <= len(spatial):
             raise ValueError(
                 f"conv_lstm_cell: x has shape {shape}, expected {len(spatial)} spatial axes before "
@@ -328,7 +330,7 @@ def conv_lstm_cell(
 
 def _dense_shapes(cell: str, x_t: PyTree, features: int) -> KernelShapes:
     """The shapes of a gate's two kernels."""
-    shape = abstract(x_t).shape
+    shape = shape_of(cell, x_t)
     if not shape:
         raise ValueError(f"{cell}: x is a scalar, expected shape (..., in)")
     return (shape[-1], features), (features, features)

@@ -13,7 +13,7 @@ from jaxnn._core.construction import constructor
 from jaxnn._core.decoding import decoded_steps, decoding_by_element
 from jaxnn._core.layer import Cell, Layer, LayerLike, as_layer
 from jaxnn._core.programs import compiled
-from jaxnn._core.types import PyTree
+from jaxnn._core.types import Arrays, PyTree, Scalar
 
 
 @constructor
@@ -84,14 +84,14 @@ def autoregressive(layer: LayerLike, *, features: Sequence[int] = ()) -> Cell:
 @checked
 def generate(
     cell: Cell,
-    params: PyTree,
+    params: Arrays,
     prompt: ArrayLike,
     *,
     length: int,
     key: jax.Array | None = None,
-    temperature: ArrayLike = 1.0,
-    top_k: ArrayLike | None = None,
-    top_p: ArrayLike | None = None,
+    temperature: Scalar = 1.0,
+    top_k: Scalar | None = None,
+    top_p: Scalar | None = None,
     end_token: int | None = None,
 ) -> jax.Array:
     """Continue sequences of tokens by sampling from an autoregressive model.

@@ -13,7 +13,7 @@ from jaxnn._core.arrays import accumulator_dtype, check_count, hyperparameter
 from jaxnn._core.children import apply_child, child_params, init_child, with_state, wrap
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, LayerLike, as_layer, child_key
-from jaxnn._core.types import PyTree, Scalar
+from jaxnn._core.types import Arrays, PyTree, Scalar
 from jaxnn._layers.params import draw
 
 
@@ -96,7 +96,7 @@ def lora(
 
 
 @checked
-def merge_lora(params: PyTree, *, scale: Scalar = 1.0) -> PyTree:
+def merge_lora(params: Arrays, *, scale: Scalar = 1.0) -> PyTree:
     """Add every low-rank correction to its kernel: `kernel + scale * down @ up`.
 
     Args:

@@ -20,6 +20,7 @@ from jaxnn._core.layer import (
     child_key,
     child_scope,
     param_dtype,
+    shape_of,
 )
 from jaxnn._core.types import PyTree
 from jaxnn._layers.params import draw
@@ -88,8 +89,8 @@ def mixture_of_experts(
 
     def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
         check_key("mixture_of_experts", key)
+        features = shape_of("mixture_of_experts", x)[-1]
         x, dtype = abstract(x), param_dtype(x)
-        features = x.shape[-1]
         token = jax.ShapeDtypeStruct((1, features), x.dtype)
         with child_scope("experts"):
             params, state = init_copies(

@@ -1,17 +1,17 @@
 """Networks made of layers, ready to use."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax.typing import ArrayLike
 
 from jaxnn._activations import gelu, relu
 from jaxnn._combinators.chains import serial
-from jaxnn._core.arrays import check_count, concrete
+from jaxnn._core.arrays import check_count, check_range, concrete
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, LayerLike, abstract
-from jaxnn._core.types import PyTree
+from jaxnn._core.layer import Layer, LayerLike, as_layer, shape_of
+from jaxnn._core.types import PyTree, Scalar
+from jaxnn._layers.dense import DenseLike
 from jaxnn._layers.dense import dense as dense_layer
 from jaxnn._layers.dropout import dropout
 
@@ -22,7 +22,7 @@ def mlp(
     activation: LayerLike = relu,
     *,
     activate_final: bool = False,
-    dropout_rate: ArrayLike = 0.0,
+    dropout_rate: Scalar = 0.0,
     use_bias: bool = True,
 ) -> Layer:
     """A multilayer perceptron: `dense`, activation and dropout in turn.
@@ -57,6 +57,8 @@ def mlp(
     if not features:
         raise ValueError("mlp: features is empty, expected a number for each dense layer")
     children: dict[str, Any] = {}
+    check_range("mlp", "dropout_rate", dropout_rate, 0, 1)
+    activation = as_layer(activation, "mlp: activation")
     for i, size in enumerate(features):
         check_count("mlp", "features", size)
         children[f"dense_{i}"] = dense_layer(size, use_bias=use_bias)
@@ -71,9 +73,9 @@ def feed_forward(
     hidden_features: int,
     activation: LayerLike = gelu,
     *,
-    dropout_rate: ArrayLike = 0.0,
+    dropout_rate: Scalar = 0.0,
     use_bias: bool = True,
-    dense: Callable[..., Layer] = dense_layer,
+    dense: DenseLike = dense_layer,
 ) -> Layer:
     """The feed-forward network of a transformer block: `y = dense(dropout(activation(dense(x))))`.
 
@@ -108,6 +110,8 @@ def feed_forward(
         {'bias': (8,), 'kernel': (16, 8)}
     """
     check_count("feed_forward", "hidden_features", hidden_features)
+    check_range("feed_forward", "dropout_rate", dropout_rate, 0, 1)
+    activation = as_layer(activation, "feed_forward: activation")
     first = {
         "hidden": dense(hidden_features, use_bias=use_bias),
         "activation": activation,
@@ -115,7 +119,7 @@ def feed_forward(
     }
 
     def network(x: PyTree) -> Layer:
-        shape = abstract(x).shape
+        shape = shape_of("feed_forward", x)
         if not shape or not shape[-1]:
             raise ValueError(
                 f"feed_forward: x has shape {shape}, expected shape (..., features) with at least "
@@ -139,7 +143,7 @@ def feed_forward(
     return Layer(init, apply)
 
 
-def _dropout(name: str, rate: ArrayLike) -> dict[str, Layer]:
+def _dropout(name: str, rate: Scalar) -> dict[str, Layer]:
     """Dropout by its name; nothing for a rate that is known to be 0."""
     known = concrete(rate)
     return {} if known is not None and not known.any() else {name: dropout(rate)}

@@ -304,9 +304,9 @@ def bidirectional(
         >>> model.apply(params, state, x, lengths=jnp.array([5, 2]))[0].shape
         (2, 5, 6)
     """
-    _check_cell("bidirectional", forward)
     backward = forward if backward is None else backward
-    _check_cell("bidirectional", backward)
+    for name, cell in (("forward", forward), ("backward", backward)):
+        _check_cell("bidirectional", cell, name)
     merged = merge if callable(merge) else _MERGES[merge]
     children = {
         name: recurrent(cell, reverse=reverse, last=last, return_carry=True, time_axis=time_axis)
@@ -407,10 +407,10 @@ def _last(ys: PyTree, lengths: jax.Array | None, time: int, reverse: bool) -> Py
 # Checks of arguments
 
 
-def _check_cell(function: str, cell: Any) -> None:
-    refuse_constructor(cell, f"{function}: cell")
+def _check_cell(function: str, cell: Any, name: str = "cell") -> None:
+    refuse_constructor(cell, f"{function}: {name}", "a cell")
     if not isinstance(cell, Cell):
-        raise TypeError(f"{function}: cell is {cell!r}, expected a Cell, as nn.lstm_cell(...)")
+        raise TypeError(f"{function}: {name} is {cell!r}, expected a Cell, as nn.lstm_cell(...)")
 
 
 def _batch_shape_and_time(x: PyTree, time_axis: int) -> tuple[tuple[int, ...], int]:

@@ -39,11 +39,6 @@ def check_metrics(function: str, metrics: Mapping[str, Metric] | None) -> Metric
     """The metrics as pairs, which can be hashed."""
     if metrics is None:
         return ()
-    if not isinstance(metrics, Mapping):
-        raise TypeError(
-            f"{function}: metrics is {metrics!r}, expected a dict by name, such as "
-            "{'accuracy': nn.metrics.accuracy()}"
-        )
     pairs = tuple(metrics.items())
     for name, metric in pairs:
         if not isinstance(name, str):

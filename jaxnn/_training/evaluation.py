@@ -1,7 +1,7 @@
 """Predicting and evaluating in batches."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_count, widen
 from jaxnn._core.layer import Layer, LayerLike, as_layer
 from jaxnn._core.programs import compiled
-from jaxnn._core.types import Data, Loss, PyTree
+from jaxnn._core.types import Arrays, Data, Loss, PyTree
 from jaxnn._training.checks import check_labels, check_metrics, check_no_ignored_label
 from jaxnn._training.data.arrays import (
     arrays_on_device,
@@ -27,8 +27,7 @@ from jaxnn._training.data.arrays import (
     take_batch,
 )
 from jaxnn._training.data.sources import as_source, is_streamed
-from jaxnn._training.measuring import Metrics, evaluation_sums, metric_values
-from jaxnn.metrics import Metric
+from jaxnn._training.measuring import Metrics, MetricsByName, evaluation_sums, metric_values
 from jaxnn.metrics._accumulators import merge
 
 
@@ -74,12 +73,12 @@ def _of_each(members: int | None, function: Callable[..., Any]) -> Callable[...,
 @checked
 def evaluate(
     model: LayerLike,
-    params: PyTree,
-    state: PyTree,
+    params: Arrays,
+    state: Arrays,
     data: Data,
     *,
     loss: Loss | None = None,
-    metrics: Mapping[str, Metric] | None = None,
+    metrics: MetricsByName | None = None,
     batch_size: int | None = None,
     members: int | None = None,
 ) -> dict[str, Any]:
@@ -150,7 +149,7 @@ def reported(value: Any) -> Any:
 
 @checked
 def predict(
-    model: LayerLike, params: PyTree, state: PyTree, x: PyTree, *, batch_size: int | None = None
+    model: LayerLike, params: Arrays, state: Arrays, x: Arrays, *, batch_size: int | None = None
 ) -> PyTree:
     """The output of a model for each example, in evaluation mode.
 
@@ -191,8 +190,8 @@ def predict(
 @checked
 def predict_with_spread(
     model: LayerLike,
-    params: PyTree,
-    state: PyTree,
+    params: Arrays,
+    state: Arrays,
     x: Data,
     *,
     batch_size: int | None = None,

@@ -1,6 +1,6 @@
 """The host's view of a training run."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any, Literal, NamedTuple
 
@@ -12,7 +12,7 @@ from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_count, check_key
 from jaxnn._core.layer import LayerLike, as_layer, child_key
 from jaxnn._core.programs import compiled
-from jaxnn._core.types import Data, Loss, LossFunction, OptimizerLike, PyTree, Regularizer
+from jaxnn._core.types import Arrays, Data, Loss, LossFunction, OptimizerLike, PyTree, Regularizer
 from jaxnn._training.best import EarlyStopping, check_not_of_validation
 from jaxnn._training.checks import check_labels
 from jaxnn._training.data.arrays import (
@@ -35,13 +35,13 @@ from jaxnn._training.host.owner import opened
 from jaxnn._training.host.progress import progress_callback
 from jaxnn._training.host.watchers import Watchers
 from jaxnn._training.loop import Position
+from jaxnn._training.measuring import MetricsByName
 from jaxnn._training.outside import finder
 from jaxnn._training.run import Carry, Run
 from jaxnn._training.run_of import check_initial, checked_run
 from jaxnn._training.stop import rows_that_count
 from jaxnn.callbacks import Event
 from jaxnn.callbacks._callbacks import CallbackLike
-from jaxnn.metrics import Metric
 
 Reason = Literal["epochs", "early_stopping", "callback", "interrupted", "nonfinite"]
 
@@ -77,7 +77,7 @@ def fit(
     epochs: int,
     batch_size: int | None = None,
     validation: Data | None = None,
-    metrics: Mapping[str, Metric] | None = None,
+    metrics: MetricsByName | None = None,
     regularizer: Regularizer | None = None,
     shuffle: bool = True,
     record: Sequence[str] = (),
@@ -86,8 +86,8 @@ def fit(
     members: int | None = None,
     callbacks: Sequence[CallbackLike] = (),
     progress: bool | Literal["bar", "lines"] | None = None,
-    params: PyTree = None,
-    state: PyTree = None,
+    params: Arrays = None,
+    state: Arrays = None,
     checkpoint: str | PathLike[str] | bytes | CheckpointOptions | None = None,
     resume: bool | Literal["changed"] = False,
 ) -> FitResult:

@@ -1,7 +1,7 @@
 """Losses and metrics over batches and data sets."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,9 @@ from jaxnn.metrics._accumulators import blank, merge, merge_into
 from jaxnn.metrics._means import element_weights
 
 Metrics = tuple[tuple[str, Metric], ...]
+MetricsByName: TypeAlias = Annotated[
+    Mapping[str, Metric], "a dict by name, such as {'accuracy': nn.metrics.accuracy()}"
+]
 
 
 def metric_sums(

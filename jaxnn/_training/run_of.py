@@ -1,6 +1,6 @@
 """The run that the arguments of `fit` and `training_run` describe."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxnn._core.arrays import check_count
@@ -10,14 +10,13 @@ from jaxnn._core.types import PyTree
 from jaxnn._training.best import EarlyStopping, keeping_best, with_direction
 from jaxnn._training.checks import check_metrics, check_no_ignored_label
 from jaxnn._training.guard import guarded
-from jaxnn._training.measuring import Metrics
+from jaxnn._training.measuring import Metrics, MetricsByName
 from jaxnn._training.members import side_by_side
 from jaxnn._training.network import network
 from jaxnn._training.objective import of_loss_function, of_model, regularized
 from jaxnn._training.record import Record, check_record
 from jaxnn._training.run import Run
 from jaxnn._training.stop import staying_stopped, stopping_early
-from jaxnn.metrics import Metric
 from jaxnn.optimizers._base import check_optimizer
 
 
@@ -27,7 +26,7 @@ def checked_run(
     loss: Callable[..., Any] | None,
     optimizer: Any,
     *,
-    metrics: Mapping[str, Metric] | None,
+    metrics: MetricsByName | None,
     regularizer: Callable[[PyTree], Any] | None,
     batch_size: int | None,
     record: Sequence[str],

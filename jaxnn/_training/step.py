@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_key, widen
-from jaxnn._core.types import LossFunction, OptimizerLike, PyTree
+from jaxnn._core.types import Arrays, LossFunction, OptimizerLike, PyTree
 from jaxnn._training.record import Record, check_record, recorded
 from jaxnn.optimizers._base import apply_updates, check_optimizer, extra_tolerant
 from jaxnn.optimizers._loss_scaling import loss_scale
@@ -29,7 +29,7 @@ class TrainState(NamedTuple):
 
 @checked
 def train_state(
-    params: PyTree, state: PyTree, optimizer: OptimizerLike, key: jax.Array
+    params: Arrays, state: Arrays, optimizer: OptimizerLike, key: jax.Array
 ) -> TrainState:
     """The `TrainState` at step 0, in arrays of its own.
 

@@ -1,6 +1,6 @@
 """A whole training run as one pure function."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -23,9 +23,9 @@ from jaxnn._training.data.arrays import (
 )
 from jaxnn._training.data.epochs import Epoch
 from jaxnn._training.loop import scanned
+from jaxnn._training.measuring import MetricsByName
 from jaxnn._training.run import Run
 from jaxnn._training.run_of import check_initial, checked_run
-from jaxnn.metrics import Metric
 from jaxnn.optimizers._base import identity, is_optimizer
 
 
@@ -37,7 +37,7 @@ def training_run(
     optimizer: OptimizerLike | Callable[[Any], OptimizerLike],
     epochs: int,
     batch_size: int | None = None,
-    metrics: Mapping[str, Metric] | None = None,
+    metrics: MetricsByName | None = None,
     regularizer: Regularizer | None = None,
     shuffle: bool = True,
     record: Sequence[str] = (),

@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import (
-    check_finite,
+    check_key,
     concrete,
     floating,
     hyperparameter,
@@ -16,6 +16,7 @@ from jaxnn._core.arrays import (
     widen,
 )
 from jaxnn._core.decoding import refuse_in_decoding
+from jaxnn._core.types import Scalar
 from jaxnn.functional._dropout import dropout
 from jaxnn.functional._masks import (
     AttentionWindow,
@@ -39,8 +40,8 @@ def dot_product_attention(
     is_causal: bool = False,
     window: AttentionWindow | None = None,
     query_offset: ArrayLike | None = None,
-    scale: ArrayLike | None = None,
-    dropout_rate: ArrayLike = 0.0,
+    scale: Scalar | None = None,
+    dropout_rate: Scalar = 0.0,
     dropout_key: jax.Array | None = None,
 ) -> jax.Array:
     """Scaled dot-product attention: `softmax(scale * query @ key.T + bias) @ value` for each head.
@@ -91,8 +92,6 @@ def dot_product_attention(
         >>> y.shape, y[0, :, 0, 0]  # the mean of the values so far
         ((1, 3, 2, 1), Array([1. , 1.5, 3. ], dtype=float32))
     """
-    if scale is not None:
-        check_finite("dot_product_attention", scale=scale)
     _refuse_one_causal_element(jnp.shape(query), jnp.shape(key), is_causal, query_offset)
     query, key, value = floating(query), jnp.asarray(key), jnp.asarray(value)
     for name, given in (("query", query), ("key", key), ("value", value), ("bias", bias)):
@@ -132,6 +131,7 @@ def dot_product_attention(
 
     weights = jax.nn.softmax(logits)
     if dropout_key is not None:
+        check_key("dot_product_attention", dropout_key, "dropout_key")
         weights = dropout(dropout_key, weights, dropout_rate)
     elif (rate := concrete(dropout_rate)) is None or rate != 0:
         raise ValueError(

@@ -12,6 +12,7 @@ from jaxnn._core.arrays import (
     absolute_square,
     along,
     canonical_axes,
+    check_axis_name,
     check_range,
     floating,
     refuse_complex,
@@ -97,6 +98,8 @@ def batch_statistics(
     x = widen(x)
     features = canonical_axes(axis, x.ndim, "batch_statistics")
     others = other_axes(features, x.ndim)
+    if axis_name is not None:
+        check_axis_name("batch_statistics", axis_name)
 
     def mean_over_batch(values: jax.Array) -> jax.Array:
         local = jnp.mean(values, axis=others)

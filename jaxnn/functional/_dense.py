@@ -90,7 +90,7 @@ def linear_general(
             f"of axis {axis} of x with shape {x.shape}"
         )
     if bias is not None:
-        check_shape("linear_general", "bias", bias, out)
+        check_shape("linear_general", "bias", bias, out, f"kernel without axis {axis} of x")
         bias = jnp.asarray(bias).reshape(math.prod(out))
     x = jnp.moveaxis(x, axes, range(-len(axes), 0))
     rest = x.shape[: x.ndim - len(axes)]

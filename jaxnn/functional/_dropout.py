@@ -16,10 +16,11 @@ from jaxnn._core.arrays import (
     refuse_complex,
     widen,
 )
+from jaxnn._core.types import Scalar
 
 
 @checked
-def dropout(key: jax.Array, x: ArrayLike, rate: ArrayLike) -> jax.Array:
+def dropout(key: jax.Array, x: ArrayLike, rate: Scalar) -> jax.Array:
     """Set each element to zero with probability `rate`, scale the others to keep the mean.
 
     `y = x * keep / (1 - rate)`, `keep ~ Bernoulli(1 - rate)`; a rate of 1 gives zeros.
@@ -49,7 +50,7 @@ def dropout(key: jax.Array, x: ArrayLike, rate: ArrayLike) -> jax.Array:
 
 
 @checked
-def spatial_dropout(key: jax.Array, x: ArrayLike, rate: ArrayLike) -> jax.Array:
+def spatial_dropout(key: jax.Array, x: ArrayLike, rate: Scalar) -> jax.Array:
     """Set whole channels to zero with probability `rate`, scale the others to keep the mean.
 
     `y = x * keep / (1 - rate)`, where `keep` is the same all over the spatial axes: neighbouring
@@ -86,7 +87,7 @@ def spatial_dropout(key: jax.Array, x: ArrayLike, rate: ArrayLike) -> jax.Array:
 
 
 @checked
-def stochastic_depth(key: jax.Array, x: ArrayLike, rate: ArrayLike) -> jax.Array:
+def stochastic_depth(key: jax.Array, x: ArrayLike, rate: Scalar) -> jax.Array:
     """Set whole examples to zero with probability `rate`, scale the others to keep the mean.
 
     `y = x * keep / (1 - rate)`, with one `keep` for each example: on a residual branch this leaves
@@ -119,7 +120,7 @@ def stochastic_depth(key: jax.Array, x: ArrayLike, rate: ArrayLike) -> jax.Array
 
 
 def _drop(
-    function: str, key: jax.Array, x: jax.Array, rate: ArrayLike, mask_shape: tuple[int, ...]
+    function: str, key: jax.Array, x: jax.Array, rate: Scalar, mask_shape: tuple[int, ...]
 ) -> jax.Array:
     """`x` times a mask of a shape that broadcasts to that of `x`, scaled to keep the mean."""
     check_key(function, key)
@@ -136,7 +137,7 @@ _SELU_AT_MINUS_INFINITY = -1.7580993408473766  # -alpha * scale
 
 
 @checked
-def alpha_dropout(key: jax.Array, x: ArrayLike, rate: ArrayLike) -> jax.Array:
+def alpha_dropout(key: jax.Array, x: ArrayLike, rate: Scalar) -> jax.Array:
     """Dropout for `selu`, which keeps mean 0 and variance 1.
 
     `y = a * (x if keep else c) + b`, where `c = -1.758` is what `selu` gives at minus infinity,
@@ -179,7 +180,7 @@ def alpha_dropout(key: jax.Array, x: ArrayLike, rate: ArrayLike) -> jax.Array:
 
 
 @checked
-def gaussian_noise(key: jax.Array, x: ArrayLike, stddev: ArrayLike) -> jax.Array:
+def gaussian_noise(key: jax.Array, x: ArrayLike, stddev: Scalar) -> jax.Array:
     """Add normal noise: `y = x + stddev * n`, `n ~ N(0, 1)`.
 
     Args:
@@ -209,7 +210,7 @@ def gaussian_noise(key: jax.Array, x: ArrayLike, stddev: ArrayLike) -> jax.Array
 
 
 @checked
-def gaussian_dropout(key: jax.Array, x: ArrayLike, rate: ArrayLike) -> jax.Array:
+def gaussian_dropout(key: jax.Array, x: ArrayLike, rate: Scalar) -> jax.Array:
     """Multiply by normal noise of mean 1: `y = x * n`, `n ~ N(1, rate / (1 - rate))`.
 
     Mean and variance of `y` are those of dropout with the same `rate`.
@@ -247,7 +248,7 @@ def gaussian_dropout(key: jax.Array, x: ArrayLike, rate: ArrayLike) -> jax.Array
     return (wide * (1 + stddev * noise)).astype(x.dtype)
 
 
-def check_below_1(function: str, rate: ArrayLike) -> None:
+def check_below_1(function: str, rate: Scalar) -> None:
     """Raise unless `0 <= rate < 1`; traced values pass."""
     check_range(function, "rate", rate, 0, 1)
     known = concrete(rate)

@@ -166,7 +166,11 @@ def combine_masks(*masks: ArrayLike | None) -> jax.Array | None:
                [1, 1, 0],
                [1, 1, 0]], dtype=int32)
     """
-    given = [check_boolean("combine_masks", jnp.asarray(m)) for m in masks if m is not None]
+    given = [
+        check_boolean("combine_masks", jnp.asarray(mask), f"masks[{i}]")
+        for i, mask in enumerate(masks)
+        if mask is not None
+    ]
     if not given:
         return None
     shapes = [mask.shape for mask in given]
@@ -181,10 +185,10 @@ def combine_masks(*masks: ArrayLike | None) -> jax.Array | None:
     return functools.reduce(jnp.logical_and, given)
 
 
-def check_boolean(function: str, mask: jax.Array) -> jax.Array:
-    """`mask`, which must be boolean."""
+def check_boolean(function: str, mask: jax.Array, name: str = "mask") -> jax.Array:
+    """`mask`, the argument `name`, which must be boolean."""
     if mask.dtype != jnp.bool:
-        raise TypeError(f"{function}: mask has dtype {mask.dtype}, expected bool (True: attend)")
+        raise TypeError(f"{function}: {name} has dtype {mask.dtype}, expected bool (True: attend)")
     return mask
 
 

@@ -317,7 +317,8 @@ def along_axes(
     wide = {}
     for name, param in params.items():
         if param is not None:
-            check_shape(function, name, param, tuple(x.shape[a] for a in axes))
+            of = f"x in axis {axes}"
+            check_shape(function, name, param, tuple(x.shape[a] for a in axes), of)
             wide[name] = along(param, axes, x.ndim).astype(accumulator_dtype(x.dtype))
     return wide
 

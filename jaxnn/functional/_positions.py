@@ -18,6 +18,7 @@ from jaxnn._core.arrays import (
     refuse_complex,
     widen,
 )
+from jaxnn._core.types import Scalar
 
 
 @checked
@@ -25,7 +26,7 @@ def rotary(
     x: ArrayLike,
     positions: ArrayLike,
     *,
-    base: ArrayLike = 10000.0,
+    base: Scalar = 10000.0,
     fraction: float = 1.0,
     interleaved: bool = False,
     scaling: Callable[[jax.Array], jax.Array] | None = None,
@@ -93,7 +94,7 @@ def rotary(
 
 
 @checked
-def sinusoidal(positions: ArrayLike, features: int, *, base: ArrayLike = 10000.0) -> jax.Array:
+def sinusoidal(positions: ArrayLike, features: int, *, base: Scalar = 10000.0) -> jax.Array:
     """Sinusoidal encoding: `sin(w_i p)` in feature `2 i`, `cos(w_i p)` in feature `2 i + 1`.
 
     `w_i = base ** (-2 i / features)`, as in the paper; tensor2tensor has all sines first. It serves
@@ -228,7 +229,7 @@ def _exact(function: str, name: str, positions: ArrayLike) -> jax.Array:
     return positions
 
 
-def _frequencies(features: int, base: ArrayLike, dtype: Any) -> jax.Array:
+def _frequencies(features: int, base: Scalar, dtype: Any) -> jax.Array:
     """The geometric series of the frequencies of `features / 2` waves."""
     exponents = -jnp.arange(0, features, 2, dtype=dtype) / features
     return jnp.power(hyperparameter(base, dtype), exponents)

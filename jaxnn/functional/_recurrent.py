@@ -348,7 +348,7 @@ def _operands(
         axes = "..., *spatial, in" if spatial else "..., in"
         raise ValueError(f"{function}: x has shape {x.shape}, expected ({axes})")
     *window_shape, features, outputs = recurrent
-    check_shape(function, "h", h, (*x.shape[:-1], features))
+    check_shape(function, "h", h, (*x.shape[:-1], features), "x and of the kernels")
     check_shape(function, "input_kernel", input_kernel, (*window_shape, x.shape[-1], outputs))
     if bias is not None:
         check_shape(function, "bias", bias, (outputs,))

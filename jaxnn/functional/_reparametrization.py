@@ -50,8 +50,9 @@ def weight_norm(kernel: ArrayLike, scale: ArrayLike, *, axis: Axes = -1) -> jax.
                [8., 1.]], dtype=float32)
     """
     kernel = floating(kernel)
-    outputs = canonical_axes(axis, kernel.ndim, "weight_norm")
-    check_shape("weight_norm", "scale", scale, tuple(kernel.shape[a] for a in outputs))
+    outputs = canonical_axes(axis, kernel.ndim, "weight_norm", "kernel")
+    shape = tuple(kernel.shape[a] for a in outputs)
+    check_shape("weight_norm", "scale", scale, shape, f"kernel in axis {axis}")
     wide = widen(kernel)
     _, inverse = _length_and_inverse(wide, outputs)
     factor = jnp.asarray(scale).astype(wide.dtype) * inverse.astype(wide.dtype)
@@ -174,11 +175,12 @@ def _matrix_and_vectors(
     function: str, kernel: jax.Array, u: ArrayLike, v: ArrayLike, axis: Axes
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The kernel as a matrix `(inputs, outputs)`, and the vectors, checked, in its dtype."""
-    outputs = canonical_axes(axis, kernel.ndim, function)
+    outputs = canonical_axes(axis, kernel.ndim, function, "kernel")
     inputs = other_axes(outputs, kernel.ndim)
     rows, columns = (math.prod(kernel.shape[a] for a in axes) for axes in (inputs, outputs))
-    check_shape(function, "u", u, (rows,))
-    check_shape(function, "v", v, (columns,))
+    of = f"kernel, (inputs, outputs), with outputs in axis {axis}"
+    check_shape(function, "u", u, (rows,), of)
+    check_shape(function, "v", v, (columns,), of)
     matrix = widen(kernel).transpose(*inputs, *outputs).reshape(rows, columns)
     return matrix, jnp.asarray(u).astype(matrix.dtype), jnp.asarray(v).astype(matrix.dtype)
 

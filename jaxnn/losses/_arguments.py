@@ -83,8 +83,8 @@ def broadcast_mask(
         ) from error
 
 
-def all_axes(loss: str, axis: Axis, ndim: int) -> tuple[int, ...]:
+def all_axes(loss: str, axis: Axis, ndim: int, array: str) -> tuple[int, ...]:
     """`axis` as non-negative axes in the order they are given in; every axis for None."""
     given = tuple(range(ndim)) if axis is None else axis
-    canonical_axes(given, ndim, loss)
+    canonical_axes(given, ndim, loss, array)
     return tuple(a % ndim for a in (given if isinstance(given, Sequence) else (given,)))

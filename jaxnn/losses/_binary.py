@@ -6,6 +6,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_range, hyperparameter
+from jaxnn._core.types import Scalar
 from jaxnn.losses._arguments import fitting, masked, per_class
 
 
@@ -63,8 +64,8 @@ def sigmoid_focal_loss(
     logits: ArrayLike,
     labels: ArrayLike,
     *,
-    alpha: ArrayLike | None = None,
-    gamma: ArrayLike = 2.0,
+    alpha: Scalar | None = None,
+    gamma: Scalar = 2.0,
     where: ArrayLike | None = None,
 ) -> jax.Array:
     """The focal loss: binary cross-entropy times `(1 - p_t)^gamma`, which focuses on hard examples.

@@ -9,7 +9,6 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import (
-    check_finite,
     check_range,
     hyperparameter,
     is_inexact,
@@ -17,6 +16,7 @@ from jaxnn._core.arrays import (
     widen,
 )
 from jaxnn._core.bounds import check_bounds
+from jaxnn._core.types import Scalar
 from jaxnn.losses._arguments import Axis, all_axes, broadcast_mask, check_ignore_index, per_class
 
 
@@ -27,7 +27,7 @@ def softmax_cross_entropy(
     axis: Axis = -1,
     where: ArrayLike | None = None,
     *,
-    label_smoothing: ArrayLike = 0.0,
+    label_smoothing: Scalar = 0.0,
     class_weights: ArrayLike | None = None,
     ignore_index: int | None = None,
 ) -> jax.Array:
@@ -118,7 +118,7 @@ def poly_loss_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
     *,
-    epsilon: ArrayLike = 2.0,
+    epsilon: Scalar = 2.0,
     axis: Axis = -1,
     where: ArrayLike | None = None,
 ) -> jax.Array:
@@ -148,7 +148,6 @@ def poly_loss_cross_entropy(
         [1.693147...]
     """
     function = "poly_loss_cross_entropy"
-    check_finite(function, epsilon=epsilon)
     examples = _examples(function, logits, labels, axis, where)
     log_probs = _log_softmax(examples)
     missed = jnp.sum(examples.targets * -jnp.expm1(log_probs), -1)
@@ -191,14 +190,14 @@ def nll(
         >>> nn.losses.nll(jnp.log(jnp.array([[0.5, 0.5], [0.0, 1.0]])), jnp.array([0, 1])).tolist()
         [0.693147..., 0.0]
     """
-    examples = _examples("nll", log_probs, labels, axis, where, ignore_index)
+    examples = _examples("nll", log_probs, labels, axis, where, ignore_index, "log_probs")
     log_probs = jnp.where(examples.included, examples.scores, 0)
     return _expected("nll", examples.targets, log_probs, class_weights)
 
 
 @checked
 def smooth_labels(
-    labels: ArrayLike, alpha: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = None
+    labels: ArrayLike, alpha: Scalar, *, axis: Axis = -1, where: ArrayLike | None = None
 ) -> jax.Array:
     """Label smoothing: `(1 - alpha) labels + alpha / n`, over n classes.
 
@@ -230,7 +229,7 @@ def smooth_labels(
             "of floating dtype"
         )
     labels = widen(labels)
-    axes = all_axes("smooth_labels", axis, labels.ndim)
+    axes = all_axes("smooth_labels", axis, labels.ndim, "labels")
     included = broadcast_mask("smooth_labels", True if where is None else where, labels.shape)
     classes = jnp.sum(included, axes, keepdims=True, dtype=labels.dtype)
     alpha = hyperparameter(alpha, labels.dtype)
@@ -252,13 +251,15 @@ def _examples(
     axis: Axis,
     where: ArrayLike | None,
     ignore_index: int | None = None,
+    name: str = "logits",
 ) -> _Examples:
+    """What the loss is of; `name` is that of its argument `scores`."""
     scores, labels = widen(scores), wide_integers(labels)
     check_ignore_index(loss, ignore_index)
-    axes = all_axes(loss, axis, scores.ndim)
+    axes = all_axes(loss, axis, scores.ndim, name)
     if math.prod(scores.shape[a] for a in axes) == 1:
         raise ValueError(
-            f"{loss}: the scores have shape {scores.shape}, expected two classes at least in axis "
+            f"{loss}: {name} have shape {scores.shape}, expected two classes at least in axis "
             f"{axis}: the loss of one is 0 whatever the model says; for two, "
             "sigmoid_binary_cross_entropy takes one logit"
         )
@@ -276,7 +277,7 @@ def _examples(
             )
         targets = _classes_last(labels.astype(scores.dtype), axes)
     else:
-        targets = _one_hot(loss, scores, labels, without_axes, scores_last.shape[-1])
+        targets = _one_hot(loss, name, scores, labels, without_axes, scores_last.shape[-1])
         check_bounds(loss, labels, scores_last.shape[-1], ignore_index)
         if ignore_index is not None:
             included = included & jnp.expand_dims(labels != ignore_index, -1)
@@ -291,12 +292,17 @@ def _classes_last(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
 
 
 def _one_hot(
-    loss: str, scores: jax.Array, labels: jax.Array, expected: tuple[int, ...], classes: int
+    loss: str,
+    name: str,
+    scores: jax.Array,
+    labels: jax.Array,
+    expected: tuple[int, ...],
+    classes: int,
 ) -> jax.Array:
     """Integer labels as distributions; NaN for a class that does not exist."""
     if labels.shape != expected:
         raise ValueError(
-            f"{loss}: labels have shape {labels.shape} and logits {scores.shape}, expected labels "
+            f"{loss}: labels have shape {labels.shape} and {name} {scores.shape}, expected labels "
             f"of the same shape (distributions) or of shape {expected} (integer classes)"
         )
     if not jnp.issubdtype(labels.dtype, jnp.integer):

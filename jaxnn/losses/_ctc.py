@@ -59,6 +59,7 @@ def ctc_loss(
         >>> jnp.exp(-nn.losses.ctc_loss(logits, frames, label, jnp.zeros((1, 1))))
         Array([0.75], dtype=float32)
     """
+    check_shape("ctc_loss", "log_epsilon", log_epsilon, ())
     check_range("ctc_loss", "log_epsilon", log_epsilon, -math.inf, math.inf)
     logits, labels = widen(logits), wide_integers(labels)
     _check(logits, logit_paddings, labels, label_paddings, blank_id)

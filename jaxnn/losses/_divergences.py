@@ -149,4 +149,4 @@ def _safe_log(x: jax.Array) -> jax.Array:
 def _sum(loss: str, terms: jax.Array, axis: Axis, where: ArrayLike | None) -> jax.Array:
     if where is not None:
         terms = jnp.where(broadcast_mask(loss, where, terms.shape), terms, 0)
-    return jnp.sum(terms, all_axes(loss, axis, terms.ndim))
+    return jnp.sum(terms, all_axes(loss, axis, terms.ndim, "log_predictions"))

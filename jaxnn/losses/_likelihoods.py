@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_range, hyperparameter
+from jaxnn._core.types import Scalar
 from jaxnn.losses._arguments import fitting, masked
 
 
@@ -18,7 +19,7 @@ def gaussian_nll(
     variances: ArrayLike,
     *,
     full: bool = False,
-    epsilon: ArrayLike = 1e-6,
+    epsilon: Scalar = 1e-6,
     where: ArrayLike | None = None,
 ) -> jax.Array:
     """The Gaussian negative log-likelihood: `(log v + (targets - predictions)² / v) / 2`.
@@ -71,7 +72,7 @@ def poisson_nll(
     *,
     log_input: bool = True,
     full: bool = False,
-    epsilon: ArrayLike = 1e-8,
+    epsilon: Scalar = 1e-8,
     where: ArrayLike | None = None,
 ) -> jax.Array:
     """The Poisson negative log-likelihood: `rate - targets log rate`, of log rates.

@@ -139,17 +139,17 @@ def _multiclass_margin(
     loss: str, margin: float, scores: ArrayLike, labels: ArrayLike, where: ArrayLike | None
 ) -> jax.Array:
     scores, labels = widen(scores), wide_integers(labels)
-    check_shape(loss, "labels", labels, scores.shape[:-1])
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"{loss}: labels have dtype {labels.dtype}, expected integer classes")
-    if scores.shape[-1] == 1:
+    if scores.ndim == 0 or scores.shape[-1] < 2:
         raise ValueError(
             f"{loss}: scores have shape {scores.shape}, expected two classes at least in the last "
             "axis; for two, hinge_loss takes one score"
         )
+    check_shape(loss, "labels", labels, scores.shape[:-1])
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"{loss}: labels have dtype {labels.dtype}, expected integer classes")
     check_bounds(loss, labels, scores.shape[-1])
     if where is not None:
-        scores = jnp.where(jnp.expand_dims(where, -1), scores, 0)
+        scores = jnp.where(jnp.expand_dims(jnp.asarray(where), -1), scores, 0)
     is_label = jax.nn.one_hot(labels, scores.shape[-1], dtype=bool)
     of_label = jnp.sum(jnp.where(is_label, scores, 0), -1)
     values = jnp.max(jnp.where(is_label, scores, scores + margin), -1) - of_label

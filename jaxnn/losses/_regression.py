@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import absolute, check_range, hyperparameter, widen
+from jaxnn._core.types import Scalar
 from jaxnn.losses._arguments import fitting, masked
 
 
@@ -101,7 +102,7 @@ def huber_loss(
     predictions: ArrayLike,
     targets: ArrayLike | None = None,
     *,
-    delta: ArrayLike = 1.0,
+    delta: Scalar = 1.0,
     where: ArrayLike | None = None,
 ) -> jax.Array:
     """The Huber loss: `e² / 2` for `|e| <= delta`, else `delta (|e| - delta / 2)`.

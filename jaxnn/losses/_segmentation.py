@@ -8,7 +8,8 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import canonical_axes, check_range, hyperparameter, widen
-from jaxnn.losses._arguments import broadcast_mask, fitting, per_class
+from jaxnn._core.types import Scalar
+from jaxnn.losses._arguments import Axis, broadcast_mask, fitting, per_class
 
 REDUCTIONS = {"mean": jnp.mean, "sum": jnp.sum}
 
@@ -19,13 +20,13 @@ def dice_loss(
     targets: ArrayLike,
     *,
     class_weights: ArrayLike | None = None,
-    smooth: ArrayLike = 1.0,
-    alpha: ArrayLike = 0.5,
-    beta: ArrayLike = 0.5,
+    smooth: Scalar = 1.0,
+    alpha: Scalar = 0.5,
+    beta: Scalar = 0.5,
     apply_softmax: bool = True,
     reduction: Literal["mean", "sum", "none"] = "mean",
     ignore_background: bool = False,
-    axis: int | tuple[int, ...] | None = None,
+    axis: Axis = None,
     where: ArrayLike | None = None,
 ) -> jax.Array:
     """The Dice loss: one minus the overlap of predicted and true regions, for each class.
@@ -81,7 +82,8 @@ def dice_loss(
         targets = targets[..., None]
     predictions, targets = fitting("dice_loss", predictions=predictions, targets=targets)
     ndim, classes = predictions.ndim, predictions.shape[-1]
-    pixels = tuple(range(1, ndim - 1)) if axis is None else canonical_axes(axis, ndim, "dice_loss")
+    axis = tuple(range(1, ndim - 1)) if axis is None else axis
+    pixels = canonical_axes(axis, ndim, "dice_loss", "predictions")
 
     probs = predictions
     if where is not None:

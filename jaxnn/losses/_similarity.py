@@ -9,12 +9,12 @@ from jaxnn._core.arrays import (
     LEAST_POSITIVE,
     absolute,
     canonical_axes,
-    check_finite,
     check_range,
     check_shape,
     hyperparameter,
     widen,
 )
+from jaxnn._core.types import Scalar
 from jaxnn.losses._arguments import Axis, all_axes, broadcast_mask, clamped, fitting, masked
 
 
@@ -23,7 +23,7 @@ def cosine_similarity(
     predictions: ArrayLike,
     targets: ArrayLike,
     *,
-    epsilon: ArrayLike = 0.0,
+    epsilon: Scalar = 0.0,
     axis: Axis = -1,
     where: ArrayLike | None = None,
 ) -> jax.Array:
@@ -59,7 +59,7 @@ def cosine_distance(
     predictions: ArrayLike,
     targets: ArrayLike,
     *,
-    epsilon: ArrayLike = 0.0,
+    epsilon: Scalar = 0.0,
     axis: Axis = -1,
     where: ArrayLike | None = None,
 ) -> jax.Array:
@@ -93,9 +93,9 @@ def triplet_margin_loss(
     positives: ArrayLike,
     negatives: ArrayLike,
     axis: int = -1,
-    norm_degree: ArrayLike = 2,
-    margin: ArrayLike = 1.0,
-    eps: ArrayLike = 1e-6,
+    norm_degree: Scalar = 2,
+    margin: Scalar = 1.0,
+    eps: Scalar = 1e-6,
     *,
     where: ArrayLike | None = None,
 ) -> jax.Array:
@@ -131,12 +131,11 @@ def triplet_margin_loss(
     """
     function = "triplet_margin_loss"
     check_range(function, "norm_degree", norm_degree, LEAST_POSITIVE)
-    check_finite(function, margin=margin)
     check_range(function, "eps", eps, 0)
     anchors, positives, negatives = fitting(
         function, anchors=anchors, positives=positives, negatives=negatives
     )
-    axes = canonical_axes(axis, anchors.ndim, function)
+    axes = canonical_axes(axis, anchors.ndim, function, "anchors")
     if where is not None:
         expected = tuple(n for a, n in enumerate(anchors.shape) if a not in axes)
         check_shape(function, "where", where, expected)
@@ -159,7 +158,7 @@ def triplet_margin_loss(
 def ntxent(
     embeddings: ArrayLike,
     labels: ArrayLike,
-    temperature: ArrayLike = 0.07,
+    temperature: Scalar = 0.07,
     *,
     where: ArrayLike | None = None,
 ) -> jax.Array:
@@ -225,13 +224,13 @@ def _cosine(
     loss: str,
     predictions: ArrayLike,
     targets: ArrayLike,
-    epsilon: ArrayLike,
+    epsilon: Scalar,
     axis: Axis,
     where: ArrayLike | None,
 ) -> jax.Array:
     check_range(loss, "epsilon", epsilon, 0)
     predictions, targets = fitting(loss, predictions=predictions, targets=targets)
-    axes = all_axes(loss, axis, predictions.ndim)
+    axes = all_axes(loss, axis, predictions.ndim, "predictions")
     if where is not None:
         included = broadcast_mask(loss, where, predictions.shape)
         predictions, targets = (jnp.where(included, x, 0) for x in (predictions, targets))
@@ -239,7 +238,7 @@ def _cosine(
     return clamped(cosine, -1, 1)
 
 
-def _unit(x: jax.Array, epsilon: ArrayLike, axes: tuple[int, ...]) -> jax.Array:
+def _unit(x: jax.Array, epsilon: Scalar, axes: tuple[int, ...]) -> jax.Array:
     """`x` over its norm, whose square is at least `epsilon`; zeros, with gradient 0, for zeros."""
     squares = jnp.sum(jnp.square(x), axes, keepdims=True)
     squares = jnp.maximum(squares, hyperparameter(epsilon, x.dtype))

@@ -10,7 +10,8 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
 from jaxnn._core.construction import call_repr
-from jaxnn._core.types import PyTree
+from jaxnn._core.paths import same_structure
+from jaxnn._core.types import Arrays, PyTree
 from jaxnn.metrics._functions import (
     Better,
     MetricCompute,
@@ -146,7 +147,7 @@ def _is_node(tree: PyTree) -> bool:
 
 
 @checked
-def merge(*accumulators: PyTree) -> PyTree:
+def merge(*accumulators: Arrays) -> PyTree:
     """The accumulator of all examples of several accumulators of one metric.
 
     Args:
@@ -154,6 +155,10 @@ def merge(*accumulators: PyTree) -> PyTree:
 
     Returns:
         An accumulator.
+
+    Raises:
+        TypeError: one is no pytree of arrays.
+        ValueError: there is none, or they are not of one metric.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -164,6 +169,12 @@ def merge(*accumulators: PyTree) -> PyTree:
         Array(0.5, dtype=float32)
     """
 
+    if not accumulators:
+        raise ValueError("merge: accumulators are none, expected at least one")
+    first, *others = accumulators
+    for i, other in enumerate(others, 1):
+        same_structure("merge", **{"accumulators[0]": first, f"accumulators[{i}]": other})
+
     def both(a: Any, b: Any) -> Any:
         return a.merge(b) if _is_node(a) else jnp.add(a, b)
 
@@ -171,7 +182,7 @@ def merge(*accumulators: PyTree) -> PyTree:
 
 
 @checked
-def merge_all(stacked: PyTree) -> PyTree:
+def merge_all(stacked: Arrays) -> PyTree:
     """The accumulator of all examples of many accumulators that are stacked along axis 0.
 
     Args:
@@ -180,6 +191,10 @@ def merge_all(stacked: PyTree) -> PyTree:
 
     Returns:
         An accumulator.
+
+    Raises:
+        TypeError: `stacked` is no pytree of arrays.
+        ValueError: an array has no axis.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -191,7 +206,11 @@ def merge_all(stacked: PyTree) -> PyTree:
     """
 
     def one(node: Any) -> Any:
-        return node.merge_all(node) if _is_node(node) else jnp.sum(node, 0, dtype=node.dtype)
+        if _is_node(node):
+            return node.merge_all(node)
+        if jnp.ndim(node) == 0:
+            raise ValueError(f"merge_all: stacked has {node}, expected arrays stacked along axis 0")
+        return jnp.sum(node, 0, dtype=jnp.result_type(node))
 
     return jax.tree.map(one, stacked, is_leaf=_is_node)
 

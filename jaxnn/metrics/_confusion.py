@@ -218,7 +218,7 @@ def _of_counts(
     ) -> PyTree:
         predictions, targets = arrays(metric, predictions, targets)
         if threshold is not None:
-            check_equal_shapes(metric, predictions, targets)
+            check_equal_shapes(metric, predictions, targets, " with a threshold")
             chosen = (predictions > threshold).astype(jnp.int32)
             label = targets.astype(bool).astype(jnp.int32)
         else:

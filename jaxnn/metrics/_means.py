@@ -88,7 +88,7 @@ def accuracy(
         predictions, targets = arrays("accuracy", predictions, targets)
         same_shape = predictions.shape == targets.shape
         if threshold is not None:
-            check_equal_shapes("accuracy", predictions, targets)
+            check_equal_shapes("accuracy", predictions, targets, " with a threshold")
             correct = (predictions > threshold) == targets.astype(bool)
             return correct & ~jnp.isnan(predictions), _counted(targets, ignore_index)
         if same_shape and predictions.ndim > 1 and predictions.shape[axis] > 1:
@@ -317,18 +317,20 @@ def arrays(
     return jnp.asarray(predictions), wide_integers(targets)
 
 
-def check_equal_shapes(metric: str, predictions: jax.Array, targets: jax.Array) -> None:
-    """Raise unless there is a target for each prediction."""
+def check_equal_shapes(
+    metric: str, predictions: jax.Array, targets: jax.Array, where: str = ""
+) -> None:
+    """Raise unless there is a target for each prediction, as `where` needs it."""
     if predictions.shape != targets.shape:
         raise ValueError(
             f"{metric}: predictions have shape {predictions.shape} and targets {targets.shape}, "
-            "expected targets of the same shape"
+            f"expected targets of the same shape{where}"
         )
 
 
 def check_classes(metric: str, predictions: jax.Array, targets: jax.Array, axis: int) -> None:
     """Raise unless there is a target for each vector of predictions along `axis`."""
-    (axis,) = canonical_axes(axis, predictions.ndim, metric)
+    (axis,) = canonical_axes(axis, predictions.ndim, metric, "predictions")
     if predictions.shape[axis] == 1 or (predictions.ndim == 1 and targets.ndim == 1):
         raise ValueError(
             f"{metric}: predictions have shape {predictions.shape}, expected two classes at least "

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxnn._core.construction import refuse_constructor
 from jaxnn._core.paths import path_text, same_structure
 from jaxnn._core.types import PyTree
 from jaxnn._training.data.arrays import check_weights, count_examples, effective_batch_size
@@ -166,6 +167,7 @@ def as_source(
         [6, 7]
     """
     where = f"{function}: {name}"
+    refuse_constructor(data, where, "data")
     if not _makes_batches(data):
         arrays = jax.tree_util.tree_map_with_path(partial(as_numpy, where), data)
         n = count_examples(function, name, arrays)
