@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.types import PyTree
 from jaxnn._files.leaves import as_leaf, form_of, leaves_by_name, saved_form
 from jaxnn._files.safetensors import opened
@@ -26,6 +27,7 @@ class PartialLoad(NamedTuple):
     unexpected: tuple[str, ...]
 
 
+@checked
 def load_partial(
     path: str | bytes | PathLike[str], like: PyTree, *, rename: Mapping[str, str] | None = None
 ) -> PartialLoad:
