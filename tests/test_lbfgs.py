@@ -447,7 +447,7 @@ WRONG = {
     "no-function": (
         lambda: update(O.lbfgs(), value=1.0, grad=jnp.ones(2)),
         ValueError,
-        ["scale_by_zoom_linesearch: update lacks a keyword", "value_fn=f"],
+        ["scale_by_zoom_linesearch: value_fn is None", "value_fn=f"],
     ),
     "points": (lambda: SEARCH(0), ValueError, ["max_linesearch_steps", "0", ">= 1"]),
     "growth": (lambda: SEARCH(5, increase_factor=0.5), ValueError, ["increase_factor", "0.5"]),

@@ -161,6 +161,48 @@ def test_extra_keywords_reach_the_transformation_that_wants_them():
     np.testing.assert_allclose(updates["bias"], -state[1].scale * PARAMS["bias"])
 
 
+# Those that need more than gradients and params
+
+DEMANDING = {
+    "reduce_on_plateau": lambda: nn.optimizers.reduce_on_plateau(patience=1),
+    "scale_by_zoom_linesearch": lambda: nn.optimizers.scale_by_zoom_linesearch(5),
+    "lbfgs": nn.optimizers.lbfgs,
+    "sophia": lambda: nn.optimizers.sophia(0.1),
+    "sam": lambda: nn.optimizers.sam(nn.optimizers.sgd(0.1), opaque_mode=True),
+}
+AROUND = {
+    "chain": lambda inner: optax.chain(optax.scale(1.0), inner),
+    "multi_transform": lambda inner: optax.multi_transform({"all": inner}, lambda params: "all"),
+    "MultiSteps": lambda inner: optax.MultiSteps(inner, every_k_schedule=1),
+}
+
+
+def objective(params):
+    return 0.5 * sum(jnp.sum((params[name] - TARGET[name]) ** 2) for name in PARAMS)
+
+
+def updated(optimizer):
+    value, grad = jax.value_and_grad(objective)(PARAMS)
+    keywords = {"value": value, "grad": grad, "value_fn": objective}
+    return optimizer.update(grad, optimizer.init(PARAMS), PARAMS, **keywords)[0]
+
+
+@pytest.mark.parametrize("make", DEMANDING.values(), ids=DEMANDING)
+@pytest.mark.parametrize("wrap", AROUND.values(), ids=AROUND)
+def test_keywords_reach_ours_as_transformations_with_extra_args(make, wrap):
+    optimizer = make()
+    wrapped = wrap(optax.GradientTransformationExtraArgs(*optimizer))
+    expected = updated(optimizer)
+    with jax.debug_key_reuse(False):  # MultiSteps computes with a state that it then drops
+        updates = updated(wrapped)
+    for name, update in updates.items():
+        np.testing.assert_allclose(update, expected[name], rtol=1e-12)
+        assert (update != 0).all()
+    how = r"expected .*update\(.*optax\.GradientTransformationExtraArgs\(\*optimizer\)"
+    with pytest.raises(ValueError, match=how):
+        updated(wrap(optimizer))
+
+
 # In `nn.train_step`
 
 

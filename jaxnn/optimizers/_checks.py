@@ -16,6 +16,16 @@ def params(function: str, params: PyTree) -> None:
         raise ValueError(f"{function}: params is None, expected update(..., params)")
 
 
+def keywords(function: str, call: str, **given: Any) -> None:
+    """Raise unless `update` was given all of these keywords, as `call` shows."""
+    for name, value in given.items():
+        if value is None:
+            raise ValueError(
+                f"{function}: {name} is None, expected {call}; wrappers of optax pass it on to "
+                "optax.GradientTransformationExtraArgs(*optimizer) alone"
+            )
+
+
 def gradients(function: str, tree: PyTree) -> None:
     """Raise if a leaf is what `jax.grad` gives for an integer: no optimizer moves it."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):

@@ -203,7 +203,8 @@ def lbfgs(
 
     Returns:
         An `Optimizer` whose `update` requires the params, and what the line search needs: the
-        keywords `value`, `grad` and `value_fn`.
+        keywords `value`, `grad` and `value_fn`. (In wrappers of optax,
+        `optax.GradientTransformationExtraArgs(*it)`, so that they pass them on.)
 
     Raises:
         TypeError: `memory_size` is no integer, or `linesearch` no transformation.

@@ -122,8 +122,8 @@ def scale_by_zoom_linesearch(
         An `Optimizer` with state `ScaleByZoomLinesearchState(learning_rate, value, grad, info)`;
         its `update` needs the params and the keywords `value`, `grad`, and `value_fn`, a function
         of the params. Extra keywords that `value_fn` names are passed to it. `train_step`, `fit`
-        and `training_run` pass all three. (In an `optax.chain`, wrap it as
-        `optax.GradientTransformationExtraArgs(*it)`, which passes them on.)
+        and `training_run` pass all three. (In wrappers of optax,
+        `optax.GradientTransformationExtraArgs(*it)`, so that they pass them on.)
 
     Raises:
         ValueError: an argument is out of range; `update` lacks what it needs.
@@ -183,11 +183,9 @@ def scale_by_zoom_linesearch(
         **extra: Any,
     ) -> tuple[PyTree, PyTree]:
         check.params(name, params)
-        if value is None or grad is None or value_fn is None:
-            raise ValueError(
-                f"{name}: update lacks a keyword, expected update(..., params, value=loss, "
-                "grad=gradients, value_fn=f)"
-            )
+        call = "update(..., params, value=loss, grad=gradients, value_fn=f)"
+        check.keywords(name, call, value=value, grad=grad, value_fn=value_fn)
+        assert value_fn is not None
         dtype = state.learning_rate.dtype
 
         def real(number: ArrayLike) -> jax.Array:

@@ -63,7 +63,8 @@ def reduce_on_plateau(
 
     Returns:
         An `Optimizer` with state `ReduceLROnPlateauState(scale, best_value, plateau_count,
-        cooldown_count, count, avg_value)`, to be put after another in a `chain`.
+        cooldown_count, count, avg_value)`, to be put after another in a `chain`. (In wrappers of
+        optax, `optax.GradientTransformationExtraArgs(*it)`, so that they pass on `value`.)
 
     Raises:
         ValueError: a hyperparameter is out of range; `update` is called without `value`.
@@ -105,8 +106,7 @@ def reduce_on_plateau(
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, *, value: Any = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
-        if value is None:
-            raise ValueError(f"{name}: value is None, expected update(..., value=loss)")
+        check.keywords(name, "update(..., value=loss)", value=value)
         dtype = state.scale.dtype
         count = moments.next_count(state.count)
         gain = (hyperparameter(value, dtype) - state.avg_value) / count.astype(dtype)

@@ -67,7 +67,9 @@ def sam(
         rho: the length of the ascent, at least 0, where `adv_optimizer` is None; may be traced.
 
     Returns:
-        An `Optimizer` with state `SAMState(steps_since_sync, opt_state, adv_state, cache)`.
+        An `Optimizer` with state `SAMState(steps_since_sync, opt_state, adv_state, cache)`. (In
+        wrappers of optax, `optax.GradientTransformationExtraArgs(*it)`, so that they pass on what
+        the opaque mode needs.)
 
     Raises:
         TypeError: an optimizer is not one.
@@ -147,10 +149,8 @@ def sam(
         check.params("sam", params)
         can_be_opaque = "value_fn" in extra or "grad_fn" in extra
         if opaque_mode and not can_be_opaque:
-            raise ValueError(
-                "sam: opaque_mode is True and update has neither value_fn nor grad_fn, expected "
-                "update(..., params, value_fn=loss)"
-            )
+            call = "that or grad_fn in opaque mode: update(..., params, value_fn=loss)"
+            check.keywords("sam", call, value_fn=None)
         is_opaque = can_be_opaque if opaque_mode is None else opaque_mode
         return (in_one_call if is_opaque else in_several_calls)(updates, state, params, extra)
 

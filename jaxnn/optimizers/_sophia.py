@@ -70,11 +70,8 @@ def hutchinson_estimator_diag_hessian(random_seed: jax.Array | None = None) -> O
     ) -> tuple[PyTree, PyTree]:
         check.params("hutchinson_estimator_diag_hessian", params)
         objective = value_fn if obj_fn is None else obj_fn
-        if objective is None:
-            raise ValueError(
-                "hutchinson_estimator_diag_hessian: obj_fn is None, expected "
-                "update(..., obj_fn=a function of the params)"
-            )
+        call = "update(..., obj_fn=a function of the params)"
+        check.keywords("hutchinson_estimator_diag_hessian", call, obj_fn=objective)
         key, now = jax.random.split(state.key)
         leaves, structure = jax.tree.flatten(params)
         signs = jax.tree.unflatten(
@@ -258,7 +255,8 @@ def sophia(
     Returns:
         An `Optimizer` of real gradients with state
         `(SophiaState(count, mu, nu, hessian_fn_state), ...)` whose `update` requires the params and
-        the extra keywords of the estimator (`obj_fn`).
+        the extra keywords of the estimator (`obj_fn`). (In wrappers of optax,
+        `optax.GradientTransformationExtraArgs(*it)`, so that they pass them on.)
 
     Raises:
         TypeError: `hessian_diagonal_fn` is not an optimizer.
