@@ -711,7 +711,7 @@ def test_the_first_pattern_counts_and_stars_keep_their_order(tmp_path):
         ({"a": jnp.ones(2)}, {"*": "a*b*"}, ValueError, "expected as many stars in both"),
         ({"a": jnp.ones(2)}, {"b": "a"}, ValueError, "makes 'a' of '.' and of '.'"),
         ({"a": jnp.ones(2)}, {"b": 3}, TypeError, "rename is {'b': 3}, expected a mapping"),
-        ({"a": jnp.ones(2)}, "b", TypeError, "rename is 'b', expected a mapping"),
+        ({"a": jnp.ones(2)}, "b", TypeError, "rename is 'b', expected a dict"),
     ],
 )
 def test_a_part_that_does_not_fit_is_refused(like, rename, error, message, tmp_path):

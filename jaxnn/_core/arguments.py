@@ -153,6 +153,7 @@ KINDS: dict[Any, Kind | None] = {
     int: Kind(_is_integer, ("an integer",)),
     float: _NUMBER,
     str: Kind(lambda value: isinstance(value, str), ("a string",)),
+    bytes: Kind(lambda value: isinstance(value, bytes), ("bytes",)),
     type(None): Kind(lambda value: value is None, ("None",)),
     Scalar: _NUMBER,
     Limit: Kind(_is_limit, ("a number",)),

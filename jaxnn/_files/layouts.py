@@ -41,11 +41,6 @@ def copy_transposed(into: np.ndarray, new: np.ndarray) -> None:
 
 def check_conversions(function: str, convert: Conversions) -> None:
     """Raise unless each conversion is a pair of functions, or None."""
-    if not isinstance(convert, Mapping):
-        raise TypeError(
-            f"{function}: convert is {convert!r}, expected a mapping from names of tensors to "
-            "pairs of functions"
-        )
     for name, pair in convert.items():
         is_pair = isinstance(pair, tuple) and len(pair) == 2 and all(map(callable, pair))
         if not (isinstance(name, str) and (pair is None or is_pair)):

@@ -87,8 +87,6 @@ def _is_in(path: str, top: str) -> bool:
 
 
 def _checked(function: str, names: Names) -> Iterable[tuple[str, Any]]:
-    if not isinstance(names, Mapping):
-        raise TypeError(f"{function}: names is {names!r}, expected a mapping from paths to names")
     for target, source in names.items():
         parts = [source] if isinstance(source, str | None) else source
         are_names = isinstance(parts, Sequence | Mapping) and parts
