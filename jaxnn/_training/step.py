@@ -152,6 +152,12 @@ def take_step(
 
     (_, (loss, state, metrics)), grads = jax.value_and_grad(objective, has_aux=True)(train.params)
     grads = jax.tree.map(_downhill, grads)
+
+    # Line searches of optax give all keywords that they get to this function, and want it to name
+    # them; ours name what they want.
+    def value_fn(params: PyTree, weight: Any = None) -> Any:
+        return loss_of(params)[0]
+
     updates, opt_state = extra_tolerant(optimizer)(
         grads,
         train.opt_state,
@@ -159,7 +165,7 @@ def take_step(
         value=loss,
         weight=weight_of(batch, metrics),
         grad=grads,
-        value_fn=lambda params: loss_of(params)[0],
+        value_fn=value_fn,
     )
     params = apply_updates(train.params, updates)
     following = TrainState(params, state, opt_state, train.key, train.step + 1)
