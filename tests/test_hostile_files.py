@@ -1,10 +1,16 @@
 """No file harms who opens it: a bad one is a ValueError with its path, whatever is in it."""
 
+import contextlib
+import copy
+import functools
 import hashlib
+import itertools
 import json
 import os
 import random
 import re
+import sys
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -99,14 +105,42 @@ CRAFTED = {
     "deep notes": sealed(
         {"__metadata__": {"jaxnn.leaves": "[" * 10**5, "jaxnn.sha256": ZEROS}, **ONE}, DATA
     ),
+    "long name": sealed({"n" * 1_000_000: tensor(dtype="F31")}),
+    "long dtype": sealed({"a": tensor(dtype="F" * 1_000_000)}),
+    "long note": sealed(ONE, DATA, notes={"a": {"sha256": ZEROS, "dtype": "f" * 1_000_000}}),
+    "many tensors": sealed({str(i): tensor(shape=[0], offsets=[0, 0]) for i in range(50_001)}),
+    "many items": sealed(b'{"a":[' + b"1," * 2**20 + b"1]}"),
+    "many equal names": sealed(b"{" + b'"a":1,' * 2**20 + b'"a":1}'),
+    "nothing of a large shape": sealed({"a": tensor(shape=[2**40, 2**40, 0], offsets=[0, 0])}),
     "pickle": b"\x80\x04\x95" + bytes(50),
 }
+
+
+def crafted_by_field():
+    """A file that is right but for one field, which has another value."""
+    header = {"a": tensor(), "__metadata__": {"jaxnn.leaves": "", "jaxnn.sha256": ZEROS}}
+    notes = {"a": {"sha256": ZEROS, "dtype": "int4", "key": "fry"}}
+    fields = [
+        *itertools.product([header], [("a",), ("__metadata__",), ("__metadata__", "x")]),
+        *itertools.product([header], [("a", name) for name in (*tensor(), "other")]),
+        *itertools.product([notes], [("a",), *(("a", name) for name in notes["a"])]),
+    ]
+    values = [None, True, -1, 0, 1.5, 2**63, 10**18, "", "x", [], {}, [[]], [None], [-1, 2]]
+    values += [[10**18, 10**18], [2**62, 0], {"x": {}}, {"x": 1}]
+    for (whole, path), value in itertools.product(fields, values):
+        changed = copy.deepcopy(whole)
+        functools.reduce(dict.__getitem__, path[:-1], changed)[path[-1]] = value
+        if whole is header:
+            yield sealed(changed, DATA)
+        else:
+            yield sealed(ONE, DATA, notes=changed)
 
 
 def readers(path):
     names = {"a": "a", "key": None}
     yield lambda: nn.load(path)
     yield lambda: nn.load(path, LIKE)
+    yield lambda: nn.load_partial(path, LIKE, rename={"*n*n*x": "*x*x*"})
     yield lambda: nn.saved_metadata(path)
     yield lambda: nn.import_params(path, LIKE, names)
 
@@ -129,6 +163,53 @@ def test_a_crafted_file_is_refused(case, tmp_path):
     path.write_bytes(CRAFTED[case])
     found = [attempt(path, read) for read in readers(path)]
     assert found[:2] == [False, False]
+
+
+def test_a_file_with_one_wrong_field_is_read_or_refused(tmp_path):
+    path = tmp_path / "crafted.safetensors"
+    for content in crafted_by_field():
+        path.write_bytes(content)
+        for read in readers(path):
+            attempt(path, read)
+
+
+@contextlib.contextmanager
+def counting_calls():
+    """How many functions are called: what work costs, whatever the machine does besides."""
+    count = [0]
+
+    def profile(frame, event, arg):
+        count[0] += event in ("call", "c_call")
+
+    sys.setprofile(profile)
+    try:
+        yield count
+    finally:
+        sys.setprofile(None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CRAFTED)
+def test_a_crafted_file_costs_no_more_than_its_size(case, tmp_path):
+    path = tmp_path / "crafted.safetensors"
+    path.write_bytes(CRAFTED[case])
+    for read in readers(path):
+        tracemalloc.start()
+        attempt(path, read)
+        assert tracemalloc.get_traced_memory()[1] < len(CRAFTED[case]) + 1e8
+        tracemalloc.stop()
+        with counting_calls() as calls:
+            attempt(path, read)
+        assert calls[0] < 2e6
+
+
+def test_a_message_is_short(tmp_path):
+    path = tmp_path / "crafted.safetensors"
+    for case in ("long name", "long dtype", "long note", "many equal names"):
+        path.write_bytes(CRAFTED[case])
+        with pytest.raises(ValueError, match="is damaged") as refused:
+            nn.load(path)
+        assert len(str(refused.value)) < 1000
 
 
 def test_the_seal_of_crafted_files_is_right(tmp_path):

@@ -532,7 +532,9 @@ def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
         ({"a": entry(shape=(1,), offsets=(4, 8))}, "'a' has a hole before it"),
         ({"a": entry(shape=(3,), offsets=(0, 12))}, "8 bytes of data where its header says 12"),
         ({"a": entry(shape=(3,))}, r"'a' has data_offsets \[0, 8\], but .* takes 12"),
-        ({"a": entry(shape=(2**62, 2**62, 16))}, "'a' has data_offsets"),
+        ({"a": entry(shape=(2**62, 2**62, 16))}, r"'a' has shape .* which no array has"),
+        ({"a": entry(shape=(2**62, 0), offsets=(0, 0))}, r"'a' has shape .* which no array has"),
+        ({"x" * 5000: entry()}, "it has a name of 5000 characters"),
         ({"a": entry(shape=(-1, -2))}, r"'a' has shape \[-1, -2\]"),
         ({"a": entry(shape=(True, 2))}, "'a' has shape"),
         ({"a": entry(shape=(2.0,))}, "'a' has shape"),
@@ -700,13 +702,19 @@ def test_the_first_pattern_counts_and_stars_keep_their_order(tmp_path):
     tree, missing, unexpected = nn.load_partial(path, like, rename={"a/y": "z", "*/*": "*/*"})
     assert (missing, unexpected) == (("x/a",), ("a/x",))
     assert tree["z"].tolist() == [0]
+    nn.save(path, {"a": {"b": {"c": jnp.ones(1)}}})
+    like = {"x": {"a": {"b": {"y": {"c": jnp.zeros(1)}}}, "b": {"y": {"c": jnp.zeros(1)}}}}
+    found = nn.load_partial(path, like, rename={"a/*/*": "x/*/y/*"})
+    assert found.missing == ("x/a/b/y/c",)
 
 
 @pytest.mark.parametrize(
     ("like", "rename", "error", "message"),
     [
         ({"a": jnp.ones(3)}, {}, ValueError, r"'a' has shape \(2,\).*expected shape \(3,\)"),
-        ({"a": np.ones(2)}, {}, ValueError, "dtype float32, expected .* float64 for 'a'"),
+        ({"a": np.ones(2)}, {}, ValueError, "leaf 'a' has .* float32, expected .* float64$"),
+        ({"c": np.ones(2)}, {"b": "c"}, ValueError, "leaf 'b' has .*, expected .* for 'c'"),
+        ({"w": jax.ShapeDtypeStruct((2,), float)}, {}, ValueError, "'w' .* with jax_enable_x64"),
         ({"c": jax.ShapeDtypeStruct((2,), "float32")}, {}, ValueError, "lacks 'c', of which like"),
         ({"a": jnp.ones(2)}, {"*": "a*b*"}, ValueError, "expected as many stars in both"),
         ({"a": jnp.ones(2)}, {"b": "a"}, ValueError, "makes 'a' of '.' and of '.'"),
@@ -715,6 +723,6 @@ def test_the_first_pattern_counts_and_stars_keep_their_order(tmp_path):
     ],
 )
 def test_a_part_that_does_not_fit_is_refused(like, rename, error, message, tmp_path):
-    nn.save(tmp_path / "a.safetensors", {"a": jnp.ones(2), "b": jnp.ones(2)})
+    nn.save(tmp_path / "a.safetensors", {"a": jnp.ones(2), "b": jnp.ones(2), "w": np.ones(2)})
     with pytest.raises(error, match=f"load_partial: .*{message}"):
         nn.load_partial(tmp_path / "a.safetensors", like, rename=rename)

@@ -3,6 +3,7 @@
 import difflib
 import fnmatch
 import itertools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any, NamedTuple
@@ -29,10 +30,13 @@ from jaxnn._files.tensors import Tensors
 
 Index = tuple[int, ...]
 
+_MOST_TOLD = 8  # of what is wrong with a file
+_MOST_CANDIDATES = 1000  # for the nearest name
+
 
 @checked
 def import_params(
-    path: str | PathLike[str] | Mapping[str, PyTree],
+    path: str | bytes | PathLike[str] | Mapping[str, PyTree],
     like: Arrays,
     names: Names,
     *,
@@ -114,7 +118,8 @@ def import_params(
         where, source, layout = "the tree", _Tree(path), (unchanged, unchanged)
         words, separator = dict(zip(TORCH, TORCH, strict=True)), "/"
     else:
-        where, source, layout = str(path), Tensors("import_params", path), (from_torch, to_torch)
+        where, source = os.fsdecode(path), Tensors("import_params", path)
+        layout = from_torch, to_torch
         words, separator = TORCH, "."
     found, absent = entries("import_params", shapes, names, words, separator)
 
@@ -242,8 +247,9 @@ def _missing(
         for name in tensors.keys() - wanted
         if not any(fnmatch.fnmatchcase(name, glob) for glob in ignore)
     }
-    for name in sorted(wanted - tensors.keys()):
-        near = difflib.get_close_matches(name, unexpected or tensors, n=1, cutoff=0)
+    candidates = sorted(unexpected or tensors)[:_MOST_CANDIDATES]
+    for i, name in enumerate(sorted(wanted - tensors.keys())):
+        near = difflib.get_close_matches(name, candidates if i < _MOST_TOLD else (), 1, cutoff=0)
         yield f"it lacks {name!r}" + (f"; the nearest is {near[0]!r}" if near else "")
     for name in sorted(unexpected):
         yield f"it has {name!r}, which neither names nor ignore has"
@@ -251,8 +257,8 @@ def _missing(
 
 def _raise_for(where: str, problems: Sequence[str]) -> None:
     if problems:
-        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise ValueError(f"import_params: {where}: {'; '.join(problems[:8])}{more}")
+        more = f"; and {len(problems) - _MOST_TOLD} more" if len(problems) > _MOST_TOLD else ""
+        raise ValueError(f"import_params: {where}: {'; '.join(problems[:_MOST_TOLD])}{more}")
 
 
 def _place(

@@ -1,5 +1,6 @@
 """Leaves of a tree as tensors of a file: what is said of them, and how they come back."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -162,28 +163,38 @@ def sharding_of(like: Any) -> jax.sharding.Sharding | None:
     return like.sharding if isinstance(like, jax.Array) and like.committed else None
 
 
-def saved_form(path: str, name: str, tensor: Tensor, note: Mapping[str, str]) -> Form:
+def saved_form(name: str, tensor: Tensor, note: Mapping[str, str]) -> Form:
     """Shape and dtype of the leaf that a tensor of a file holds, by the note on it."""
     if "key" in note:
-        return _form_of_keys(path, name, tensor, note["key"])
+        return _form_of_keys(name, tensor, note["key"])
     if "dtype" not in note:
         return Form(tensor.shape, tensor.dtype)
     dtype = _KNOWN.get(note["dtype"])
     form = None if dtype is None else Form(tensor.shape[:-1], dtype)
     if form is None or stored(form) != (tensor.dtype, tensor.shape):
         raise ValueError(
-            f"load: {path}: leaf {name!r} is said to have dtype {note['dtype']!r}, expected one of "
+            f"leaf {name!r} is said to have dtype {note['dtype']!r}, expected one of "
             f"{', '.join(_AS_BYTES)}, as bytes"
         )
     return form
 
 
-def _form_of_keys(path: str, name: str, tensor: Tensor, impl: str) -> Form:
-    data = jax.ShapeDtypeStruct(tensor.shape, tensor.dtype)
+def _form_of_keys(name: str, tensor: Tensor, impl: str) -> Form:
     try:
-        keys = jax.eval_shape(lambda data: jax.random.wrap_key_data(data, impl=impl), data)
+        dtype, data = _keys(impl)
     except (TypeError, ValueError) as error:
+        raise ValueError(f"leaf {name!r} does not have keys of {impl!r}: {error}") from None
+    axes = len(tensor.shape) - len(data.shape)
+    if tensor.dtype != data.dtype or axes < 0 or tensor.shape[axes:] != data.shape:
         raise ValueError(
-            f"load: {path}: leaf {name!r} does not have keys of {impl!r}: {error}"
-        ) from None
-    return Form(keys.shape, keys.dtype)
+            f"leaf {name!r} of shape {tensor.shape} and dtype {tensor.dtype} does not have keys of "
+            f"{impl!r}, expected the last axes to be {data.shape}, of {data.dtype}"
+        )
+    return Form(tensor.shape[:axes], dtype)
+
+
+@functools.lru_cache(8)
+def _keys(impl: str) -> tuple[Any, jax.ShapeDtypeStruct]:
+    """The dtype of PRNG keys of a kind, and the form of the data of one."""
+    key = jax.eval_shape(lambda: jax.random.key(0, impl=impl))
+    return key.dtype, jax.eval_shape(jax.random.key_data, key)

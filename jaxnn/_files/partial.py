@@ -1,6 +1,5 @@
 """Trees of arrays from files that have more, or less, or other names."""
 
-import os
 import re
 from collections.abc import Mapping
 from os import PathLike
@@ -10,9 +9,9 @@ import jax
 
 from jaxnn._core.arguments import checked
 from jaxnn._core.types import PyTree
-from jaxnn._files.leaves import as_leaf, form_of, leaves_by_name, saved_form
+from jaxnn._files.leaves import leaves_by_name
 from jaxnn._files.safetensors import opened
-from jaxnn._files.saving import read_leaf, sealed_header
+from jaxnn._files.saving import read_saved
 
 
 class PartialLoad(NamedTuple):
@@ -40,8 +39,9 @@ def load_partial(
         path: the file.
         like: the tree to make; a leaf that the file lacks is taken from it.
         rename: names of the file, as patterns in which a star stands for anything, and the paths
-            that they become, with as many stars: `{"encoder/*": "model/trunk/*"}`. The first
-            pattern that a name matches counts; other names stay.
+            that they become, with as many stars: `{"encoder/*": "model/trunk/*"}`. A star takes as
+            little as it can, the last one the rest. The first pattern that a name matches counts;
+            other names stay.
 
     Returns:
         A `PartialLoad`: `tree` with the structure of `like`, `missing` and `unexpected`.
@@ -65,44 +65,32 @@ def load_partial(
         >>> missing, unexpected
         (('head/bias', 'head/kernel'), ())
     """
-    path, patterns = os.fsdecode(path), _patterns(rename or {})
-    wanted = leaves_by_name("load_partial", like)
+    patterns, wanted = _patterns(rename or {}), leaves_by_name("load_partial", like)
     with opened("load_partial", path) as file:
-        found, notes = sealed_header("load_partial", path, file)
-        names = {name: _renamed(name, patterns) for name in found.tensors}
-        sources = {target: name for name, target in names.items()}
-        if len(sources) < len(names):
-            twice = next(name for name, target in names.items() if sources[target] != name)
-            raise ValueError(
-                f"load_partial: rename makes {names[twice]!r} of {twice!r} and of "
-                f"{sources[names[twice]]!r}, expected a path for each"
-            )
-        missing = tuple(target for target in wanted if target not in sources)
-        abstract = [name for name in missing if isinstance(wanted[name], jax.ShapeDtypeStruct)]
-        if abstract:
-            raise ValueError(
-                f"load_partial: {path} lacks {', '.join(map(repr, abstract[:5]))}, of which like "
-                "has no value, expected arrays in like"
-            )
-        common = {target: sources[target] for target in wanted if target in sources}
-        forms = {
-            target: saved_form(path, name, found.tensors[name], notes[name])
-            for target, name in common.items()
-        }
-        for target, name in common.items():
-            expected = form_of("load_partial", target, wanted[target])
-            if forms[target] != expected:
-                raise ValueError(
-                    f"load_partial: {path}: {name!r} has {forms[target]}, expected {expected} for "
-                    f"{target!r}"
-                )
-        values = dict(wanted)
-        for target, name in common.items():
-            data = read_leaf("load_partial", path, file, name, found, notes[name])
-            values[target] = as_leaf(wanted[target], data, forms[target], notes[name])
+        saved = read_saved("load_partial", path, file)
+        targets = {name: _renamed(name, patterns) for name in saved.forms}
+        names = {target: name for name, target in targets.items()}
+        saved.raise_for(
+            [
+                f"rename makes {target!r} of {name!r} and of {names[target]!r}, expected a path "
+                "for each"
+                for name, target in targets.items()
+                if names[target] != name
+            ]
+        )
+        missing = {target: leaf for target, leaf in wanted.items() if target not in names}
+        saved.raise_for(
+            [
+                f"it lacks {target!r}, of which like has no value, expected an array in like"
+                for target, leaf in missing.items()
+                if isinstance(leaf, jax.ShapeDtypeStruct)
+            ]
+        )
+        common = {target: leaf for target, leaf in wanted.items() if target in names}
+        values = {**wanted, **saved.leaves(common, names)}
     tree = jax.tree.unflatten(jax.tree.structure(like), values.values())
-    unexpected = tuple(sorted(name for name, target in names.items() if target not in wanted))
-    return PartialLoad(tree, missing, unexpected)
+    unexpected = sorted(name for name, target in targets.items() if target not in wanted)
+    return PartialLoad(tree, tuple(missing), tuple(unexpected))
 
 
 def _patterns(rename: Any) -> list[tuple[re.Pattern[str], str]]:
@@ -117,10 +105,17 @@ def _patterns(rename: Any) -> list[tuple[re.Pattern[str], str]]:
             raise ValueError(
                 f"load_partial: rename has {pattern!r}: {target!r}, expected as many stars in both"
             )
-    return [
-        (re.compile(re.escape(pattern).replace(r"\*", "(.*)"), re.DOTALL), target)
-        for pattern, target in rename.items()
-    ]
+    return [(_compiled(pattern), target) for pattern, target in rename.items()]
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """A pattern that costs no more than a name is long: what a star has taken, it keeps."""
+    *parts, last = map(re.escape, pattern.split("*"))
+    if not parts:
+        return re.compile(last)
+    first, *others = parts
+    between = "".join(f"(?>(.*?){part})" for part in others)
+    return re.compile(f"{first}{between}(.*){last}", re.DOTALL)
 
 
 def _renamed(name: str, patterns: list[tuple[re.Pattern[str], str]]) -> str:

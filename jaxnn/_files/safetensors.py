@@ -44,8 +44,12 @@ CODES = {dtype: code for code, dtype in DTYPES.items()}
 _METADATA = "__metadata__"
 _ALIGNMENT = 8
 _LONGEST = 100_000_000  # a longer header is refused by every reader
+_MOST_ITEMS = 1 << 19  # of JSON, which takes a second
+_MOST_TENSORS = 50_000
+_LONGEST_NAME = 4096
 _MOST_AXES = 64  # as NumPy has it
 _MOST_DIGITS = 19
+_MOST_BYTES = 1 << 63
 
 
 class Tensor(NamedTuple):
@@ -81,6 +85,8 @@ def header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     for name, tensor in tensors.items():
         if name == _METADATA:
             raise ValueError(f"a leaf is named {_METADATA!r}, which the format reserves")
+        if len(name) > _LONGEST_NAME:
+            raise ValueError(f"a leaf has a path of {len(name)} characters, {name:.50} ...")
         content[name] = {
             "dtype": CODES[tensor.dtype],
             "shape": tensor.shape,
@@ -90,6 +96,8 @@ def header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     text += b" " * (-len(text) % _ALIGNMENT)
     if len(text) > _LONGEST:
         raise ValueError(f"the names and metadata take {len(text)} bytes, at most {_LONGEST} fit")
+    if len(tensors) > _MOST_TENSORS or text.count(b",") > _MOST_ITEMS:
+        raise ValueError(f"there are {len(tensors)} leaves, which is more than load reads")
     return len(text).to_bytes(8, "little") + text
 
 
@@ -108,6 +116,8 @@ def opened(function: str, path: str | bytes | os.PathLike[str]) -> Iterator[Buff
 
 def read_json(text: str) -> Any:
     """What a JSON text says; `ValueError` for what no header has, before it costs anything."""
+    if text.count(",") > _MOST_ITEMS:
+        raise ValueError(f"it has more than {_MOST_ITEMS} items")
     try:
         return json.loads(text, object_pairs_hook=_without_repeats, parse_int=_integer)
     except RecursionError:
@@ -131,6 +141,11 @@ def read_header(file: BufferedReader) -> Header:
     metadata = content.pop(_METADATA, {})
     if not isinstance(metadata, dict) or not _are_all(str, metadata.values()):
         raise ValueError(f"its {_METADATA} is not from strings to strings")
+    if len(content) > _MOST_TENSORS:
+        raise ValueError(f"it has {len(content)} tensors, expected at most {_MOST_TENSORS}")
+    longest = max(map(len, content), default=0)
+    if longest > _LONGEST_NAME:
+        raise ValueError(f"it has a name of {longest} characters")
     tensors = {name: _tensor(name, entry) for name, entry in content.items()}
     _check_places(tensors, size - 8 - length)
     return Header(prefix + text, tensors, metadata)
@@ -140,7 +155,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         counts = Counter(name for name, _ in pairs)
-        raise ValueError(f"{counts.most_common(1)[0][0]!r} is there twice")
+        raise ValueError(f"{counts.most_common(1)[0][0]!r:.99} is there twice")
     return content
 
 
@@ -164,11 +179,13 @@ def _tensor(name: str, entry: Any) -> Tensor:
         raise ValueError(f"the entry of {name!r} is not a dtype, a shape and data_offsets")
     code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(code, str) or code not in DTYPES:
-        raise ValueError(f"{name!r} has dtype {code!r}, which is none of {', '.join(DTYPES)}")
+        raise ValueError(f"{name!r} has dtype {code!r:.99}, which is none of {', '.join(DTYPES)}")
     if not (_are_counts(shape) and _are_counts(offsets) and len(offsets) == 2):
         raise ValueError(f"{name!r} has shape {shape!r:.99} and data_offsets {offsets!r:.99}")
     if len(shape) > _MOST_AXES:
         raise ValueError(f"{name!r} has {len(shape)} axes, expected at most {_MOST_AXES}")
+    if math.prod(size or 1 for size in shape) * DTYPES[code].itemsize >= _MOST_BYTES:
+        raise ValueError(f"{name!r} has shape {shape}, which no array has")
     expected = math.prod(shape) * DTYPES[code].itemsize
     if offsets[1] - offsets[0] != expected:
         raise ValueError(

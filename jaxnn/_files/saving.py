@@ -3,10 +3,10 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from io import BufferedReader
 from os import PathLike
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import jax
 import numpy as np
@@ -153,23 +153,16 @@ def load(path: str | bytes | PathLike[str], like: PyTree = None) -> PyTree:
         >>> nn.stateless(model)(params, x).shape
         (1, 1)
     """
-    path = os.fsdecode(path)
     with opened("load", path) as file:
-        found, notes = sealed_header("load", path, file)
-        saved = {
-            name: saved_form(path, name, tensor, notes[name])
-            for name, tensor in found.tensors.items()
-        }
-        wanted = dict.fromkeys(saved) if like is None else leaves_by_name("load", like)
-        if like is not None:
-            _check_same(path, wanted, saved)
-        values = dict(wanted)
-        for name in sorted(wanted, key=lambda name: found.tensors[name].start):
-            data = read_leaf("load", path, file, name, found, notes[name])
-            values[name] = as_leaf(wanted[name], data, saved[name], notes[name])
-    if like is None:
-        return values
-    return jax.tree.unflatten(jax.tree.structure(like), values.values())
+        saved = read_saved("load", path, file)
+        wanted = dict.fromkeys(saved.forms) if like is None else leaves_by_name("load", like)
+        lacks = [f"it lacks {name!r}" for name in wanted if name not in saved.forms]
+        others = [
+            f"it has {name!r}, which like has not" for name in saved.forms if name not in wanted
+        ]
+        saved.raise_for(lacks + others)
+        values = saved.leaves(wanted, {name: name for name in wanted})
+    return values if like is None else jax.tree.unflatten(jax.tree.structure(like), values.values())
 
 
 @checked
@@ -193,9 +186,8 @@ def saved_metadata(path: str | bytes | PathLike[str]) -> dict[str, str]:
         ...     nn.saved_metadata(f"{directory}/a.safetensors")
         {'model': 'small'}
     """
-    path = os.fsdecode(path)
     with opened("saved_metadata", path) as file:
-        found, _ = sealed_header("saved_metadata", path, file)
+        found = read_saved("saved_metadata", path, file).header
     return {k: value for k, value in found.metadata.items() if not k.startswith(_RESERVED)}
 
 
@@ -228,15 +220,84 @@ def _seal_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def sealed_header(
-    function: str, path: str, file: BufferedReader
-) -> tuple[Header, dict[str, dict[str, str]]]:
-    """The header of a file, and the note on each leaf."""
+class Saved(NamedTuple):
+    """A file that is open for reading, and what its header says."""
+
+    function: str
+    path: str
+    file: BufferedReader
+    header: Header
+    notes: Mapping[str, Mapping[str, str]]
+    forms: Mapping[str, Form]
+
+    def raise_for(self, problems: Sequence[str]) -> None:
+        """Raise for problems, of which the message names the first few."""
+        if problems:
+            more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+            raise ValueError(f"{self.function}: {self.path}: {'; '.join(problems[:5])}{more}")
+
+    def leaves(self, wanted: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+        """The leaves by their paths, each from the tensor that has its name in the file.
+
+        They must have the shape and dtype of the leaf that is `wanted` in their place, if any.
+        """
+        values = {path: leaf for path, leaf in wanted.items() if leaf is not None}
+        forms = {path: form_of(self.function, path, leaf) for path, leaf in values.items()}
+        self.raise_for(
+            [
+                f"leaf {names[path]!r} has {self.forms[names[path]]}, expected {form}"
+                + (f" for {path!r}" if names[path] != path else "")
+                for path, form in forms.items()
+                if self.forms[names[path]] != form
+            ]
+        )
+        self.raise_for(
+            [
+                f"leaf {path!r} has dtype {forms[path].dtype}, which JAX has only with "
+                "jax_enable_x64; expected that, or NumPy arrays in like"
+                for path, leaf in values.items()
+                if isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct))
+                and not is_key(leaf)
+                and jax.dtypes.canonicalize_dtype(forms[path].dtype) != forms[path].dtype
+            ]
+        )
+        made = dict(wanted)
+        for path in sorted(wanted, key=lambda path: self.header.tensors[names[path]].start):
+            name = names[path]
+            made[path] = as_leaf(wanted[path], self._data(name), self.forms[name], self.notes[name])
+        return made
+
+    def _data(self, name: str) -> np.ndarray:
+        """The data of a tensor, checked by their digest."""
+        tensor, note = self.header.tensors[name], self.notes[name]
+        data = np.empty(tensor.end - tensor.start, np.uint8)
+        self.file.seek(len(self.header.raw) + tensor.start)
+        digest, is_sealed = hashlib.sha256(), "sha256" in note
+        for start in range(0, data.size, _CHUNK):
+            chunk = data[start : start + _CHUNK].data
+            if self.file.readinto(chunk) != len(chunk):
+                self.raise_for([f"it ends within leaf {name!r}"])
+            if is_sealed:
+                digest.update(chunk)
+        if is_sealed and digest.hexdigest() != note["sha256"]:
+            self.raise_for([f"it is damaged: leaf {name!r} does not have its digest"])
+        if tensor.dtype == np.bool_ and np.any(data > 1):
+            self.raise_for([f"leaf {name!r} has booleans that are neither 0 nor 1"])
+        return data.view(tensor.dtype).reshape(tensor.shape)
+
+
+def read_saved(function: str, path: str | bytes | PathLike[str], file: BufferedReader) -> Saved:
+    """What the header of a file says, checked field by field."""
+    name = os.fsdecode(path)
     try:
         found = read_header(file)
-        return found, _notes(found)
+        notes = _notes(found)
+        forms = {
+            leaf: saved_form(leaf, tensor, notes[leaf]) for leaf, tensor in found.tensors.items()
+        }
     except ValueError as error:
-        raise ValueError(f"{function}: {path} is damaged or not safetensors: {error}") from None
+        raise ValueError(f"{function}: {name} is damaged or not safetensors: {error}") from None
+    return Saved(function, name, file, found, notes, forms)
 
 
 def _notes(found: Header) -> dict[str, dict[str, str]]:
@@ -259,40 +320,9 @@ def _is_note(note: Any) -> bool:
     return (
         isinstance(note, dict)
         and {"sha256"} <= note.keys() <= {"sha256", "dtype", "key"}
-        and all(isinstance(value, str) for value in note.values())
+        and all(isinstance(value, str) and len(value) <= 64 for value in note.values())
         and len(note["sha256"]) == len(_ZEROS)
     )
-
-
-def _check_same(path: str, wanted: Mapping[str, Any], saved: Mapping[str, Form]) -> None:
-    """Raise unless a file has the leaves that are wanted, and no others."""
-    lacks = [f"it lacks {name!r}" for name in wanted if name not in saved]
-    others = [f"it has {name!r}, which like has not" for name in saved if name not in wanted]
-    _raise_for(path, lacks + others)
-    forms = {name: form_of("load", name, leaf) for name, leaf in wanted.items()}
-    differ = [
-        f"leaf {name!r} has {saved[name]}, expected {form}"
-        for name, form in forms.items()
-        if saved[name] != form
-    ]
-    _raise_for(path, differ)
-    narrowed = [
-        f"leaf {name!r} has dtype {forms[name].dtype}, which JAX has only with jax_enable_x64; "
-        "expected that, or NumPy arrays in like"
-        for name, leaf in wanted.items()
-        if isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct))
-        and not is_key(leaf)
-        and jax.dtypes.canonicalize_dtype(forms[name].dtype) != forms[name].dtype
-    ]
-    _raise_for(path, narrowed)
-
-
-def _raise_for(path: str, problems: Iterable[str]) -> None:
-    """Raise for problems, of which the message names the first few."""
-    first, others = list(problems)[:5], list(problems)[5:]
-    if first:
-        more = f"; and {len(others)} more" if others else ""
-        raise ValueError(f"load: {path}: {'; '.join(first)}{more}")
 
 
 def _write(file: BinaryIO, array: np.ndarray) -> str:
@@ -304,29 +334,3 @@ def _write(file: BinaryIO, array: np.ndarray) -> str:
         digest.update(chunk)
         file.write(chunk)
     return digest.hexdigest()
-
-
-def read_leaf(
-    function: str,
-    path: str,
-    file: BufferedReader,
-    name: str,
-    found: Header,
-    note: Mapping[str, str],
-) -> np.ndarray:
-    """The data of a tensor, checked by their digest."""
-    tensor = found.tensors[name]
-    data = np.empty(tensor.end - tensor.start, np.uint8)
-    file.seek(len(found.raw) + tensor.start)
-    digest, is_sealed = hashlib.sha256(), "sha256" in note
-    for start in range(0, data.size, _CHUNK):
-        chunk = data[start : start + _CHUNK].data
-        if file.readinto(chunk) != len(chunk):
-            raise ValueError(f"{function}: {path} ends within leaf {name!r}")
-        if is_sealed:
-            digest.update(chunk)
-    if is_sealed and digest.hexdigest() != note["sha256"]:
-        raise ValueError(f"{function}: {path} is damaged: leaf {name!r} does not have its digest")
-    if tensor.dtype == np.bool_ and np.any(data > 1):
-        raise ValueError(f"{function}: {path}: leaf {name!r} has booleans that are neither 0 nor 1")
-    return data.view(tensor.dtype).reshape(tensor.shape)

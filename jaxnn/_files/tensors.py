@@ -29,10 +29,11 @@ class Tensors:
     Nothing is read before it is asked for; `forget` lets the memory go that was.
     """
 
-    def __init__(self, function: str, path: str | os.PathLike[str]) -> None:
+    def __init__(self, function: str, path: str | bytes | os.PathLike[str]) -> None:
         self.places: dict[str, Place] = {}
         self._maps: dict[Path, np.memmap] = {}
-        for file, expected in _files(function, Path(os.fsdecode(path))).items():
+        decoded = Path(os.fsdecode(path))
+        for file, expected in _files(function, decoded).items():
             with opened(function, file) as readable:
                 try:
                     found = read_header(readable)
@@ -47,7 +48,7 @@ class Tensors:
             for name, tensor in found.tensors.items():
                 if name in self.places:
                     both = f"{self.places[name].file.name} and {file.name}"
-                    raise ValueError(f"{function}: {path}: {name!r} is in {both}")
+                    raise ValueError(f"{function}: {decoded}: {name!r} is in {both}")
                 self.places[name] = Place(file, len(found.raw), tensor)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
