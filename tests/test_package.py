@@ -64,3 +64,12 @@ def test_nobody_is_sent_to_the_package_of_a_stranger():
         str(path) for path, text in texts.items() if wanted.search(text.decode(errors="ignore"))
     ]
     assert found == []
+
+
+def test_workflows_use_actions_by_their_hash_and_end_in_time():
+    for path in sorted((ROOT / ".github" / "workflows").glob("*.yml")):
+        text = path.read_text()
+        for action in re.findall(r"uses: (.*)", text):
+            assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action), action
+        assert text.count("timeout-minutes:") == text.count("runs-on:"), path
+        assert "\npermissions:\n  contents: read\n" in text

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxnn._core.arguments import checked
-from jaxnn._core.types import PyTree
+from jaxnn._core.types import Arrays, PyTree
 from jaxnn._files.leaves import leaves_by_name
 from jaxnn._files.safetensors import opened
 from jaxnn._files.saving import read_saved
@@ -28,7 +28,7 @@ class PartialLoad(NamedTuple):
 
 @checked
 def load_partial(
-    path: str | bytes | PathLike[str], like: PyTree, *, rename: Mapping[str, str] | None = None
+    path: str | bytes | PathLike[str], like: Arrays, *, rename: Mapping[str, str] | None = None
 ) -> PartialLoad:
     """Load what a file has of a tree, and tell what it lacks, and what it has besides.
 
