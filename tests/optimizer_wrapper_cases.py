@@ -380,7 +380,7 @@ NAMES_WITHOUT_ROW = {
     *("evaluation_params", "schedule_free_eval_params", "skip_not_finite", "unitwise_norm"),
     *("loss_scale", "map_params"),
     *("lbfgs", "scale_by_lbfgs", "scale_by_zoom_linesearch", "value_and_grad_from_state"),
-    "add_noise",
+    *("add_noise", "master_weights", "stochastic_rounding"),
 }
 
 

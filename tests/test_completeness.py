@@ -125,6 +125,7 @@ NEEDS_NO_REFERENCE = {
     "optimizers.schedule_free_eval_params": "the average of schedule_free",
     "optimizers.set_to_zero": "zeros",
     "optimizers.skip_not_finite": "a question, not a rule",
+    "optimizers.stochastic_rounding": "random: test_optimizers_narrow.py checks its mean",
     "optimizers.trace": "sgd's momentum",
     "optimizers.value_and_grad_from_state": "what scale_by_zoom_linesearch has found",
 }

@@ -1,6 +1,7 @@
 """What is checked on the host before training starts."""
 
 import functools
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 
 from jaxnn._core.construction import refuse_constructor
 from jaxnn._core.layer import Layer
+from jaxnn._core.paths import leaf_paths
+from jaxnn._core.types import PyTree
 from jaxnn._training.data.arrays import example_of
 from jaxnn._training.measuring import Metrics
 from jaxnn._training.record import RECORDS
@@ -22,6 +25,7 @@ from jaxnn.losses import (
     softmax_cross_entropy_with_integer_labels,
 )
 from jaxnn.metrics import Metric
+from jaxnn.optimizers._narrow import is_narrow, keeps_small_updates
 
 LOSSES_OF_CLASSES = (
     multiclass_hinge_loss,
@@ -33,6 +37,25 @@ LOSSES_OF_CLASSES = (
 )
 
 RESERVED = ("loss", "penalty", "skipped", "epochs", *RECORDS)
+
+
+def warn_of_narrow_params(
+    function: str, params: PyTree, opt_state: PyTree, stacklevel: int
+) -> None:
+    """Warn where small updates are lost in params of few bits, and nothing keeps them."""
+    if keeps_small_updates(opt_state):
+        return
+    for path, leaf in zip(leaf_paths(params), jax.tree.leaves(params), strict=True):
+        if is_narrow(leaf):
+            warnings.warn(
+                f"{function}: params has {path!r} in {jnp.result_type(leaf)}, in which small "
+                "updates are lost: expected optimizer=nn.optimizers.master_weights(optimizer), "
+                "which keeps a copy in float32, or nn.optimizers.chain(optimizer, "
+                "nn.optimizers.stochastic_rounding(key)), which keeps none; or params in float32, "
+                "of a model that computes in few bits by nn.mixed_precision",
+                stacklevel=stacklevel,
+            )
+            return
 
 
 def check_metrics(function: str, metrics: Mapping[str, Metric] | None) -> Metrics:

@@ -14,7 +14,7 @@ from jaxnn._core.layer import LayerLike, as_layer, child_key
 from jaxnn._core.programs import compiled
 from jaxnn._core.types import Arrays, Data, Loss, LossFunction, OptimizerLike, PyTree, Regularizer
 from jaxnn._training.best import EarlyStopping, check_not_of_validation
-from jaxnn._training.checks import check_labels
+from jaxnn._training.checks import check_labels, warn_of_narrow_params
 from jaxnn._training.data.arrays import (
     check_set,
     check_steps,
@@ -213,6 +213,8 @@ def fit(
     watchers = Watchers(callbacks, progress_callback(progress, steps))
     clock = Clock()
     feed.start(params, {} if params is not None and state is None else state)
+    begun = feed.at.position.carry.train
+    warn_of_narrow_params("fit", begun.params, begun.opt_state, stacklevel=4)
 
     def event() -> Event:
         """Where the run stands, for the callbacks."""

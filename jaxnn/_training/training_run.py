@@ -13,6 +13,7 @@ from jaxnn._core.construction import refuse_constructor
 from jaxnn._core.layer import Layer, LayerLike
 from jaxnn._core.types import Loss, LossFunction, OptimizerLike, PyTree, Regularizer, TrainingRun
 from jaxnn._training.best import EarlyStopping
+from jaxnn._training.checks import warn_of_narrow_params
 from jaxnn._training.data.arrays import (
     check_set,
     check_size,
@@ -156,6 +157,8 @@ def training_run(
         if params is not None and state is None:
             state = {}
         carry = run.init(key, example_of(data), n, params, state)
+        begun = carry.train
+        warn_of_narrow_params("training_run", begun.params, begun.opt_state, stacklevel=3)
         order_key = key if members is None else copy_keys("training_run", key, members)
         carry, history = scanned(run, epoch, epochs, order_key, data, validation, carry)
         return *run.result(carry), history

@@ -57,6 +57,12 @@ from jaxnn.optimizers._lookahead import LookaheadState, lookahead
 from jaxnn.optimizers._loss_scaling import LossScaleState, dynamic_loss_scale, loss_scale
 from jaxnn.optimizers._map_params import map_params
 from jaxnn.optimizers._muon import MuonDimensionNumbers, MuonState, muon, scale_by_muon
+from jaxnn.optimizers._narrow import (
+    MasterWeightsState,
+    StochasticRoundingState,
+    master_weights,
+    stochastic_rounding,
+)
 from jaxnn.optimizers._noise import AddNoiseState, add_noise
 from jaxnn.optimizers._normalizing import centralize, normalize, normalize_by_update_norm
 from jaxnn.optimizers._novograd import ScaleByNovogradState, novograd, scale_by_novograd
@@ -111,6 +117,7 @@ __all__ = [
     "LossScaleState",
     "MaskedNode",
     "MaskedState",
+    "MasterWeightsState",
     "MultiStepsState",
     "MuonDimensionNumbers",
     "MuonState",
@@ -139,6 +146,7 @@ __all__ = [
     "ScaleByZoomLinesearchState",
     "ScheduleFreeState",
     "SophiaState",
+    "StochasticRoundingState",
     "TraceState",
     "WeightDecaySchedule",
     "WrappedScheduleState",
@@ -183,6 +191,7 @@ __all__ = [
     "loss_scale",
     "map_params",
     "masked",
+    "master_weights",
     "muon",
     "nadam",
     "nadamw",
@@ -233,6 +242,7 @@ __all__ = [
     "sign_sgd",
     "skip_not_finite",
     "sophia",
+    "stochastic_rounding",
     "trace",
     "unitwise_norm",
     "value_and_grad_from_state",

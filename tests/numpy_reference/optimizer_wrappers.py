@@ -463,6 +463,23 @@ def keep_params_nonnegative(optimizer: TreeReference) -> TreeReference:
     return TreeReference(optimizer.init, update)
 
 
+def master_weights(optimizer: TreeReference, rounded: Callable[[Array], Array]) -> TreeReference:
+    """The optimizer of weights with all digits; the weights are those, rounded."""
+
+    def init(weights: Arrays) -> Any:
+        return {"master": weights, "inner": optimizer.init(weights)}
+
+    def update(
+        gradients: Arrays, state: Any, weights: Arrays, problem: Problem | None = None
+    ) -> tuple[Arrays, Any]:
+        deltas, inner = optimizer.update(gradients, state["inner"], state["master"], problem)
+        master = {p: w + deltas[p] for p, w in state["master"].items()}
+        moves = {p: rounded(master[p]) - w for p, w in weights.items()}
+        return moves, {"master": master, "inner": inner}
+
+    return TreeReference(init, update)
+
+
 # By the function
 
 
