@@ -332,7 +332,7 @@ BAD_CALLS = {
     "reshape_scalar": (lambda: f.reshape(1.0, (1,)), ValueError, "reshape: x is a scalar"),
     "mlp_empty": (lambda: nn.mlp([]), ValueError, "mlp: features is empty"),
     "mlp_features": (lambda: nn.mlp([4, 0]), ValueError, "mlp: features is 0"),
-    "mlp_rate": (lambda: nn.mlp([4, 2], dropout_rate=2.0), ValueError, "dropout: rate is 2.0"),
+    "mlp_rate": (lambda: nn.mlp([4, 2], dropout_rate=2.0), ValueError, "mlp: dropout_rate is 2.0"),
     "feed_forward_hidden": (
         lambda: nn.feed_forward(0),
         ValueError,
@@ -346,7 +346,7 @@ BAD_CALLS = {
     "feed_forward_activation": (
         lambda: nn.feed_forward(4, nn.prelu).init(jax.random.key(0), X),
         TypeError,
-        "'activation' is the constructor prelu",
+        "feed_forward: activation is the constructor prelu",
     ),
 }
 

@@ -632,7 +632,7 @@ def test_arguments_of_fit_are_checked(tmp_path):
         TypeError, match=r"checkpoint is 3, expected a directory or nn\.checkpoints"
     ):
         fitted(checkpoint=3, **QUICK)
-    with pytest.raises(ValueError, match="resume is 'yes', expected True, False or 'changed'"):
+    with pytest.raises(ValueError, match="resume is 'yes', expected True or False or 'changed'"):
         fitted(checkpoint=tmp_path, resume="yes", **QUICK)
 
 

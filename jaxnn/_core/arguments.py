@@ -269,7 +269,7 @@ def _refuse(function: str, name: str, value: Any, kind: Kind) -> None:
     """Raise for an argument: `ValueError` where a number or a word is expected, and came."""
     expected = kind.expected
     is_of_kind = (_is_real_number(value) and "number" in expected) or (
-        isinstance(value, str) and "'" in expected
+        isinstance(value, str) and any(words.startswith("'") for words in kind.alternatives)
     )
     error: type[Exception] = ValueError if is_of_kind else TypeError
     if isinstance(value, int) and abs(value) >= 2**31:

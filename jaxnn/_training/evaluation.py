@@ -149,7 +149,7 @@ def reported(value: Any) -> Any:
 
 @checked
 def predict(
-    model: LayerLike, params: Arrays, state: Arrays, x: Arrays, *, batch_size: int | None = None
+    model: LayerLike, params: Arrays, state: Arrays, x: Data, *, batch_size: int | None = None
 ) -> PyTree:
     """The output of a model for each example, in evaluation mode.
 

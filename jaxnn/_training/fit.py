@@ -181,8 +181,6 @@ def fit(
     """
     check_key("fit", key)
     check_count("fit", "epochs", epochs)
-    if resume not in (True, False, "changed"):
-        raise ValueError(f"fit: resume is {resume!r}, expected True, False or 'changed'")
     if resume and checkpoint is None:
         raise ValueError(f"fit: resume is {resume} and checkpoint is None, expected a directory")
     if loss is not None:
