@@ -314,7 +314,7 @@ def test_complex_parameters():
     def step(z, state):
         value, grad = jax.value_and_grad(function)(z)
         updates, state = optimizer.update(
-            grad.conj(), state, z, value=value, grad=grad, value_fn=function
+            grad.conj(), state, z, value=value, grad=grad.conj(), value_fn=function
         )
         return O.apply_updates(z, updates), state
 

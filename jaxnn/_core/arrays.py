@@ -132,6 +132,11 @@ def absolute(x: jax.Array) -> jax.Array:
     return x * jnp.sign(x) if not jnp.iscomplexobj(x) else jnp.abs(x)
 
 
+def downhill(gradient: jax.Array) -> jax.Array:
+    """The conjugate of what `jax.grad` gives for complex numbers: minus it, the loss falls."""
+    return jnp.conj(gradient) if jnp.iscomplexobj(gradient) else gradient
+
+
 def check_shape(
     function: str, name: str, array: ArrayLike, expected: tuple[int, ...], of: str = ""
 ) -> None:

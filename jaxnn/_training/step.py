@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnn._core.arguments import checked
-from jaxnn._core.arrays import check_key, widen
+from jaxnn._core.arrays import check_key, downhill, widen
 from jaxnn._core.types import Arrays, LossFunction, OptimizerLike, PyTree
 from jaxnn._training.record import Record, check_record, recorded
 from jaxnn.optimizers._base import apply_updates, check_optimizer, extra_tolerant
@@ -151,7 +151,7 @@ def take_step(
         return scaled, (loss, state, metrics)
 
     (_, (loss, state, metrics)), grads = jax.value_and_grad(objective, has_aux=True)(train.params)
-    grads = jax.tree.map(_downhill, grads)
+    grads = jax.tree.map(downhill, grads)
 
     # Line searches of optax give all keywords that they get to this function, and want it to name
     # them; ours name what they want.
@@ -173,11 +173,6 @@ def take_step(
         grads = jax.tree.map(lambda g: widen(g) / scale.astype(widen(g).dtype), grads)
     of_update = recorded(record, optimizer, grads, updates, train.opt_state, opt_state)
     return Step(following, loss, grads, of_update, metrics)
-
-
-def _downhill(gradient: jax.Array) -> jax.Array:
-    """The conjugate of what `jax.grad` gives for complex numbers: minus it, the loss falls."""
-    return jnp.conj(gradient) if jnp.iscomplexobj(gradient) else gradient
 
 
 def _examples(batch: Any, metrics: Any) -> jax.Array:

@@ -67,8 +67,8 @@ def scale_by_adopt(
             smallest = hyperparameter(eps, nu.dtype)
             normalised = g / jnp.maximum(moments.safe_sqrt(nu), smallest).astype(g.dtype)
             if use_clipping:
-                limit = hyperparameter(clip_value_fn(state.count.astype(g.dtype)), g.dtype)
-                normalised = jnp.clip(normalised, -limit, limit)
+                limit = hyperparameter(clip_value_fn(state.count.astype(nu.dtype)), nu.dtype)
+                normalised = moments.clipped(normalised, limit)
 
             def averaged(mean: jax.Array) -> jax.Array:
                 return jnp.where(is_first, mean, moments.moving_average(mean, normalised, b1))
@@ -112,7 +112,7 @@ def adopt(
         eps: the smallest denominator.
         mu_dtype: dtype of the first moment; None for float32 or wider.
         nesterov: whether to use Nesterov momentum.
-        use_clipping: whether to clip the normalized gradients, which must then be real.
+        use_clipping: whether to clip the normalized gradients.
         clip_value_fn: the clipping threshold, a function of the step count (a float).
 
     Returns:

@@ -7,12 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import (
     canonical_axes,
     check_range,
     hyperparameter,
-    refuse_complex,
     total,
     widen,
 )
@@ -20,6 +18,7 @@ from jaxnn._core.construction import constructor
 from jaxnn._core.types import Limit, PyTree, Scalar
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
+from jaxnn.optimizers import _precision as precision
 from jaxnn.optimizers._base import Optimizer, stateless_transformation
 from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scaled
@@ -52,6 +51,8 @@ def global_norm(tree: PyTree) -> jax.Array:
 def clip(max_delta: Limit) -> Optimizer:
     """Gradient clipping by value: `u = min(max(g, -max_delta), max_delta)`.
 
+    Complex gradients are clipped by their absolute value.
+
     Args:
         max_delta: the largest absolute value, at least 0; may be traced.
 
@@ -69,9 +70,7 @@ def clip(max_delta: Limit) -> Optimizer:
     check_range("clip", "max_delta", max_delta, 0, math.inf)
 
     def rule(g: jax.Array) -> tuple[jax.Array]:
-        refuse_complex("clip", "the gradient", g)
-        bound = hyperparameter(max_delta, g.dtype)
-        return (jnp.clip(g, -bound, bound),)
+        return (moments.clipped(g, hyperparameter(max_delta, precision.real_dtype(g.dtype))),)
 
     return stateless_transformation(lambda updates, params: leafwise("clip", rule, updates)[0])
 
@@ -102,18 +101,11 @@ def clip_by_global_norm(max_norm: Limit) -> Optimizer:
     def clip_all(updates: PyTree, params: PyTree) -> PyTree:
         norm = global_norm(updates)
         limit = hyperparameter(max_norm, norm.dtype)
-        return scaled(updates, _at_most(norm, limit))
+        return scaled(updates, moments.at_most(norm, limit))
 
     return stateless_transformation(clip_all)
 
 
-def _at_most(size: jax.Array, limit: jax.Array) -> jax.Array:
-    """The factor that makes what is larger than `limit` as large; 1 for what is not."""
-    is_small = size <= limit
-    return jnp.where(is_small, 1, limit / jnp.where(is_small, 1, size))
-
-
-@checked
 def unitwise_norm(x: ArrayLike, axis: int | Sequence[int] | None = None) -> jax.Array:
     """The Euclidean norm of each unit of a layer, in the place of each of its weights.
 
@@ -186,7 +178,7 @@ def adaptive_grad_clip(
         norm, of_weights = unitwise_norm(g, axis), unitwise_norm(w, axis)
         least = hyperparameter(eps, norm.dtype)
         largest = hyperparameter(clipping, norm.dtype) * jnp.maximum(of_weights, least)
-        return (g * _at_most(norm, largest).astype(g.dtype),)
+        return (g * moments.at_most(norm, largest).astype(g.dtype),)
 
     def function(updates: PyTree, params: PyTree) -> PyTree:
         check.params("adaptive_grad_clip", params)

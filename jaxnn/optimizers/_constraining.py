@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from jaxnn._core.arrays import refuse_complex
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import PyTree
 from jaxnn.optimizers import _checks as check
@@ -18,6 +19,7 @@ def keep_params_nonnegative() -> Optimizer:
         An `Optimizer` without state, whose `update` requires the params.
 
     Raises:
+        TypeError: a parameter is complex.
         ValueError: `update` is called without params; the structures differ.
 
     Example:
@@ -28,6 +30,7 @@ def keep_params_nonnegative() -> Optimizer:
     """
 
     def rule(g: jax.Array, w: jax.Array) -> tuple[jax.Array]:
+        refuse_complex("keep_params_nonnegative", "a parameter", w)
         return (jnp.where(w + g < 0, -w, g),)
 
     def function(updates: PyTree, params: PyTree) -> PyTree:

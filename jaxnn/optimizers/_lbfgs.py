@@ -106,7 +106,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> Op
         s, y = jax.tree.map(jnp.subtract, (w, g), (state.params, state.updates))
 
         real = state.weights_memory.dtype
-        curvature = hyperparameter(_dot(s, y), real)
+        curvature = hyperparameter(real_vdot(s, y), real)
         is_pair = (state.count > 0) & (curvature > 0)
         weight = jnp.where(is_pair, 1 / jnp.where(is_pair, curvature, 1), 0)
         slot = (state.count - 1) % memory_size
@@ -121,7 +121,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> Op
         gamma = jnp.ones((), real)
         if scale_init_precond:
             first = 1 / jnp.maximum(hyperparameter(global_norm(g), real), 1)
-            squares = hyperparameter(_dot(y, y), real)
+            squares = hyperparameter(real_vdot(y, y), real)
             gamma = jnp.where(is_pair, curvature / jnp.where(is_pair, squares, 1), first)
 
         newest_last = (state.count + jnp.arange(memory_size, dtype=jnp.int32)) % memory_size
@@ -132,11 +132,6 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> Op
         return jax.tree.map(precision.cast_like, direction, updates), following
 
     return Optimizer(init, update)
-
-
-def _dot(a: PyTree, b: PyTree) -> jax.Array:
-    """The real inner product over all leaves."""
-    return real_vdot(jax.tree.map(jnp.conj, a), b)
 
 
 def _times_inverse_hessian(
@@ -157,13 +152,13 @@ def _times_inverse_hessian(
 
     def project(vector: PyTree, i: jax.Array) -> tuple[PyTree, jax.Array]:
         s, y = pair(i)
-        alpha = weights[i] * hyperparameter(_dot(s, vector), weights.dtype)
+        alpha = weights[i] * hyperparameter(real_vdot(s, vector), weights.dtype)
         return add(vector, -alpha, y), alpha
 
     def correct(vector: PyTree, i_and_alpha: tuple[jax.Array, jax.Array]) -> tuple[PyTree, None]:
         i, alpha = i_and_alpha
         s, y = pair(i)
-        beta = weights[i] * hyperparameter(_dot(y, vector), weights.dtype)
+        beta = weights[i] * hyperparameter(real_vdot(y, vector), weights.dtype)
         return add(vector, alpha - beta, s), None
 
     vector, alphas = lax.scan(project, g, oldest_first, reverse=True)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import check_range, hyperparameter, total, widen
+from jaxnn._core.arrays import check_range, downhill, hyperparameter, total, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import Limit, PyTree, Scalar
 from jaxnn.optimizers import _checks as check
@@ -70,8 +70,8 @@ class Search(NamedTuple):
 
 
 def real_vdot(a: PyTree, b: PyTree) -> jax.Array:
-    """The real part of `Σ a b`, without conjugation, over all leaves, in float32 or wider."""
-    products = jax.tree.map(lambda x, y: jnp.sum((widen(x) * widen(y)).real), a, b)
+    """The real inner product, `Re Σ a* b`, over all leaves, in float32 or wider."""
+    products = jax.tree.map(lambda x, y: jnp.sum((downhill(widen(x)) * widen(y)).real), a, b)
     return total(jax.tree.leaves(products))
 
 
@@ -198,6 +198,7 @@ def scale_by_zoom_linesearch(
         def evaluated(step: jax.Array) -> tuple[Point, PyTree]:
             there = apply_updates(params, scaled(updates, step))
             new_value, new_grad = value_and_grad(there, **known)
+            new_grad = jax.tree.map(downhill, new_grad)
             return Point(step, real(new_value), real(real_vdot(new_grad, updates))), new_grad
 
         start = Point(real(0.0), real(value), real(real_vdot(grad, updates)))
@@ -388,7 +389,7 @@ def value_and_grad_from_state(
         def computed() -> tuple[jax.Array, PyTree]:
             value, grad = jax.value_and_grad(value_fn)(params, *args, **kwargs)
             return precision.cast_like(value, last.value), jax.tree.map(
-                precision.cast_like, grad, last.grad
+                precision.cast_like, jax.tree.map(downhill, grad), last.grad
             )
 
         return lax.cond(jnp.isfinite(last.value), lambda: (last.value, last.grad), computed)  # type: ignore[no-any-return]

@@ -84,8 +84,8 @@ def scale_by_lion(
     See `lion` for the update rule and the arguments.
 
     Args:
-        mode: "hard" for the sign, "smooth" for `tanh(smooth_beta c)`, "refined" for c itself
-            where `|c| < 1` and its sign elsewhere.
+        mode: "hard" for the sign, "smooth" for `tanh(smooth_beta |c|) sign(c)`, "refined" for c
+            itself where `|c| < 1` and its sign elsewhere.
         smooth_beta: see `mode`; may be traced.
 
     Returns:
@@ -99,9 +99,14 @@ def scale_by_lion(
     """
     check.decay_rates("scale_by_lion", b1=b1, b2=b2)
     check.nonnegative("scale_by_lion", smooth_beta=smooth_beta)
+
+    def smooth_sign(c: jax.Array) -> jax.Array:
+        size = jnp.tanh(hyperparameter(smooth_beta, c.real.dtype) * jnp.abs(c))
+        return size.astype(c.dtype) * jnp.sign(c)
+
     shapes: dict[str, Callable[[jax.Array], jax.Array]] = {
         "hard": jnp.sign,
-        "smooth": lambda c: jnp.tanh(hyperparameter(smooth_beta, c.dtype) * c),
+        "smooth": smooth_sign,
         "refined": lambda c: jnp.where(jnp.abs(c) < 1, c, jnp.sign(c)),
     }
     if mode not in shapes:

@@ -75,6 +75,21 @@ def safe_sqrt(x: jax.Array) -> jax.Array:
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
 
 
+def clipped(g: jax.Array, limit: jax.Array) -> jax.Array:
+    """`g`, its absolute value at most `limit`."""
+    return (
+        g * at_most(jnp.abs(g), limit).astype(g.dtype)
+        if jnp.iscomplexobj(g)
+        else jnp.clip(g, -limit, limit)
+    )
+
+
+def at_most(size: jax.Array, limit: jax.Array) -> jax.Array:
+    """The factor that makes what is larger than `limit` as large; 1 for what is not."""
+    is_small = size <= limit
+    return jnp.where(is_small, 1, limit / jnp.where(is_small, 1, size))
+
+
 def over_root(mean: jax.Array, square: jax.Array, eps: Any, eps_root: Any = 0.0) -> jax.Array:
     """`mean / (√(square + eps_root) + eps)`."""
     root = safe_sqrt(square + hyperparameter(eps_root, square.dtype))

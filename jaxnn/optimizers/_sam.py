@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn._core.arrays import check_count, check_range
+from jaxnn._core.arrays import check_count, check_range, downhill
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import OptimizerLike, PyTree, Scalar
 from jaxnn.optimizers import _checks as check
@@ -162,4 +162,4 @@ def _gradient_function(extra: dict[str, Any]) -> Callable[[PyTree, int], PyTree]
     if "grad_fn" in extra:
         return extra["grad_fn"]  # type: ignore[no-any-return]
     gradient = jax.grad(extra["value_fn"])
-    return lambda params, _: gradient(params)
+    return lambda params, _: jax.tree.map(downhill, gradient(params))

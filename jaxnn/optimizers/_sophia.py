@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxnn._core.arrays import check_key, hyperparameter, total, widen
+from jaxnn._core.arrays import check_key, hyperparameter, refuse_complex, total, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import Mask, OptimizerLike, PyTree, Scalar, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
@@ -74,6 +74,8 @@ def hutchinson_estimator_diag_hessian(random_seed: jax.Array | None = None) -> O
         check.keywords("hutchinson_estimator_diag_hessian", call, obj_fn=objective)
         key, now = jax.random.split(state.key)
         leaves, structure = jax.tree.flatten(params)
+        for leaf in leaves:
+            refuse_complex("hutchinson_estimator_diag_hessian", "a parameter", leaf)
         signs = jax.tree.unflatten(
             structure,
             [
@@ -155,6 +157,7 @@ def scale_by_sophia(
         count = moments.next_count(state.count)
 
         def rule(g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
+            refuse_complex("scale_by_sophia", "the gradient", g)
             mu = moments.moving_average(mu, g, b1)
             curvature = hyperparameter(gamma, nu.dtype) * nu
             u = moments.bias_corrected(mu, b1, count) / jnp.maximum(
