@@ -464,3 +464,66 @@ def test_a_plateau_of_negative_losses_reduces_the_rate():
     for loss in (-2.0, -3.0, -4.0):
         updates, state = optimizer.update(jnp.ones(1), state, value=loss)
     np.testing.assert_allclose(updates, [-0.5])
+
+
+# The end of counts, and numbers that are none
+
+LAST = jnp.int32(2**31 - 1)
+
+
+def test_lbfgs_fills_all_of_its_memory_at_the_end_of_counts():
+    optimizer, w = nn.optimizers.scale_by_lbfgs(memory_size=3), jnp.ones(2)
+    curvature = jnp.array([1.0, 4.0])
+    state = optimizer.init(w)._replace(count=LAST - 1)
+    for _ in range(5):
+        updates, state = optimizer.update(curvature * w, state, w)
+        w = w - 0.1 * updates
+    assert (state.weights_memory > 0).all()
+    assert len(set(state.diff_params_memory[:, 0].tolist())) == 3
+    assert state.count > LAST - 3
+
+
+def test_sophia_estimates_as_often_at_the_end_of_counts():
+    ones = jnp.ones(1)
+
+    def estimate(grads, state, params=None, **extra):
+        return ones, state + 1
+
+    estimator = nn.optimizers.Optimizer(lambda params: jnp.int32(0), estimate)
+    optimizer = nn.optimizers.scale_by_sophia(update_interval=4, hessian_diagonal_fn=estimator)
+    state = optimizer.init(ones)._replace(count=LAST - 2)
+    for _ in range(12):
+        _, state = optimizer.update(ones, state, ones)
+    assert state.hessian_fn_state == 3
+
+
+def test_noise_is_new_at_the_end_of_counts():
+    optimizer = nn.optimizers.add_noise(1.0, 0.0, jax.random.key(0))
+    state, seen = optimizer.init(jnp.zeros(1))._replace(count=LAST - 1), set()
+    for _ in range(4):
+        updates, state = optimizer.update(jnp.zeros(1), state)
+        seen.add(float(updates[0]))
+    assert len(seen) == 4
+
+
+def test_normalizing_by_nothing_leaves_zeros():
+    optimizer = nn.optimizers.normalize_by_update_norm(eps=0.0)
+    zeros = jnp.zeros(2)
+    np.testing.assert_array_equal(optimizer.update(zeros, optimizer.init(zeros))[0], 0)
+
+
+@pytest.mark.parametrize("name", ["reduce_on_plateau", "lbfgs"])
+def test_states_begin_without_infinities(name):
+    optimizer, w = getattr(nn.optimizers, name)(), jnp.ones(2)
+
+    def loss(w):
+        return jnp.sum(w**2)
+
+    with jax.debug_infs(True):
+        state = jax.jit(optimizer.init)(w)
+        _, state = jax.jit(
+            lambda w, state: optimizer.update(
+                2 * w, state, w, value=loss(w), grad=2 * w, value_fn=loss
+            )
+        )(w, state)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state))

@@ -127,7 +127,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> Op
         newest_last = (state.count + jnp.arange(memory_size, dtype=jnp.int32)) % memory_size
         direction = _times_inverse_hessian(g, s_memory, y_memory, weights, gamma, newest_last)
         following = ScaleByLBFGSState(
-            moments.next_count(state.count), w, g, s_memory, y_memory, weights
+            moments.next_count_of_cycle(state.count, memory_size), w, g, s_memory, y_memory, weights
         )
         return jax.tree.map(precision.cast_like, direction, updates), following
 

@@ -163,7 +163,7 @@ def scale_by_zoom_linesearch(
         dtype = precision.widest_real_dtype(params)
 
         def unknown() -> jax.Array:
-            return jnp.full((), jnp.inf, dtype)
+            return jnp.full((), jnp.finfo(dtype).max, dtype)
 
         return ScaleByZoomLinesearchState(
             learning_rate=jnp.ones((), dtype),
@@ -392,6 +392,7 @@ def value_and_grad_from_state(
                 precision.cast_like, jax.tree.map(downhill, grad), last.grad
             )
 
-        return lax.cond(jnp.isfinite(last.value), lambda: (last.value, last.grad), computed)  # type: ignore[no-any-return]
+        is_known = last.value < jnp.finfo(last.value.dtype).max  # optax begins with infinity
+        return lax.cond(is_known, lambda: (last.value, last.grad), computed)  # type: ignore[no-any-return]
 
     return value_and_grad

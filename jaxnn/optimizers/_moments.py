@@ -21,6 +21,12 @@ def next_count(count: jax.Array) -> jax.Array:
     return jnp.where(count < jnp.iinfo(jnp.int32).max, count + 1, count)
 
 
+def next_count_of_cycle(count: jax.Array, period: ArrayLike) -> jax.Array:
+    """The count of steps plus one, going back by `period` instead of overflowing."""
+    back = hyperparameter(period, count.dtype) - 1
+    return jnp.where(count < jnp.iinfo(count.dtype).max, count + 1, count - back)
+
+
 def zeros(params: PyTree, dtype: Any = None) -> PyTree:
     """A fresh accumulator for each parameter, float32 or wider unless `dtype` says otherwise."""
     return jax.tree.map(

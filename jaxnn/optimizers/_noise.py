@@ -13,6 +13,8 @@ from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
 from jaxnn.optimizers._base import Optimizer
 
+MANY_STEPS = 2**20  # after which noise comes again, once the count is at its end
+
 
 class AddNoiseState(NamedTuple):
     """The step count, and the key, which stays the same."""
@@ -59,7 +61,7 @@ def add_noise(eta: Scalar, gamma: Scalar, key: jax.Array) -> Optimizer:
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
         check.gradients("add_noise", updates)
-        count = moments.next_count(state.count)
+        count = moments.next_count_of_cycle(state.count, MANY_STEPS)
         leaves, structure = jax.tree.flatten(updates)
         keys = jax.random.split(jax.random.fold_in(state.rng_key, state.count), len(leaves))
 

@@ -36,6 +36,8 @@ def normalize() -> Optimizer:
 def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Scalar = 1e-6) -> Optimizer:
     """Normalize gradients to one global norm: `u = scale_factor g / (‖g‖ + eps)`, over all leaves.
 
+    Zeros stay zero.
+
     Args:
         scale_factor: the norm of the updates; may be traced.
         eps: a small constant added to the norm, at least 0; may be traced.
@@ -57,8 +59,11 @@ def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Scalar = 1e-6) -> 
 
     def function(updates: PyTree, params: PyTree) -> PyTree:
         norm = global_norm(updates)
-        factor = hyperparameter(scale_factor, norm.dtype)
-        return scaled(updates, factor / (norm + hyperparameter(eps, norm.dtype)))
+        divisor = norm + hyperparameter(eps, norm.dtype)
+        return scaled(
+            updates,
+            hyperparameter(scale_factor, norm.dtype) / jnp.where(divisor > 0, divisor, 1),
+        )
 
     return stateless_transformation(function)
 

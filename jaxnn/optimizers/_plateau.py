@@ -96,7 +96,7 @@ def reduce_on_plateau(
         dtype = precision.widest_real_dtype(params)
         return ReduceLROnPlateauState(
             scale=jnp.ones((), dtype),
-            best_value=jnp.full((), jnp.inf, dtype),
+            best_value=jnp.full((), jnp.finfo(dtype).max, dtype),
             plateau_count=moments.zero_count(),
             cooldown_count=moments.zero_count(),
             count=moments.zero_count(),

@@ -154,7 +154,7 @@ def scale_by_sophia(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, PyTree]:
         check.params("scale_by_sophia", params)
-        count = moments.next_count(state.count)
+        count = moments.next_count_of_cycle(state.count, update_interval)
 
         def rule(g: jax.Array, mu: jax.Array, nu: jax.Array) -> tuple[jax.Array, ...]:
             refuse_complex("scale_by_sophia", "the gradient", g)
