@@ -100,6 +100,45 @@ def test_what_is_hidden_has_no_effect_on_values_and_gradients(case, kv_heads, ba
         np.testing.assert_allclose(got, wanted, atol=1e-6)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_hidden_biases_have_no_effect(bad):
+    """Neither those of hidden keys nor those of a query that sees nothing."""
+    mask = jnp.ones((1, 1, 4, 4), bool).at[:, :, 0].set(False).at[:, :, 2, 1].set(False)
+    bias = jnp.asarray(normal(3, 1, 2, 4, 4))
+    weights = normal(4, 2, 4, 2, 8)
+
+    @fast_jit
+    def derived(bias):
+        def total(query, key, value, bias):
+            return jnp.vdot(attend(query, key, value, mask=mask, bias=bias), weights)
+
+        return jax.grad(total, (0, 1, 2, 3))(*heads(), bias)
+
+    for got, expected in zip(derived(jnp.where(mask, bias, bad)), derived(bias), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_hidden_memory_does_not_reach_the_gradient_of_the_kernels(dtype):
+    layer, x = nn.attention(2), jnp.asarray(normal(0, 2, 3, 4), dtype)
+    memory = jnp.asarray(normal(1, 2, 5, 4), dtype)
+    mask = f.padding_mask(jnp.array([3, 0]), 5)
+    params, _ = layer.init(jax.random.key(0), x, memory=memory)
+
+    @fast_jit
+    def derived(memory):
+        def total(params, memory):
+            y, _ = layer.apply(params, {}, x, memory=memory, mask=mask)
+            return jnp.sum(jnp.sin(y.astype(jnp.float32)))
+
+        return jax.value_and_grad(total, (0, 1))(params, memory)
+
+    seen = mask[:, 0, 0, :, None]
+    expected = derived(memory)
+    jax.tree.map(np.testing.assert_array_equal, derived(jnp.where(seen, memory, np.nan)), expected)
+    np.testing.assert_array_equal(jnp.where(seen, 0, expected[1][1]), 0)
+
+
 def test_what_is_seen_and_not_finite_is_not_hidden():
     query, key, value = heads()
     for holed in ((key.at[:, 2].set(jnp.nan), value), (key, value.at[:, 2].set(jnp.nan))):

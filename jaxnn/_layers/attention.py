@@ -188,6 +188,8 @@ def attention(
         x = floating(x)
         source = x if memory is None else floating(memory)
         _check_sequences(x.shape, source.shape, memory is not None, cache_length)
+        if memory is not None and mask is not None:
+            source = _visible(source, jnp.asarray(mask))
         if cache_length is not None:
             check_capacity("attention", "cache_length", cache_length)
         elif memory is None:
@@ -283,6 +285,15 @@ def _check_sequences(
             f"attention: x has {x[-2]} elements in time, expected at most cache_length, "
             f"{cache_length}"
         )
+
+
+def _visible(memory: jax.Array, mask: jax.Array) -> jax.Array:
+    """The memory, 0 where no query may attend: NaN there would reach the kernels' gradients."""
+    axes = mask.shape[:-3] + mask.shape[-1:]
+    fits = mask.ndim == memory.ndim + 1 and all(map(lambda n, m: n in (1, m), axes, memory.shape))
+    if mask.dtype != jnp.bool or not fits:
+        return memory  # attention refuses the mask
+    return jnp.where(jnp.any(mask, axis=(-3, -2))[..., None], memory, 0)
 
 
 def _sum_of_biases(

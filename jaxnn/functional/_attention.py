@@ -122,10 +122,9 @@ def dot_product_attention(
     logits = logits * hyperparameter(
         1 / math.sqrt(max(head_dim, 1)) if scale is None else scale, wide
     )
-    if bias is not None:
-        bias = jnp.asarray(bias)
-        logits = logits + jnp.where(bias != -jnp.inf, bias, 0).astype(wide)
     if seen is not None:
+        if bias is not None:  # which hides where it is -inf
+            logits = logits + jnp.where(seen, bias, 0).astype(wide)
         # Rows without a key to see keep their logits, and so have derivatives: y is set to 0.
         logits = jnp.where(seen | ~sees, logits, -jnp.inf)
 
