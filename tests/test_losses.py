@@ -118,7 +118,7 @@ def with_nan_where_masked():
     arguments, kept = {}, {}
     for row in MASKED_ROWS:
         given = drawn(row)
-        mask = given[-1][..., 0] if row.name == "losses.dice_loss" else given[-1]
+        mask = given[-1][..., 0] if "dice_loss" in row.name else given[-1]
         case = row.case(row.shapes[-1])
         arguments[case] = [
             np.where(mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a, np.nan).astype(
@@ -312,6 +312,66 @@ EXTREMES = {
         ([[BIG, -BIG], [BIG, -BIG], [0, -INF]],),
         [0, 2 * BIG, 0],
     ),
+    "absolute_percentage_error": (
+        losses.absolute_percentage_error,
+        ([BIG, 0, 1e-3], [1, 0, 0]),
+        [100 * (BIG - 1), 0, 1e6],
+    ),
+    "squared_logarithmic_error": (
+        losses.squared_logarithmic_error,
+        ([1e30, -BIG, 0, -1], [1e30, 0, 0, -1]),
+        [0, 0, 0, 0],
+    ),
+    "squared_hinge_loss": (
+        losses.squared_hinge_loss,
+        ([BIG, -BIG, 1], [1, 1, 1]),
+        [0, (BIG + 1) ** 2, 0],
+    ),
+    "margin_ranking_loss": (
+        losses.margin_ranking_loss,
+        ([BIG, -BIG, 1], [0, 0, 1], [1, 1, 1]),
+        [0, BIG, 0],
+    ),
+    "dpo_loss": (
+        losses.dpo_loss,
+        ([BIG, -BIG], [-BIG, BIG], [0, 0], [0, 0]),
+        [0, 0.2 * BIG],
+    ),
+    "gaussian_kl_divergence": (
+        losses.gaussian_kl_divergence,
+        ([0, BIG, 0], [0, 0, -BIG]),
+        [0, BIG**2 / 2, (BIG - 1) / 2],
+    ),
+    "cosine_embedding_loss": (
+        lambda a, b: losses.cosine_embedding_loss(a, b, jnp.array([1, -1, -1])),
+        ([[BIG, 0], [0, 0], [1e-18, 0]], [[-BIG, 0], [1, 2], [1e15, 0]]),
+        [2, 0, 1],
+    ),
+    "clip_loss": (
+        losses.clip_loss,
+        ([[BIG, 0], [0, 0]], [[-BIG, 0], [0, 0]]),
+        [(1 / 0.07) + np.log1p(np.exp(-1 / 0.07)), np.log(2)],
+    ),
+    "ranking_softmax_loss": (
+        losses.ranking_softmax_loss,
+        ([[BIG, -BIG], [0, -INF], [0, -INF]], [[0, 2], [3, 0], [0, 0]]),
+        [4 * BIG, 0, 0],
+    ),
+    "safe_softmax_cross_entropy": (
+        losses.safe_softmax_cross_entropy,
+        ([[BIG, -BIG], [0, -INF]], [[0, 1], [1, 0]]),
+        [2 * BIG, 0],
+    ),
+    "generalized_dice_loss": (
+        losses.generalized_dice_loss,
+        ([[[BIG, -BIG], [-BIG, BIG]]], [[[1, 0], [0, 1]]]),
+        [0],
+    ),
+    "generalized_dice_loss_of_nothing": (
+        functools.partial(losses.generalized_dice_loss, apply_softmax=False),
+        ([[[0, 0]], [[1, 0]]], [[[0, 0]], [[0, 0]]]),
+        [0, 1],
+    ),
     "kl_divergence": (
         losses.kl_divergence,
         ([[-BIG, 0], [0, -INF], [-INF, 0]], [[1, 0], [1, 0], [0, 1]]),
@@ -490,6 +550,11 @@ TRACED = {
     "triplet": lambda h, x: losses.triplet_margin_loss(x, 2 * x, 3 * x, -1, 1 + h, h, h),
     "ntxent": lambda h, x: losses.ntxent(x, jnp.arange(4) % 2, h),
     "dice": lambda h, x: losses.dice_loss(x, x, smooth=h, alpha=h, beta=h),
+    "percentage": lambda h, x: losses.absolute_percentage_error(x, 2 * x, epsilon=h),
+    "ranking": lambda h, x: losses.margin_ranking_loss(x, x, x, margin=h),
+    "embedding": lambda h, x: losses.cosine_embedding_loss(x, x, -jnp.ones(4), margin=h),
+    "clip": lambda h, x: losses.clip_loss(x, 2 - x, temperature=h),
+    "dpo": lambda h, x: losses.dpo_loss(x, -x, x, x, beta=h, label_smoothing=h / 2),
     "ctc": lambda h, x: losses.ctc_loss(
         x[None], jnp.zeros((1, 4)), jnp.ones((1, 1), int), jnp.zeros((1, 1)), log_epsilon=h
     ),
@@ -523,8 +588,10 @@ def ones(*shape, dtype=np.float32):
 LABELS = np.zeros(4, int)
 PAIRS = [
     losses.absolute_error,
+    losses.absolute_percentage_error,
     losses.cosine_distance,
     losses.cosine_similarity,
+    losses.gaussian_kl_divergence,
     losses.generalized_kl_divergence,
     losses.hinge_loss,
     losses.huber_loss,
@@ -537,6 +604,8 @@ PAIRS = [
     losses.sigmoid_binary_cross_entropy,
     losses.sigmoid_focal_loss,
     losses.squared_error,
+    losses.squared_hinge_loss,
+    losses.squared_logarithmic_error,
 ]
 REFUSED = {
     **{
@@ -614,6 +683,47 @@ REFUSED = {
     ),
     "ntxent": (lambda: losses.ntxent(ones(4), LABELS), ["(4,)", "(batch, features)"]),
     "ntxent labels": (lambda: losses.ntxent(ones(4, 3), LABELS[:3]), ["labels has shape (3,)"]),
+    "margin_ranking_loss": (
+        lambda: losses.margin_ranking_loss(ones(4), ones(4), ones(1)),
+        ["first have shape (4,), second (4,) and targets (1,)"],
+    ),
+    "dpo_loss label_smoothing": (
+        lambda: losses.dpo_loss(*[ones(4)] * 4, label_smoothing=0.7),
+        ["label_smoothing is 0.7"],
+    ),
+    "absolute_percentage_error epsilon": (
+        lambda: losses.absolute_percentage_error(ones(4), ones(4), epsilon=0.0),
+        ["epsilon is 0.0"],
+    ),
+    "cosine_embedding_loss": (
+        lambda: losses.cosine_embedding_loss(ones(4, 3), ones(4, 3), ones(4, 3)),
+        ["targets has shape (4, 3)", "(4,)"],
+    ),
+    "cosine_embedding_loss where": (
+        lambda: losses.cosine_embedding_loss(ones(4, 3), ones(4, 3), ones(4), where=ones(3)),
+        ["where has shape (3,)", "(4,)"],
+    ),
+    "clip_loss": (lambda: losses.clip_loss(ones(4), ones(4)), ["(4,)", "(batch, features)"]),
+    "clip_loss labels": (
+        lambda: losses.clip_loss(ones(4, 3), ones(4, 3), LABELS[:3]),
+        ["labels has shape (3,)"],
+    ),
+    "clip_loss temperature": (
+        lambda: losses.clip_loss(ones(4, 3), ones(4, 3), temperature=0.0),
+        ["temperature is 0.0"],
+    ),
+    "ranking_softmax_loss": (
+        lambda: losses.ranking_softmax_loss(ones(4, 3), LABELS),
+        ["labels has shape (4,)", "(4, 3)"],
+    ),
+    "ranking_softmax_loss weights": (
+        lambda: losses.ranking_softmax_loss(ones(4, 3), ones(4, 3), weights=-ones(4, 3)),
+        ["weights is", ">= 0"],
+    ),
+    "generalized_dice_loss": (
+        lambda: losses.generalized_dice_loss(ones(4, 5, 3), ones(4, 3, 5)),
+        ["(4, 5, 3)", "(4, 3, 5)"],
+    ),
     "dice_loss": (
         lambda: losses.dice_loss(ones(4, 5, 3), ones(4, 3, 5)),
         ["(4, 5, 3)", "(4, 3, 5)"],

@@ -42,6 +42,7 @@ MASK = RNG.random((N, CLASSES)) < 0.7
 MASK[0] = False  # one example without any class
 MASK[np.arange(1, N), LABELS[1:]] = True  # optax's loss of an excluded label is none
 PREDICTIONS, LOGITS, P = normal(N, 3), 3 * normal(N, CLASSES), distributions(N, CLASSES)
+WEIGHTS = uniform(N, CLASSES)
 PADDINGS = np.array([[0, 0, 0, 0, 0], [0, 0, 0, 0, 1], [0, 0, 0, 1, 1]])
 SPEECH = (normal(3, 5, 4), PADDINGS, np.array([[1, 1], [2, 3], [3, 0]]), PADDINGS[:, 3:])
 IMAGES = normal(2, 3, 3, CLASSES), distributions(2, 3, 3, CLASSES)
@@ -114,6 +115,10 @@ CALLS = [
     ("dice_loss", IMAGES, {"reduction": "sum", "ignore_background": True}),
     ("dice_loss", IMAGES, {"reduction": "none", "axis": (0, 1)}),
     ("dice_loss", (normal(2, 3, 3), uniform(2, 3, 3, 1)), {}),
+    ("safe_softmax_cross_entropy", (LOGITS, P), {}),
+    ("ranking_softmax_loss", (LOGITS, P), {}),
+    ("ranking_softmax_loss", (LOGITS, P), {"weights": WEIGHTS}),
+    ("ranking_softmax_loss", (LOGITS[1:], P[1:]), {"where": MASK[1:], "weights": WEIGHTS[1:]}),
     ("ctc_loss", SPEECH, {}),
     ("ctc_loss", SPEECH, {"log_epsilon": -1e4}),
     (
@@ -122,6 +127,7 @@ CALLS = [
         {"blank_id": 2},
     ),
 ]
+REDUCED = {"ranking_softmax_loss"}  # by optax; here the reduction belongs to the caller
 SHARED = sorted({name for name, _, _ in CALLS})
 FIRST = [next(call for call in CALLS if call[0] == name) for name in SHARED]
 VARIANTS = [call for call in CALLS if all(call is not first for first in FIRST)]
@@ -147,7 +153,8 @@ def derived(are_variants):
             given = [jnp.asarray(a) if isinstance(a, np.ndarray) else a for a in arguments]
             for i, value in zip(places, floats, strict=True):
                 given[i] = value
-            return getattr(module, name)(*given, **options)
+            unreduced = {"reduce_fn": None} if name in REDUCED and module is optax.losses else {}
+            return getattr(module, name)(*given, **options, **unreduced)
 
         y, pushforward = jax.linearize(function, *floats)
         return y, jax.linear_transpose(pushforward, *floats)(jnp.cos(y)), pushforward(*along)
@@ -187,6 +194,8 @@ def test_the_parameters_are_those_of_optax_and_optional_ones(optax, name):
     ours = list(inspect.signature(getattr(nn.losses, name)).parameters.values())
     theirs = list(inspect.signature(getattr(optax.losses, name)).parameters.values())
     by_name = {p.name: p for p in ours}
+    if name in REDUCED:
+        theirs = [p for p in theirs if p.name != "reduce_fn"]
     for place, parameter in enumerate(theirs):
         counterpart = by_name.pop(parameter.name)
         if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:

@@ -14,6 +14,7 @@ RNG = np.random.default_rng(0)
 N, CLASSES = 6, 4
 X, Y = RNG.standard_normal((2, N, CLASSES))
 LABELS = np.array([0, 3, 1, 2, 3, 0])
+SIGNS = np.array([1, -1, -1, 1, -1, 1])
 P = RNG.uniform(0.1, 1.0, (N, CLASSES))
 P /= P.sum(-1, keepdims=True)
 LOG_P = np.log(P)
@@ -47,6 +48,14 @@ def torch_losses(torch):
         "kl_divergence": lambda z, p: f.kl_div(z, p, **none).sum(-1),
         "kl_divergence_with_log_targets": lambda z, q: f.kl_div(z, q, log_target=True, **none).sum(
             -1
+        ),
+        "cosine_embedding_loss": lambda a, b: f.cosine_embedding_loss(
+            a, b, torch.tensor(SIGNS), margin=0.2, **none
+        ),
+        "margin_ranking_loss": lambda a, b, c: f.margin_ranking_loss(a, b, c, margin=0.2, **none),
+        "gaussian_kl_divergence": lambda m, v, n, u: torch.distributions.kl_divergence(
+            torch.distributions.Normal(m, torch.exp(v / 2)),
+            torch.distributions.Normal(n, torch.exp(u / 2)),
         ),
         "cosine_similarity": lambda a, b: f.cosine_similarity(a, b, eps=0.0),
         # eps is added to a - b in torch, and to the sum of powers here.
@@ -87,6 +96,12 @@ OURS = {
     ),
     "kl_divergence": (losses.kl_divergence, (X, P)),
     "kl_divergence_with_log_targets": (losses.kl_divergence_with_log_targets, (X, LOG_P)),
+    "cosine_embedding_loss": (
+        lambda a, b: losses.cosine_embedding_loss(a, b, SIGNS, margin=0.2),
+        (X, Y),
+    ),
+    "margin_ranking_loss": (functools.partial(losses.margin_ranking_loss, margin=0.2), (X, Y, P)),
+    "gaussian_kl_divergence": (losses.gaussian_kl_divergence, (X, Y, P, LOG_P)),
     "cosine_similarity": (losses.cosine_similarity, (X, Y)),
     "triplet_margin_loss": (functools.partial(losses.triplet_margin_loss, eps=0.0), (X, Y, P)),
     "triplet_margin_loss of degree 1": (

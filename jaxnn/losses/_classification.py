@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import (
     check_range,
+    check_shape,
     hyperparameter,
     is_inexact,
     wide_integers,
@@ -111,6 +112,34 @@ def softmax_cross_entropy_with_integer_labels(
         )
     examples = _examples(function, logits, labels, axis, where)
     return _expected(function, examples.targets, _log_softmax(examples))
+
+
+@checked
+def safe_softmax_cross_entropy(
+    logits: ArrayLike, labels: ArrayLike, *, where: ArrayLike | None = None
+) -> jax.Array:
+    """`softmax_cross_entropy`, under the name of the one of optax's in which `0 log 0 = 0`.
+
+    Args:
+        logits: shape `(..., classes)`; unnormalised log-probabilities.
+        labels: as in `softmax_cross_entropy`.
+        where: as in `softmax_cross_entropy`.
+
+    Returns:
+        The shape of `logits` without its last axis, float32 or wider.
+
+    Raises:
+        ValueError: the shapes do not fit.
+        TypeError: labels of one axis fewer than `logits` are not integers.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> logits, labels = jnp.array([0.0, 0.0, -jnp.inf]), jnp.array([0.5, 0.5, 0.0])
+        >>> nn.losses.safe_softmax_cross_entropy(logits, labels).item()
+        0.693147...
+    """
+    examples = _examples("safe_softmax_cross_entropy", logits, labels, -1, where)
+    return _expected("safe_softmax_cross_entropy", examples.targets, _log_softmax(examples))
 
 
 @checked
@@ -234,6 +263,53 @@ def smooth_labels(
     classes = jnp.sum(included, axes, keepdims=True, dtype=labels.dtype)
     alpha = hyperparameter(alpha, labels.dtype)
     return jnp.where(included, (1 - alpha) * labels + alpha / jnp.maximum(classes, 1), 0)
+
+
+@checked
+def ranking_softmax_loss(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+) -> jax.Array:
+    """The softmax loss of a ranked list: `-Σ_i weights_i labels_i log softmax(logits)_i`.
+
+    optax takes the mean over the lists; here the reduction belongs to the caller.
+
+    Paper: Cao et al., Learning to Rank: From Pairwise Approach to Listwise Approach, 2007.
+
+    Args:
+        logits: scores of the items of each list, shape `(..., items)`.
+        labels: the relevance of the items, integers or floats of the same shape.
+        where: booleans that broadcast to the shape of `logits`: which items are there. A list
+            without any has loss 0.
+        weights: weights of the items, at least 0, the same shape; None for 1.
+
+    Returns:
+        The shape of `logits` without its last axis, float32 or wider.
+
+    Raises:
+        ValueError: the shapes do not fit, or a weight is negative.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> relevance = jnp.array([2, 1, 0])
+        >>> right = nn.losses.ranking_softmax_loss(jnp.array([3.0, 2.0, 0.0]), relevance)
+        >>> wrong = nn.losses.ranking_softmax_loss(jnp.array([0.0, 2.0, 3.0]), relevance)
+        >>> bool(right < wrong)
+        True
+    """
+    function = "ranking_softmax_loss"
+    check_shape(function, "labels", labels, jnp.shape(logits))
+    examples = _examples(function, logits, labels, -1, where)
+    targets = examples.targets
+    if weights is not None:
+        check_range(function, "weights", weights, 0)
+        check_shape(function, "weights", weights, targets.shape)
+        weights = hyperparameter(weights, targets.dtype)
+        targets = targets * jnp.where(examples.included, weights, 0)
+    return _expected(function, targets, _log_softmax(examples))
 
 
 class _Examples(NamedTuple):

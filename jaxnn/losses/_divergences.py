@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
-from jaxnn.losses._arguments import Axis, all_axes, broadcast_mask, clamped, fitting
+from jaxnn.losses._arguments import Axis, all_axes, broadcast_mask, clamped, fitting, masked
 
 
 @checked
@@ -122,6 +122,53 @@ def generalized_kl_divergence(
     terms = _terms(targets, _safe_log(targets), log_predictions)
     of_each = clamped(terms + jnp.exp(log_predictions) - targets, 0)
     return _sum(function, of_each, axis, where)
+
+
+@checked
+def gaussian_kl_divergence(
+    means: ArrayLike,
+    log_variances: ArrayLike,
+    prior_means: ArrayLike | None = None,
+    prior_log_variances: ArrayLike | None = None,
+    *,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """The KL divergence of Gaussians from others, or from the standard one, for each element.
+
+    `(u - v + (exp(v) + (m - n)²) / exp(u) - 1) / 2` of N(m, exp v) from N(n, exp u): with n = u =
+    0 the regularizer of a variational autoencoder, summed over the latent axis.
+
+    Paper: Kingma and Welling, Auto-Encoding Variational Bayes, https://arxiv.org/abs/1312.6114
+
+    Args:
+        means: m, any shape.
+        log_variances: v, the same shape.
+        prior_means: n, the same shape; None for 0.
+        prior_log_variances: u, the same shape; None for 0.
+        where: booleans of the same shape; the loss and its gradient are 0 where False.
+
+    Returns:
+        The shape of `means`, float32 or wider; never negative.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.losses.gaussian_kl_divergence(jnp.array([0.0, 2.0]), jnp.array([0.0, 0.0]))
+        Array([0., 2.], dtype=float32)
+    """
+    function = "gaussian_kl_divergence"
+    given = {"means": means, "log_variances": log_variances}
+    priors = {"prior_means": prior_means, "prior_log_variances": prior_log_variances}
+    given |= {name: value for name, value in priors.items() if value is not None}
+    values = fitting(function, **given)
+    of = {name: masked(x, where, function) for name, x in zip(given, values, strict=True)}
+    prior_log_variance = of.get("prior_log_variances", jnp.zeros_like(of["means"]))
+    error = of["means"] - of.get("prior_means", 0)
+    ratio = of["log_variances"] - prior_log_variance
+    square = jnp.square(error) * jnp.exp(-prior_log_variance)
+    return clamped(0.5 * (jnp.expm1(ratio) - ratio + square), 0)
 
 
 def _masked_arguments(

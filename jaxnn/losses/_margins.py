@@ -5,8 +5,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
-from jaxnn._core.arrays import check_shape, wide_integers, widen
+from jaxnn._core.arrays import check_finite, check_shape, hyperparameter, wide_integers, widen
 from jaxnn._core.bounds import check_bounds
+from jaxnn._core.types import Scalar
 from jaxnn.losses._arguments import fitting, masked
 
 
@@ -35,6 +36,31 @@ def hinge_loss(
         Array([0.75, 0.  , 3.  ], dtype=float32)
     """
     return _hinge("hinge_loss", 1, predictor_outputs, targets, where)
+
+
+@checked
+def squared_hinge_loss(
+    predictor_outputs: ArrayLike, targets: ArrayLike, *, where: ArrayLike | None = None
+) -> jax.Array:
+    """The squared hinge loss: `max(0, 1 - predictor_outputs targets)²`, which has no kink.
+
+    Args:
+        predictor_outputs: any shape; positive or negative for the class predicted.
+        targets: the same shape; 1 or -1.
+        where: booleans of the same shape; the loss and its gradient are 0 where False.
+
+    Returns:
+        The shape of `predictor_outputs`, float32 or wider.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.losses.squared_hinge_loss(jnp.array([0.5, 2.0, 2.0]), jnp.array([1, 1, -1]))
+        Array([0.25, 0.  , 9.  ], dtype=float32)
+    """
+    return jnp.square(_hinge("squared_hinge_loss", 1, predictor_outputs, targets, where))
 
 
 @checked
@@ -123,9 +149,46 @@ def multiclass_perceptron_loss(
     return _multiclass_margin("multiclass_perceptron_loss", 0, scores, labels, where)
 
 
+@checked
+def margin_ranking_loss(
+    first: ArrayLike,
+    second: ArrayLike,
+    targets: ArrayLike,
+    *,
+    margin: Scalar = 0.0,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """The loss of a wrong order: `max(0, margin - targets (first - second))`, as in torch.
+
+    Args:
+        first: scores of any shape.
+        second: the same shape.
+        targets: the same shape; 1 where the first should be larger, -1 where the second.
+        margin: by how much larger is large enough; may be traced.
+        where: booleans of the same shape; the loss and its gradient are 0 where False.
+
+    Returns:
+        The shape of `first`, float32 or wider. The derivative at the kink is 0.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> first, second = jnp.array([3.0, 3.0]), jnp.array([1.0, 1.0])
+        >>> nn.losses.margin_ranking_loss(first, second, jnp.array([1, -1]))
+        Array([0., 2.], dtype=float32)
+    """
+    function = "margin_ranking_loss"
+    check_finite(function, margin=margin)
+    first, second, targets = fitting(function, first=first, second=second, targets=targets)
+    margin = hyperparameter(margin, first.dtype)
+    return _hinge(function, margin, first - second, targets, where)
+
+
 def _hinge(
     loss: str,
-    margin: float,
+    margin: ArrayLike,
     predictor_outputs: ArrayLike,
     targets: ArrayLike,
     where: ArrayLike | None,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
-from jaxnn._core.arrays import absolute, check_range, hyperparameter, widen
+from jaxnn._core.arrays import LEAST_POSITIVE, absolute, check_range, hyperparameter, widen
 from jaxnn._core.types import Scalar
 from jaxnn.losses._arguments import fitting, masked
 
@@ -211,3 +211,75 @@ def quantile_loss(
             f"the shape {errors.shape} of the predictions"
         ) from error
     return errors * jnp.where(errors < 0, quantile - 1, quantile)
+
+
+@checked
+def absolute_percentage_error(
+    predictions: ArrayLike,
+    targets: ArrayLike,
+    *,
+    epsilon: Scalar = 1e-7,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """The absolute error in percent: `100 |predictions - targets| / max(|targets|, epsilon)`.
+
+    Its mean is Keras' `mean_absolute_percentage_error` (MAPE); scikit-learn's is a hundredth.
+
+    Args:
+        predictions: any shape.
+        targets: the same shape.
+        epsilon: the least size of a target, for those below it; more than 0, may be traced.
+        where: booleans of the same shape; the loss and its gradient are 0 where False.
+
+    Returns:
+        The shape of `predictions`, float32 or wider.
+
+    Raises:
+        ValueError: the shapes differ, or `epsilon` is not positive.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.losses.absolute_percentage_error(jnp.array([9.0, 3.0]), jnp.array([10.0, 2.0]))
+        Array([10., 50.], dtype=float32)
+    """
+    function = "absolute_percentage_error"
+    check_range(function, "epsilon", epsilon, LEAST_POSITIVE)
+    errors = _errors(function, predictions, targets, where)
+    _, targets = fitting(function, predictions=predictions, targets=targets)
+    size = absolute(masked(targets, where, function, 1))
+    return 100 * absolute(errors) / jnp.maximum(size, hyperparameter(epsilon, size.dtype))
+
+
+@checked
+def squared_logarithmic_error(
+    predictions: ArrayLike, targets: ArrayLike, *, where: ArrayLike | None = None
+) -> jax.Array:
+    """The squared error of logarithms: `(log(1 + predictions) - log(1 + targets))²`.
+
+    For targets that grow exponentially. Negative numbers count as 0, with gradient 0. Its mean is
+    the `mean_squared_logarithmic_error` (MSLE) of Keras and scikit-learn.
+
+    Args:
+        predictions: any shape.
+        targets: the same shape.
+        where: booleans of the same shape; the loss and its gradient are 0 where False.
+
+    Returns:
+        The shape of `predictions`, float32 or wider.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> nn.losses.squared_logarithmic_error(jnp.array([0.0, 99.0]), jnp.array([0.0, 9.0]))
+        Array([0.     , 5.30189...], dtype=float32)
+    """
+    function = "squared_logarithmic_error"
+    pair = fitting(function, predictions=predictions, targets=targets)
+    first, second = (masked(x, where, function) for x in pair)
+    return jnp.square(_log1p(first) - _log1p(second))
+
+
+def _log1p(x: jax.Array) -> jax.Array:
+    return jnp.log1p(jnp.where(x < 0, 0, x))

@@ -88,6 +88,57 @@ def cosine_distance(
 
 
 @checked
+def cosine_embedding_loss(
+    first: ArrayLike,
+    second: ArrayLike,
+    targets: ArrayLike,
+    *,
+    margin: Scalar = 0.0,
+    axis: int = -1,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """The loss of pairs that belong together, or do not, by their cosine similarity, as in torch.
+
+    `1 - cosine` where the target is 1, and `max(0, cosine - margin)` where it is -1. A vector of
+    zeros has cosine 0, with gradient 0.
+
+    Args:
+        first: any shape, the vectors in `axis`.
+        second: the same shape.
+        targets: the shape of the arguments without `axis`; 1 for a pair, -1 for none.
+        margin: the cosine that may be left between others, in [-1, 1]; may be traced.
+        axis: the axis of the vectors.
+        where: booleans of the shape of the result; the loss and its gradient are 0 where False.
+
+    Returns:
+        The shape of the arguments without `axis`, float32 or wider. The derivative at the kink
+        is 0.
+
+    Raises:
+        ValueError: the shapes differ, or `margin` is outside [-1, 1].
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> first, second = jnp.array([[3.0, 4.0], [3.0, 4.0]]), jnp.array([[4.0, 3.0], [6.0, 8.0]])
+        >>> nn.losses.cosine_embedding_loss(first, second, jnp.array([1, -1])).round(3)
+        Array([0.04, 1.  ], dtype=float32)
+    """
+    function = "cosine_embedding_loss"
+    check_range(function, "margin", margin, -1, 1)
+    first, second = fitting(function, first=first, second=second)
+    (place,) = canonical_axes(axis, first.ndim, function, "first")
+    shape = tuple(n for a, n in enumerate(first.shape) if a != place)
+    check_shape(function, "targets", targets, shape)
+    included = None
+    if where is not None:
+        check_shape(function, "where", where, shape)
+        included = jnp.expand_dims(jnp.asarray(where), place)
+    cosine = _cosine(function, first, second, 0.0, place, included)
+    apart = jax.nn.relu(cosine - hyperparameter(margin, cosine.dtype))
+    return masked(jnp.where(jnp.asarray(targets) > 0, 1 - cosine, apart), where, function)
+
+
+@checked
 def triplet_margin_loss(
     anchors: ArrayLike,
     positives: ArrayLike,
@@ -218,6 +269,79 @@ def ntxent(
     losses = jax.nn.softplus(of_negatives - similarities)
     total = jnp.sum(jnp.where(is_pair & has_negative, losses, 0))
     return total / jnp.maximum(jnp.sum(is_pair, dtype=total.dtype), 1)
+
+
+@checked
+def clip_loss(
+    first: ArrayLike,
+    second: ArrayLike,
+    labels: ArrayLike | None = None,
+    *,
+    temperature: Scalar = 0.07,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    """The contrastive loss of CLIP: of all pairs in a batch, the views of one example match.
+
+    With `s_ij = cosine(first_i, second_j) / temperature`, the mean of the cross-entropy of row i
+    of s and that of its column, whose target is i itself. With labels, the targets are even over
+    all examples with the label of i.
+
+    Papers: Radford et al., Learning Transferable Visual Models From Natural Language Supervision,
+    https://arxiv.org/abs/2103.00020; Yang et al., Unified Contrastive Learning in
+    Image-Text-Label Space, https://arxiv.org/abs/2204.03610
+
+    Args:
+        first: embeddings of one view, of images, say; shape `(batch, features)`.
+        second: those of the other, of their captions, say; the same shape.
+        labels: integers, shape `(batch,)`: examples with equal ones match too; None if none do.
+        temperature: more than 0, the inverse of CLIP's scale of the logits; may be traced.
+        where: booleans, shape `(batch,)`; where False, the loss is 0, and nobody is compared with
+            the example.
+
+    Returns:
+        Shape `(batch,)`, float32 or wider.
+
+    Raises:
+        ValueError: the shapes do not fit, or `temperature` is not positive.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> images = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> captions = jnp.array([[2.0, 0.0], [0.0, 0.5]])
+        >>> nn.losses.clip_loss(images, captions, temperature=1.0).tolist()
+        [0.313261..., 0.313261...]
+    """
+    check_range("clip_loss", "temperature", temperature, LEAST_POSITIVE)
+    first, second = fitting("clip_loss", first=first, second=second)
+    if first.ndim != 2:
+        raise ValueError(
+            f"clip_loss: first has shape {first.shape}, expected shape (batch, features)"
+        )
+    n = len(first)
+    matches = jnp.eye(n, dtype=bool)
+    if labels is not None:
+        check_shape("clip_loss", "labels", labels, (n,))
+        matches = jnp.asarray(labels)[:, None] == jnp.asarray(labels)[None, :]
+    included = jnp.full((n,), True)
+    if where is not None:
+        check_shape("clip_loss", "where", where, (n,))
+        included = jnp.asarray(where).astype(bool)
+        first, second = (jnp.where(included[:, None], x, 0) for x in (first, second))
+        matches = matches & included[None, :]
+    units = [_unit(x, jnp.finfo(x.dtype).eps, (1,)) for x in (first, second)]
+    similarities = jnp.matmul(units[0], units[1].T, precision="highest")
+    similarities = similarities / hyperparameter(temperature, similarities.dtype)
+    targets = matches.astype(similarities.dtype)
+    targets = targets / jnp.maximum(jnp.sum(targets, 1, keepdims=True), 1)
+
+    def cross_entropy(logits: jax.Array) -> jax.Array:
+        nobody = jnp.where(jnp.any(included), -jnp.inf, 0)
+        compared = jnp.where(included[None, :], logits, nobody)
+        of_all = jax.nn.logsumexp(compared, 1, keepdims=True)
+        return jnp.sum(targets * jnp.where(matches, of_all - logits, 0), 1)
+
+    values = 0.5 * (cross_entropy(similarities) + cross_entropy(similarities.T))
+    return jnp.where(included, values, 0)
 
 
 def _cosine(

@@ -6,7 +6,7 @@ import numpy as np
 
 import jaxnn as nn
 from tests import composed_reference as composed
-from tests.numpy_reference import ctc, losses
+from tests.numpy_reference import ctc, losses, losses_further
 from tests.table.rows import FunctionRow
 
 IMAGES = ((2, 3, 4), (2, 2, 3, 3), (2, 4, 1))
@@ -31,6 +31,14 @@ def rates(rng, shape):
 def soft_labels(rng, shape):
     """Logits and probabilities."""
     return 3 * rng.standard_normal(shape), rng.random(shape)
+
+
+def with_nothing_near_0(rng, shape):
+    """The same of both signs and sizes off 0 and 1, and half the targets larger than 1."""
+    predictions, targets = (
+        rng.choice([-1.0, 1.0], shape) * rng.uniform(0.2, 0.9, shape) for _ in range(2)
+    )
+    return predictions + np.sign(predictions), targets + np.sign(targets) * (targets > 0)
 
 
 def signs(rng, shape):
@@ -173,12 +181,12 @@ def ignoring(reference, index):
     return masked
 
 
-def pixel_mask(predictions, targets, where, **options):
-    """The Dice loss of each example over the pixels that count."""
+def pixel_mask(predictions, targets, where, reference=losses.dice_loss):
+    """A loss of regions of each example over the pixels that count."""
     pixels = where[..., 0]
     y, backwards = np.zeros(len(targets)), []
     for b in range(len(targets)):
-        one = losses.dice_loss(predictions[b][None, pixels[b]], targets[b][None, pixels[b]])
+        one = reference(predictions[b][None, pixels[b]], targets[b][None, pixels[b]])
         y[b] = one[0][0]
         backwards.append(one[1])
 
@@ -203,6 +211,28 @@ def row(name, draw, reference=None, function=None, module=losses, **fields):
     )
 
 
+def paired_signs(rng, shape):
+    """Two scores, off the kinks that their difference has at -1, 0 and 1, and targets near ±1."""
+    outputs, targets = signs(rng, shape)
+    second = rng.standard_normal(shape)
+    return outputs + second, second, targets
+
+
+def pairs_of_vectors(rng, shape):
+    """Vectors, and which belong together."""
+    return *vectors(2)(rng, shape), np.where(rng.random(shape[:-1]) < 0.5, -1, 1)
+
+
+def views(rng, shape):
+    """Embeddings of two views, and labels of which some are equal."""
+    return *vectors(2)(rng, shape), np.arange(shape[0]) % 3
+
+
+def relevances(rng, shape):
+    """Scores and relevances of items that need not be whole."""
+    return 3 * rng.standard_normal(shape), rng.uniform(0.0, 3.0, shape)
+
+
 def elementwise_rows():
     """A row for each loss of elements and each of its variants, and one with a mask."""
     table = {
@@ -222,14 +252,24 @@ def elementwise_rows():
         "hinge_loss": (signs, ({},)),
         "perceptron_loss": (signs, ({},)),
     }
-    for name, (draw, variants) in table.items():
+    further = {
+        "absolute_percentage_error": (with_nothing_near_0, ({}, {"epsilon": 1.0})),
+        "squared_logarithmic_error": (with_nothing_near_0, ({},)),
+        "gaussian_kl_divergence": (vectors(2), ({},)),
+        "squared_hinge_loss": (signs, ({},)),
+        "margin_ranking_loss": (paired_signs, ({}, {"margin": 1.0})),
+        "dpo_loss": (vectors(4), ({}, {"beta": 0.5, "label_smoothing": 0.2})),
+    }
+    modules = dict.fromkeys(table, losses) | dict.fromkeys(further, losses_further)
+    for name, (draw, variants) in (table | further).items():
+        module = modules[name]
         for options in variants:
             shapes = ((6,), (2, 3, 4)) if options is variants[0] else ((4, 3),)
-            yield row(name, draw, options=options, shapes=shapes)
+            yield row(name, draw, options=options, shapes=shapes, module=module)
         yield row(
             name,
             with_mask(draw),
-            composed.result_mask(getattr(losses, name)),
+            composed.result_mask(getattr(module, name)),
             mask_last(getattr(nn.losses, name)),
             options=variants[0],
             variant="where",
@@ -363,8 +403,74 @@ def other_rows():
         variant="where",
         shapes=((2, 5, 3),),
     )
+    yield from further_rows()
     yield row("ctc_loss", speech, module=ctc, shapes=((3, 5, 3), (1, 3, 4)))
     yield row("ctc_loss", speech, module=ctc, options={"blank_id": 3}, shapes=((2, 4, 4),))
+
+
+def further_rows():
+    """Rows for pairs, views, rankings and generalized regions."""
+    reference = losses_further
+    yield row(
+        "gaussian_kl_divergence", vectors(4), module=reference, variant="prior", shapes=((4, 3),)
+    )
+    name = "cosine_embedding_loss"
+    for options in ({}, {"margin": 0.3}):
+        yield row(name, pairs_of_vectors, module=reference, options=options, shapes=((6, 4),))
+    yield row(
+        name,
+        with_example_mask(pairs_of_vectors),
+        composed.result_mask(reference.cosine_embedding_loss),
+        mask_last(nn.losses.cosine_embedding_loss),
+        variant="where",
+        shapes=((6, 4),),
+    )
+    yield row("clip_loss", vectors(2), module=reference, variant="alone", shapes=((4, 3),))
+    yield row("clip_loss", views, module=reference, options={"temperature": 0.5}, shapes=((5, 3),))
+    yield row(
+        "clip_loss",
+        with_vector_mask(views),
+        reference.clip_loss,
+        mask_last(nn.losses.clip_loss),
+        variant="where",
+        shapes=((8, 3),),
+    )
+    yield row("safe_softmax_cross_entropy", distributions(-1), module=reference)
+    yield row("ranking_softmax_loss", relevances, module=reference)
+    yield row(
+        "ranking_softmax_loss",
+        lambda rng, shape: (*relevances(rng, shape), rng.uniform(0.2, 2.0, shape)),
+        reference.ranking_softmax_loss,
+        lambda logits, labels, weights: nn.losses.ranking_softmax_loss(
+            logits, labels, weights=weights
+        ),
+        variant="weights",
+        shapes=((4, 5),),
+    )
+    for name, draw in (
+        ("ranking_softmax_loss", relevances),
+        ("safe_softmax_cross_entropy", distributions(-1)),
+    ):
+        yield row(
+            name,
+            with_mask(draw),
+            composed.class_mask(getattr(reference, name)),
+            mask_last(getattr(nn.losses, name)),
+            variant="where",
+            shapes=((4, 5),),
+        )
+    name = "generalized_dice_loss"
+    yield row(name, regions, module=reference, shapes=IMAGES[:2])
+    options = {"apply_softmax": False, "ignore_background": True}
+    yield row(name, regions, module=reference, options=options, shapes=((2, 9, 3),))
+    yield row(
+        name,
+        lambda rng, shape: (*regions(rng, shape), rng.random((*shape[:-1], 1)) < 0.6),
+        partial(pixel_mask, reference=reference.generalized_dice_loss),
+        mask_last(nn.losses.generalized_dice_loss),
+        variant="where",
+        shapes=((2, 9, 3),),
+    )
 
 
 LAYERS = ()
