@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import jaxnn as nn
+from tests.compiling import fast_jit
+from tests.numpy_reference import mixture as reference
 
 X = np.random.default_rng(0).standard_normal((2, 8, 4)).astype(np.float32)
 
@@ -38,6 +40,71 @@ def test_a_full_expert_drops_the_later_tokens():
     np.testing.assert_allclose(mixture(logits, top_k=1), [1, 1, 10, 1])
     np.testing.assert_allclose(mixture(logits, top_k=1, capacity=2), [1, 1, 10, 0])
     np.testing.assert_allclose(mixture(logits, top_k=1, capacity=1), [1, 0, 10, 0])
+
+
+COUNTS = np.array([True, False, True, True, False, True, True])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize(("top_k", "capacity"), [(1, 2), (2, None), (2, 1)])
+def test_tokens_that_do_not_count_leave_no_trace(top_k, capacity, bad):
+    """Values and gradients are NumPy's of the others alone, in float64."""
+    rng = np.random.default_rng(0)
+    logits = np.stack([rng.permutation(4) for _ in COUNTS]) + rng.uniform(0, 0.5, (7, 4))
+    kernel, dy = rng.standard_normal((4, 3, 2)), rng.standard_normal((7, 2))
+    arrays = rng.standard_normal((7, 3)), logits
+    y, pullback = reference.mixture_of_linear_experts(
+        *(a[COUNTS] for a in arrays), kernel, top_k, capacity
+    )
+    balance, pull_balance = reference.expert_balance(logits[COUNTS], top_k)
+    expected = y, *pullback(dy[COUNTS]), balance, *pull_balance(1.0)
+
+    @fast_jit
+    def derived(x, logits, kernel):
+        def mixed(x, logits, kernel):
+            def experts(slots):
+                return jnp.einsum("ecf,efo->eco", slots, kernel)
+
+            return nn.functional.mixture_of_experts(
+                x, logits, experts, top_k=top_k, capacity=capacity, where=COUNTS
+            )
+
+        def of_balance(logits):
+            return nn.functional.expert_balance(logits, top_k=top_k, where=COUNTS)
+
+        y, pullback = jax.vjp(mixed, x, logits, kernel)
+        balance, dlogits = jax.value_and_grad(of_balance)(logits)
+        return y, *pullback(jnp.asarray(dy, y.dtype)), balance, dlogits
+
+    holed = (np.where(COUNTS[:, None], a, bad).astype(np.float32) for a in arrays)
+    for got, wanted in zip(derived(*holed, kernel.astype(np.float32)), expected, strict=True):
+        if len(np.shape(got)) == 2:
+            np.testing.assert_array_equal(got[~COUNTS], 0)
+            got = got[COUNTS]
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_padding_reaches_no_gradient_of_the_layer(key):
+    layer = nn.mixture_of_experts(nn.dense(4), 3, top_k=1, capacity_factor=1.0)
+    counts = np.arange(8) < np.array([[8], [3]])
+    params, state = layer.init(key, X)
+
+    @fast_jit
+    def derived(x):
+        def total(params):
+            y, new_state = layer.apply(params, state, x, train=True, where=counts)
+            return jnp.sum(jnp.sin(y)) + new_state["balance_loss"]
+
+        return jax.value_and_grad(total)(params)
+
+    holed = jnp.where(counts[..., None], X, np.nan)
+    jax.tree.map(np.testing.assert_array_equal, derived(holed), derived(X))
+
+
+def test_nothing_that_counts_gives_zeros():
+    x, nothing = jnp.ones((3, 2)), np.zeros(3, bool)
+    np.testing.assert_array_equal(mixture(x, where=nothing), 0)
+    assert nn.functional.expert_balance(x, where=nothing) == 0
 
 
 def test_first_choices_come_before_second_ones():
@@ -154,6 +221,16 @@ def test_in_a_stack_the_balance_losses_are_one_array(key):
         (lambda: mixture(jnp.zeros((3, 2)), top_k=5), ValueError, "top_k is 5"),
         (lambda: mixture(jnp.zeros((3, 2)), capacity=0), ValueError, "capacity is 0"),
         (lambda: nn.functional.expert_balance(jnp.zeros(3)), ValueError, r"shape \(3,\)"),
+        (
+            lambda: nn.functional.expert_balance(jnp.zeros((3, 2)), where=jnp.ones(3)),
+            TypeError,
+            "expert_balance: where has dtype float32, expected bool",
+        ),
+        (
+            lambda: mixture(jnp.zeros((3, 2)), where=np.ones(2, bool)),
+            ValueError,
+            r"mixture_of_experts: where has shape \(2,\)",
+        ),
     ],
 )
 def test_errors(make, error, message):

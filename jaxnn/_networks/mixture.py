@@ -6,10 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import Initializer
+from jax.typing import ArrayLike
 
 from jaxnn import functional, initializers
 from jaxnn._combinators.copies import copy_keys, init_copies
-from jaxnn._core.arrays import check_count, check_key, check_range, floating, widen
+from jaxnn._core.arrays import check_count, check_key, check_range, check_shape, floating, widen
 from jaxnn._core.children import child_params
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import (
@@ -40,6 +41,9 @@ def mixture_of_experts(
     `y = sum_e g_e f_e(x)` over the chosen experts, with gates `g` made of `softmax(x @ router)` as
     in `nn.functional.mixture_of_experts`. A token whose experts are all full gives zeros: put the
     mixture in an `nn.residual`.
+
+    `apply` takes `where=`, booleans of the shape of `x` without its features, False at padding:
+    such tokens take no room, do not count in the loss, and give 0.
 
     Training returns the load-balancing loss, `nn.functional.expert_balance`, in the state as
     `"balance_loss"`: add it to the loss with a weight of about 0.01.
@@ -110,10 +114,15 @@ def mixture_of_experts(
         *,
         key: jax.Array | None = None,
         train: bool = False,
+        where: ArrayLike | None = None,
     ) -> tuple[PyTree, PyTree]:
         by_name = child_params("mixture_of_experts", params, ("router", "experts"))
         x = floating(x)
         tokens = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+        if where is not None:
+            check_shape("mixture_of_experts", "where", where, x.shape[:-1])
+            where = jnp.ravel(where)
+            tokens = jnp.where(where[:, None], tokens, 0)  # NaN would reach the router's gradient
         with child_scope("router"):
             logits = functional.linear(widen(tokens), by_name["router"]["kernel"])
         own_key = None if key is None else child_key(key, "experts")
@@ -129,9 +138,11 @@ def mixture_of_experts(
         capacity = None
         if capacity_factor is not None:
             capacity = max(1, math.ceil(capacity_factor * top_k * len(tokens) / num_experts))
-        y = functional.mixture_of_experts(tokens, logits, run, top_k=top_k, capacity=capacity)
+        y = functional.mixture_of_experts(
+            tokens, logits, run, top_k=top_k, capacity=capacity, where=where
+        )
         if train:
-            balance = functional.expert_balance(logits, top_k=top_k)
+            balance = functional.expert_balance(logits, top_k=top_k, where=where)
             state = {"balance_loss": balance.astype(state["balance_loss"].dtype)}
         return y.reshape(*x.shape[:-1], y.shape[-1]), state
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
-from jaxnn._core.arrays import check_count, floating, refuse_complex, widen
+from jaxnn._core.arrays import check_count, check_shape, floating, refuse_complex, widen
 
 
 @checked
@@ -18,6 +18,7 @@ def mixture_of_experts(
     *,
     top_k: int = 2,
     capacity: int | None = None,
+    where: ArrayLike | None = None,
 ) -> jax.Array:
     """Route each token to its `top_k` most likely experts: `y = sum_e g_e f_e(x)`.
 
@@ -37,12 +38,15 @@ def mixture_of_experts(
             `(experts, capacity, out)`; rows that no token fills are zeros.
         top_k: the number of experts for each token.
         capacity: the maximum number of tokens of an expert; None for all, so that none is dropped.
+        where: booleans of shape `(tokens,)`, False at padding: such a token goes to no expert and
+            takes no room there. Its output and gradients are 0, whatever it holds.
 
     Returns:
         Shape `(tokens, out)` in the dtype of the experts' output. The gates are float32 or wider.
 
     Raises:
-        TypeError: `top_k` or `capacity` is not an integer, or `logits` is complex.
+        TypeError: `top_k` or `capacity` is not an integer, `logits` is complex, or `where` is not
+            boolean.
         ValueError: the shapes do not fit; `top_k` is not between 1 and the number of experts;
             `capacity` is less than 1.
 
@@ -64,6 +68,9 @@ def mixture_of_experts(
             "(tokens, features) and (tokens, experts)"
         )
     tokens, num_experts = logits.shape
+    if where is not None:
+        where = _checked_where("mixture_of_experts", where, tokens)
+        x, logits = (jnp.where(where[:, None], a, 0) for a in (x, logits))
     _check_top_k("mixture_of_experts", top_k, num_experts)
     # No expert gets a token twice, so `tokens` places are always enough.
     capacity = (
@@ -75,10 +82,12 @@ def mixture_of_experts(
         gates = gates / jnp.sum(gates, axis=-1, keepdims=True)
 
     # The places of the choices in their experts' queues: all first choices, then all second ones.
+    chosen = chosen if where is None else jnp.where(where[:, None], chosen, num_experts)
     queue = jax.nn.one_hot(chosen.T.reshape(-1), num_experts, dtype=jnp.int32)
     ahead = jnp.cumsum(queue, axis=0, dtype=jnp.int32) - queue
     place = jnp.sum(ahead * queue, axis=-1, dtype=jnp.int32).reshape(top_k, tokens).T
-    slot = jnp.where(place < capacity, chosen * capacity + place, num_experts * capacity)
+    has_room = (place < capacity) & (chosen < num_experts)
+    slot = jnp.where(has_room, chosen * capacity + place, num_experts * capacity)
 
     slots = jnp.zeros((num_experts * capacity, x.shape[1]), x.dtype)
     for choice in range(top_k):
@@ -92,7 +101,9 @@ def mixture_of_experts(
 
 
 @checked
-def expert_balance(logits: ArrayLike, *, top_k: int = 2) -> jax.Array:
+def expert_balance(
+    logits: ArrayLike, *, top_k: int = 2, where: ArrayLike | None = None
+) -> jax.Array:
     """The load-balancing loss of n experts: `n sum_e f_e P_e`, at best 1, at worst `n / top_k`.
 
     `f_e` is the fraction of tokens routed to expert `e`, which has no gradient, `P_e` the mean of
@@ -103,12 +114,13 @@ def expert_balance(logits: ArrayLike, *, top_k: int = 2) -> jax.Array:
     Args:
         logits: of the router, shape `(tokens, experts)`.
         top_k: the number of experts for each token.
+        where: booleans of shape `(tokens,)`, False at padding, which does not count.
 
     Returns:
         A scalar, float32 or wider; 0 without tokens.
 
     Raises:
-        TypeError: `top_k` is not an integer, or `logits` is complex.
+        TypeError: `top_k` is not an integer, `logits` is complex, or `where` is not boolean.
         ValueError: `logits` has another rank, or `top_k` is not between 1 and the number of
             experts.
 
@@ -128,10 +140,26 @@ def expert_balance(logits: ArrayLike, *, top_k: int = 2) -> jax.Array:
     _check_top_k("expert_balance", top_k, num_experts)
     if logits.shape[0] == 0:
         return jnp.zeros((), logits.dtype)
+    weights = jnp.ones((len(logits), 1), logits.dtype)
+    if where is not None:
+        where = _checked_where("expert_balance", where, len(logits))[:, None]
+        weights, logits = where.astype(logits.dtype), jnp.where(where, logits, 0)
     _, chosen = jax.lax.top_k(logits, top_k)
-    share = jnp.mean(jax.nn.one_hot(chosen, num_experts, dtype=logits.dtype), axis=(0, 1))
-    probability = jnp.mean(jax.nn.softmax(logits, axis=-1), axis=0)
+    share = jnp.mean(jax.nn.one_hot(chosen, num_experts, dtype=logits.dtype), axis=1)
+    probability = jax.nn.softmax(logits, axis=-1)
+    count = jnp.sum(weights)
+    count = jnp.where(count == 0, 1, count)
+    share, probability = (jnp.sum(weights * a, axis=0) / count for a in (share, probability))
     return num_experts * jnp.sum(share * probability)
+
+
+def _checked_where(function: str, where: ArrayLike, tokens: int) -> jax.Array:
+    """Which tokens count, as an array."""
+    check_shape(function, "where", where, (tokens,))
+    where = jnp.asarray(where)
+    if where.dtype != jnp.bool:
+        raise TypeError(f"{function}: where has dtype {where.dtype}, expected bool")
+    return where
 
 
 def _check_top_k(function: str, top_k: int, num_experts: int) -> None:
