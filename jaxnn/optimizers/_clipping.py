@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import (
     canonical_axes,
     check_range,
@@ -106,6 +107,7 @@ def clip_by_global_norm(max_norm: Limit) -> Optimizer:
     return stateless_transformation(clip_all)
 
 
+@checked
 def unitwise_norm(x: ArrayLike, axis: int | Sequence[int] | None = None) -> jax.Array:
     """The Euclidean norm of each unit of a layer, in the place of each of its weights.
 
