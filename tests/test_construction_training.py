@@ -90,7 +90,7 @@ BESIDES = {  # what a call needs that has a default
     "metrics.precision": {"threshold": 0.5},
     "metrics.recall": {"threshold": 0.5},
 }
-HAVE_ARRAYS = {"optimizers.add_noise"}  # made anew in each call
+HAVE_ARRAYS = {"optimizers.add_noise", "optimizers.stochastic_rounding"}  # made anew in each call
 MAKE_CONSTRUCTORS = {"optimizers.inject_hyperparams"}
 
 CONSTRUCTORS = {

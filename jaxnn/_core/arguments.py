@@ -55,7 +55,7 @@ def _is_flag(value: Any) -> bool:
     return isinstance(value, (bool, np.bool_))
 
 
-def _is_integer(value: Any) -> bool:
+def is_integer(value: Any) -> bool:
     """Whether it is one integer of the host, of 64 bits at most."""
     if isinstance(value, int):
         return not isinstance(value, bool) and -(2**63) <= value < 2**63
@@ -150,7 +150,7 @@ _SELECTION = Kind(is_selection, ("globs", "a predicate", "a tree of booleans"))
 
 KINDS: dict[Any, Kind | None] = {
     bool: _FLAG,
-    int: Kind(_is_integer, ("an integer",)),
+    int: Kind(is_integer, ("an integer",)),
     float: _NUMBER,
     str: Kind(lambda value: isinstance(value, str), ("a string",)),
     bytes: Kind(lambda value: isinstance(value, bytes), ("bytes",)),
@@ -298,25 +298,25 @@ class ArgumentChecks:
         self._function = function.__name__
         parameters = list(inspect.signature(function).parameters.values())
         kinds = {p.name: kind_of(p.annotation) for p in parameters}
-        self._kinds = {name: kind for name, kind in kinds.items() if kind is not None}
-        self._positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-        self._of_positional = [self._kinds.get(name) for name in self._positional]
-        self._rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "")
+        before = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        after = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        self._by_position = [(p.name, kinds[p.name]) for p in parameters if p.kind in before]
+        self._by_keyword = {p.name: kinds[p.name] for p in parameters if p.kind in after}
+        self._rest = [(p.name, kinds[p.name]) for p in parameters if p.kind is p.VAR_POSITIONAL]
 
     def __call__(self, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
         """Raise for an argument that is of another kind than its annotation says."""
-        for name, kind, value in zip(self._positional, self._of_positional, args, strict=False):
+        for (name, kind), value in zip(self._by_position, args, strict=False):
             if kind is not None and not kind.accepts(value):
                 _refuse(self._function, name, value, kind)
         for name, value in keywords.items():
-            kind = self._kinds.get(name)
+            kind = self._by_keyword.get(name)
             if kind is not None and not kind.accepts(value):
                 _refuse(self._function, name, value, kind)
-        kind = self._kinds.get(self._rest)
-        if kind is not None:
-            for i, value in enumerate(args[len(self._positional) :]):
-                if not kind.accepts(value):
-                    _refuse(self._function, f"{self._rest}[{i}]", value, kind)
+        for rest, kind in self._rest:
+            for i, value in enumerate(args[len(self._by_position) :]):
+                if kind is not None and not kind.accepts(value):
+                    _refuse(self._function, f"{rest}[{i}]", value, kind)
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:

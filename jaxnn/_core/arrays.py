@@ -165,7 +165,7 @@ def check_range(
     Without `high`, any finite number from `low` on is allowed.
     """
     known = concrete(value)
-    if known is not None and known.dtype.kind not in "biuf" and known.dtype != jnp.bfloat16:
+    if known is not None and known.dtype.kind not in "iuf" and known.dtype != jnp.bfloat16:
         raise TypeError(f"{function}: {name} is {value!r}, expected a number")
     if known is None:
         return

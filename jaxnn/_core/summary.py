@@ -43,6 +43,9 @@ def summary(
     Returns:
         The table as text: `print(nn.summary(model, x))`.
 
+    Raises:
+        ValueError: `depth` is negative.
+
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
         >>> model = nn.serial(hidden=nn.dense(16), relu=nn.relu, out=nn.dense(3))
@@ -55,6 +58,8 @@ def summary(
         out     dense   float32[8,3]           51    204    792
     """
     layer = as_layer(layer, "summary: layer")
+    if depth is not None and depth < 0:
+        raise ValueError(f"summary: depth is {depth}, expected at least 0")
     arrays, static = split_static(dict(keywords or {}))
     x, arrays = abstract(x), abstract(arrays)
     given = {name: value for name, value in (arrays | static).items() if _takes(layer.init, name)}

@@ -12,6 +12,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxnn._core.arguments import checked
+from jaxnn._core.arrays import check_range
 from jaxnn._core.types import Arrays
 from jaxnn._files.atomic import replacing
 from jaxnn._files.importing import joined
@@ -67,8 +68,9 @@ def export_params(
     Raises:
         OSError: a file cannot be written; those that were there are as they were.
         TypeError: an argument is of another type.
-        ValueError: a leaf is without name, or named twice; two leaves of one tensor differ; a leaf
-            cannot be split into equal parts, or has a dtype that the format lacks.
+        ValueError: `max_shard_size` is less than 1; a leaf is without name, or named twice; two
+            leaves of one tensor differ; a leaf cannot be split into equal parts, or has a dtype
+            that the format lacks.
 
     Example:
         >>> import tempfile, jax.numpy as jnp, jaxnn as nn
@@ -82,6 +84,7 @@ def export_params(
         layers.1.linear.weight
     """
     check_conversions("export_params", convert)
+    check_range("export_params", "max_shard_size", max_shard_size, 1)
     leaves = joined("export_params", params, state)
     for name, leaf in leaves.items():
         check_has_values(name, leaf)

@@ -122,9 +122,9 @@ def generate(
 
     Raises:
         TypeError: `cell` is not a `Cell`; `prompt` is not of integers; `key` is not a typed key.
-        ValueError: `prompt` is empty or of another rank; `length`, `temperature`, `top_k` or
-            `top_p` is out of range; the layer of an `nn.autoregressive` has no cache, or one
-            that is too short for the prompt and the new tokens.
+        ValueError: `prompt` is empty or of another rank; `length`, `temperature`, `top_k`, `top_p`
+            or `end_token` is out of range; the layer of an `nn.autoregressive` has no cache, or
+            one that is too short for the prompt and the new tokens.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -156,6 +156,8 @@ def generate(
         check_range("generate", "top_k", top_k, 1)
     if top_p is not None:
         check_range("generate", "top_p", top_p, LEAST_POSITIVE, 1)
+    if end_token is not None and end_token < 0:
+        raise ValueError(f"generate: end_token is {end_token}, expected at least 0")
     if key is not None:
         check_key("generate", key)
 

@@ -9,9 +9,11 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import (
+    LEAST_POSITIVE,
     absolute,
     along,
     check_count,
+    check_range,
     floating,
     hyperparameter,
     is_inexact,
@@ -54,8 +56,8 @@ def rotary(
 
     Raises:
         TypeError: `positions` are of 16 bits, which would round them, or an array is complex.
-        ValueError: `fraction` is outside (0, 1] or leaves an odd number of features to rotate, or
-            the shapes do not fit.
+        ValueError: `base` is not positive; `fraction` is outside (0, 1] or leaves an odd number of
+            features to rotate; the shapes do not fit.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -82,7 +84,7 @@ def rotary(
     axis = -1 if interleaved else -2
     first, second = jnp.moveaxis(pairs, axis, 0)
 
-    frequencies = _frequencies(rotated, base, dtype)
+    frequencies = _frequencies("rotary", rotated, base, dtype)
     if scaling is not None:
         frequencies = scaling(frequencies)
     angles = _angles(positions.astype(dtype), frequencies)[..., None, :]
@@ -113,7 +115,7 @@ def sinusoidal(positions: ArrayLike, features: int, *, base: Scalar = 10000.0) -
 
     Raises:
         TypeError: `features` is not an integer; `positions` are floating of 16 bits, or complex.
-        ValueError: `features` is not even.
+        ValueError: `features` is not even, or `base` is not positive.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -126,7 +128,7 @@ def sinusoidal(positions: ArrayLike, features: int, *, base: Scalar = 10000.0) -
     check_even("sinusoidal", features)
     positions = floating(_exact("sinusoidal", "positions", positions))
     wide = widen(positions)
-    angles = _angles(wide, _frequencies(features, base, wide.dtype))
+    angles = _angles(wide, _frequencies("sinusoidal", features, base, wide.dtype))
     waves = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1)
     return waves.reshape(*positions.shape, features).astype(positions.dtype)
 
@@ -229,8 +231,9 @@ def _exact(function: str, name: str, positions: ArrayLike) -> jax.Array:
     return positions
 
 
-def _frequencies(features: int, base: Scalar, dtype: Any) -> jax.Array:
+def _frequencies(function: str, features: int, base: Scalar, dtype: Any) -> jax.Array:
     """The geometric series of the frequencies of `features / 2` waves."""
+    check_range(function, "base", base, LEAST_POSITIVE)
     exponents = -jnp.arange(0, features, 2, dtype=dtype) / features
     return jnp.power(hyperparameter(base, dtype), exponents)
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
+from jaxnn._core.arguments import is_integer
 from jaxnn._core.arrays import check_count
 from jaxnn._core.types import Padding as Padding
 from jaxnn._core.types import PerAxis as PerAxis
@@ -42,7 +42,7 @@ def explicit_pads(function: str, padding: Any, rank: int) -> tuple[tuple[int, in
     given = list(padding) if isinstance(padding, Sequence) else [padding] * rank
     pairs = [tuple(pair) if isinstance(pair, Sequence) else (pair, pair) for pair in given]
     if [len(pair) for pair in pairs] != [2] * rank or not all(
-        isinstance(n, (int, np.integer)) and 0 <= n < 2**31 for pair in pairs for n in pair
+        is_integer(n) and 0 <= n < 2**31 for pair in pairs for n in pair
     ):
         raise ValueError(
             f"{function}: padding is {padding}, expected a pair (low, high) of integers >= 0 for "

@@ -86,7 +86,8 @@ def sparse(sparsity: float, stddev: float = 0.01) -> Initializer:
         An initializer of shape `(in, out)`.
 
     Raises:
-        ValueError: `sparsity` is outside [0, 1], or the shape does not have two axes.
+        ValueError: `sparsity` is outside [0, 1], `stddev` is negative, or the shape does not have
+            two axes.
 
     Example:
         >>> import jax, jaxnn as nn
@@ -95,6 +96,7 @@ def sparse(sparsity: float, stddev: float = 0.01) -> Initializer:
         Array([2, 2, 2], dtype=int32)
     """
     check_range("sparse", "sparsity", sparsity, 0, 1)
+    check_range("sparse", "stddev", stddev, 0)
 
     def init(key: jax.Array, shape: Any, dtype: Any = None, out_sharding: Any = None) -> jax.Array:
         if len(shape) != 2:

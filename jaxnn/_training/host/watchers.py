@@ -1,7 +1,7 @@
 """The callbacks of a run: which are called, and when."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxnn.callbacks import Callback, Event
@@ -11,7 +11,7 @@ class Watchers:
     """The user's callbacks, and the progress bar behind them."""
 
     def __init__(self, callbacks: Sequence[Any], progress: Callback | None) -> None:
-        if isinstance(callbacks, str | Callback) or not isinstance(callbacks, Iterable):
+        if isinstance(callbacks, str | Callback) or not isinstance(callbacks, Sequence):
             raise TypeError(
                 f"fit: callbacks is {callbacks!r}, expected a sequence, such as [{callbacks!r}]"
             )
