@@ -87,8 +87,9 @@ EXACT = {
     ),
     **_for(
         AT_LEAST_0,
-        "attention.scale generate.temperature losses.dice_loss.beta optimizers.sam.rho "
-        "optimizers.adafactor.decay_rate optimizers.scale_by_factored_rms.decay_rate",
+        "attention.scale generate.temperature losses.dice_loss.beta losses.dpo_loss.beta "
+        "optimizers.sam.rho optimizers.adafactor.decay_rate "
+        "optimizers.scale_by_factored_rms.decay_rate",
     ),
     **_for(
         NUMBERS,
