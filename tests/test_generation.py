@@ -97,6 +97,69 @@ def test_after_the_end_comes_nothing_else():
     np.testing.assert_array_equal(tokens, [[6, 2, 4, 4], [1, 2, 4, 4]])
 
 
+# Log-probabilities
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.7, "top_k": 3}, {"key": None}])
+def test_log_probs_of_sampling_are_those_of_one_pass(settings):
+    """Decoding with the cache and teacher forcing agree, in the model's own distribution."""
+    options = {"positions": nn.rotary(), "cache_length": 12}
+    models = [
+        nn.serial(nn.embedding(7, 8), nn.attention(2, is_causal=True, **given), nn.dense(7))
+        for given in (options, {"positions": nn.rotary()})
+    ]
+    prompt = np.array([[3, 1, 4], [1, 5, 0]])
+    params, _ = models[1].init(jax.random.key(0), prompt)
+    params = jax.tree.map(lambda leaf: 2 * leaf, params)  # far from even
+    settings = {"key": jax.random.key(1), "length": 9} | settings
+    cell = nn.autoregressive(models[0])
+    tokens, log_probs = nn.generate(cell, params, prompt, return_log_probs=True, **settings)
+    np.testing.assert_array_equal(tokens, nn.generate(cell, params, prompt, **settings))
+    assert log_probs.dtype == jnp.float32
+
+    whole = jnp.concatenate([prompt, tokens], axis=1)
+    logits, _ = jax.jit(models[1].apply)(params, {}, whole)
+    one_pass = nn.functional.token_log_probs(logits[:, :-1], whole[:, 1:])[:, 2:]
+    np.testing.assert_allclose(log_probs, one_pass, rtol=0, atol=1e-5)
+    exact = np.asarray(logits, float)[:, 2:-1]
+    exact -= np.log(np.exp(exact).sum(-1, keepdims=True))
+    by_hand = np.take_along_axis(exact, np.asarray(tokens)[..., None], -1)[..., 0]
+    np.testing.assert_allclose(log_probs, by_hand, rtol=0, atol=1e-5)
+    one, one_log_probs = nn.generate(
+        cell, params, prompt[0], return_log_probs=True, **settings | {"key": None}
+    )
+    assert one.shape == one_log_probs.shape == (9,)
+
+
+def test_what_fills_an_ended_sequence_is_certain():
+    prompt = jnp.array([[1, 2, 3], [0, 0, 1]])
+    tokens, log_probs = nn.generate(COUNT, {}, prompt, length=4, end_token=4, return_log_probs=True)
+    ended = np.array([[False] * 3 + [True], [False] * 3 + [True]])
+    np.testing.assert_array_equal(tokens[:, 3], 4)
+    np.testing.assert_array_equal(log_probs == 0, ended)
+
+
+@pytest.mark.parametrize("bad", [-1, 4, 2**31 - 1])
+def test_a_token_outside_of_the_vocabulary_has_no_log_prob(bad):
+    got = nn.functional.token_log_probs(jnp.zeros((2, 4)), jnp.array([bad, 3]))
+    np.testing.assert_allclose(got, [np.nan, -np.log(4)], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "error", "message"),
+    [
+        (jnp.zeros(2), TypeError, "token_log_probs: tokens have dtype float32"),
+        (jnp.zeros((2, 4), int), ValueError, r"token_log_probs: tokens has shape \(2, 4\)"),
+    ],
+)
+def test_errors_of_token_log_probs(tokens, error, message):
+    with pytest.raises(error, match=message):
+        nn.functional.token_log_probs(jnp.zeros((2, 4)), tokens)
+
+
+# Programs
+
+
 def test_one_program_for_all_settings_of_the_sampler():
     traced = []
 

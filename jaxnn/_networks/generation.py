@@ -1,7 +1,7 @@
 """Autoregressive decoding and sampling."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jaxnn._core.decoding import decoded_steps, decoding_by_element
 from jaxnn._core.layer import Cell, Layer, LayerLike, as_layer
 from jaxnn._core.programs import compiled
 from jaxnn._core.types import Arrays, PyTree, Scalar
+from jaxnn.functional import token_log_probs
 
 
 @constructor
@@ -81,6 +82,38 @@ def autoregressive(layer: LayerLike, *, features: Sequence[int] = ()) -> Cell:
     return Cell(init, initial_carry, step)
 
 
+@overload
+def generate(
+    cell: Cell,
+    params: Arrays,
+    prompt: ArrayLike,
+    *,
+    length: int,
+    key: jax.Array | None = ...,
+    temperature: Scalar = ...,
+    top_k: Scalar | None = ...,
+    top_p: Scalar | None = ...,
+    end_token: int | None = ...,
+    return_log_probs: Literal[False] = ...,
+) -> jax.Array: ...
+
+
+@overload
+def generate(
+    cell: Cell,
+    params: Arrays,
+    prompt: ArrayLike,
+    *,
+    length: int,
+    key: jax.Array | None = ...,
+    temperature: Scalar = ...,
+    top_k: Scalar | None = ...,
+    top_p: Scalar | None = ...,
+    end_token: int | None = ...,
+    return_log_probs: Literal[True],
+) -> tuple[jax.Array, jax.Array]: ...
+
+
 @checked
 def generate(
     cell: Cell,
@@ -93,7 +126,8 @@ def generate(
     top_k: Scalar | None = None,
     top_p: Scalar | None = None,
     end_token: int | None = None,
-) -> jax.Array:
+    return_log_probs: bool = False,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
     """Continue sequences of tokens by sampling from an autoregressive model.
 
     `p(token) = softmax(logits / temperature)`, restricted to the `top_k` most likely tokens and
@@ -116,9 +150,14 @@ def generate(
         top_k: the number of tokens to sample from (and those as likely as the last); None for all.
         top_p: the total probability, in (0, 1], of the tokens to sample from; None for all.
         end_token: the end-of-sequence token; a sequence that has ended is filled with it.
+        return_log_probs: whether to return the log-probabilities of the new tokens as well, as for
+            policy gradients. They are the model's, `log softmax(logits)`, whatever `temperature`,
+            `top_k` and `top_p`; 0 where a sequence is filled. `nn.functional.token_log_probs` of
+            the logits of the whole sequence gives the same, with a gradient.
 
     Returns:
-        The new tokens, int32, shape `(batch, length)` or `(length,)`.
+        The new tokens, int32, shape `(batch, length)` or `(length,)`; with `return_log_probs` a
+        pair of these and their log-probabilities, float32 or wider, of the same shape.
 
     Raises:
         TypeError: `cell` is not a `Cell`; `prompt` is not of integers; `key` is not a typed key.
@@ -164,7 +203,7 @@ def generate(
     def traced(value: ArrayLike | None, dtype: DTypeLike) -> jax.Array | None:
         return None if value is None else jnp.asarray(value).astype(dtype)
 
-    tokens: jax.Array = compiled(_generate, cell, length)(
+    new = compiled(_generate, cell, length, return_log_probs)(
         params,
         jnp.atleast_2d(prompt).astype(jnp.int32),
         key,
@@ -173,12 +212,15 @@ def generate(
         traced(top_p, jnp.float32),
         traced(end_token, jnp.int32),
     )
-    return tokens.reshape(*prompt.shape[:-1], length)
+    shape = (*prompt.shape[:-1], length)
+    tokens, log_probs = jax.tree.map(lambda leaf: leaf.reshape(shape), new)
+    return (tokens, log_probs) if return_log_probs else tokens
 
 
 def _generate(
     cell: Cell,
     length: int,
+    with_log_probs: bool,
     params: PyTree,
     prompt: jax.Array,
     key: jax.Array | None,
@@ -186,7 +228,8 @@ def _generate(
     top_k: jax.Array | None,
     top_p: jax.Array | None,
     end_token: jax.Array | None,
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array | None]:
+    """The new tokens and, if wanted, their log-probabilities."""
     batch = prompt.shape[:1]
     floats = [leaf.dtype for leaf in jax.tree.leaves(params) if is_inexact(leaf.dtype)]
     carry = cell.initial_carry(params, batch, floats[0] if floats else jnp.result_type(float))
@@ -196,21 +239,23 @@ def _generate(
 
     def write(
         carry: tuple[PyTree, jax.Array, jax.Array], step: jax.Array
-    ) -> tuple[tuple[PyTree, jax.Array, jax.Array], jax.Array]:
+    ) -> tuple[tuple[PyTree, jax.Array, jax.Array], tuple[jax.Array, jax.Array | None]]:
         cell_carry, token, ended = carry
         cell_carry, logits = cell.step(params, cell_carry, token)
         step_key = None if key is None else jax.random.fold_in(key, step)
         token = _sample(step_key, logits, temperature, top_k, top_p)
+        log_prob = token_log_probs(logits, token) if with_log_probs else None
         if end_token is not None:
             token = jnp.where(ended, end_token, token)
+            log_prob = None if log_prob is None else jnp.where(ended, 0, log_prob)
             ended = token == end_token
-        return (cell_carry, token, ended), token
+        return (cell_carry, token, ended), (token, log_prob)
 
     with decoded_steps(prompt.shape[1] + length - 1):
         carry, _ = jax.lax.scan(read, carry, prompt[:, :-1].T)
         start = carry, prompt[:, -1], jnp.zeros(batch, bool)
-        _, tokens = jax.lax.scan(write, start, jnp.arange(length))
-    return tokens.T
+        _, new = jax.lax.scan(write, start, jnp.arange(length))
+    return jax.tree.map(jnp.transpose, new)  # type: ignore[no-any-return]
 
 
 def _sample(

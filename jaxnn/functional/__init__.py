@@ -48,6 +48,7 @@ from jaxnn.functional._quantization import nearest_code
 from jaxnn.functional._recurrent import conv_lstm_step, gru_step, lstm_step, rnn_step
 from jaxnn.functional._reparametrization import power_iteration, spectral_norm, weight_norm
 from jaxnn.functional._resampling import pixel_shuffle, pixel_unshuffle, upsample
+from jaxnn.functional._tokens import token_log_probs
 
 __all__ = [
     "adaptive_avg_pool",
@@ -102,6 +103,7 @@ __all__ = [
     "spatial_dropout",
     "spectral_norm",
     "stochastic_depth",
+    "token_log_probs",
     "unit_norm",
     "upsample",
     "weight_norm",

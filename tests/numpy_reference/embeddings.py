@@ -42,3 +42,22 @@ def attend(x: Array, embedding: Array) -> tuple[Array, Callable]:
         return dx, d
 
     return y, backward
+
+
+@in_float64
+def token_log_probs(logits: Array, tokens: Array) -> tuple[Array, Callable]:
+    """y[n] = z[n, t_n] - log sum_v exp(z[n, v]); dz[n, v] = dy[n] (1[v = t_n] - p[n, v])."""
+    tokens = tokens.astype(int)
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    p = powers / powers.sum(-1, keepdims=True)
+    y = np.zeros(tokens.shape)
+    for n in np.ndindex(tokens.shape):
+        y[n] = np.log(p[(*n, tokens[n])])
+
+    def backward(dy: Array) -> tuple[Array, None]:
+        d = -p * dy[..., None]
+        for n in np.ndindex(tokens.shape):
+            d[(*n, tokens[n])] += dy[n]
+        return d, None
+
+    return y, backward

@@ -17,6 +17,11 @@ def features_and_table(rng, shape):
     return rng.standard_normal(shape), rng.standard_normal((4, shape[-1]))
 
 
+def logits_and_tokens(rng, shape):
+    """Logits over a vocabulary, and a token for each row of them."""
+    return 3 * rng.standard_normal(shape), np.asarray(rng.integers(0, shape[-1], shape[:-1]))
+
+
 def tied(f, ids):
     """The logits of a model that decodes with the table it embeds with."""
     return f.embed(nn.tanh(f.embed(ids)), attend=True)
@@ -76,5 +81,12 @@ FUNCTIONS = (
         embeddings.attend,
         features_and_table,
         ((3,), (2, 3), (2, 2, 3)),
+    ),
+    FunctionRow(
+        "functional.token_log_probs",
+        nn.functional.token_log_probs,
+        embeddings.token_log_probs,
+        logits_and_tokens,
+        ((4,), (2, 1), (2, 3, 5)),
     ),
 )
