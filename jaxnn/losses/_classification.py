@@ -301,7 +301,7 @@ def ranking_softmax_loss(
         True
     """
     function = "ranking_softmax_loss"
-    check_shape(function, "labels", labels, jnp.shape(logits))
+    check_shape(function, "labels", labels, jnp.shape(logits), "logits")
     examples = _examples(function, logits, labels, -1, where)
     targets = examples.targets
     if weights is not None:

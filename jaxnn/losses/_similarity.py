@@ -128,7 +128,7 @@ def cosine_embedding_loss(
     first, second = fitting(function, first=first, second=second)
     (place,) = canonical_axes(axis, first.ndim, function, "first")
     shape = tuple(n for a, n in enumerate(first.shape) if a != place)
-    check_shape(function, "targets", targets, shape)
+    check_shape(function, "targets", targets, shape, f"first without axis {axis}")
     included = None
     if where is not None:
         check_shape(function, "where", where, shape)

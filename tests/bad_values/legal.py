@@ -83,7 +83,8 @@ EXACT = {
     **_for(
         "1.5",
         "functional.unit_norm.epsilon llama3_scaling.factor yarn_scaling.factor "
-        "optimizers.dynamic_loss_scale.factor unit_norm.epsilon",
+        "losses.absolute_percentage_error.epsilon optimizers.dynamic_loss_scale.factor "
+        "unit_norm.epsilon",
     ),
     **_for(
         AT_LEAST_0,
@@ -119,7 +120,8 @@ EXACT = {
         "optimizers.evaluation_params.opt_state optimizers.loss_scale.opt_state "
         "optimizers.skip_not_finite.gradient_step optimizers.skip_not_finite.params",
     ),
-    "optimizers.skip_not_finite.updates": f"{TREES} 10**30",
+    "losses.cosine_embedding_loss.margin": "-1 0",
+    "optimizers.skip_not_finite.updates": TREES,
     "optimizers.global_norm.tree": TREES,
     "save.tree": TREES,
     "schedules.warmup_cosine_decay_schedule.decay_steps": "10**30",
@@ -143,7 +145,7 @@ PENDING = {
         "optimizers.map_params.trees optimizers.schedule_free_eval_params.params",
     ),
     **_for("'abc' object constructor 10**30", "optimizers.global_norm.tree"),
-    **_for("'abc' object constructor", "optimizers.skip_not_finite.updates"),
+    **_for("'abc' object constructor 10**30", "optimizers.skip_not_finite.updates"),
     **_for(
         "constructor",
         "optimizers.inject_hyperparams.inner_factory "
