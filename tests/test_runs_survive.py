@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 import jaxnn as nn
 from jaxnn._training.host import checkpoints, clock, interrupts
@@ -227,7 +228,7 @@ print("went on")
 
 def test_a_notice_of_preemption_ends_training(tmp_path, whole, small_chunks, monkeypatch):
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
-    notice = interrupts.multihost_utils
+    notice = multihost_utils
     monkeypatch.setattr(notice, "reached_preemption_sync_point", lambda step: step == 7)
     result = fitted(checkpoint=tmp_path, **QUICK)
     assert result.reason == "interrupted"

@@ -102,8 +102,8 @@ def broadcast_prefix(
         return jax.tree.broadcast(prefix, tree, is_leaf)
     except ValueError:
         given, wanted = leaf_paths(prefix, is_leaf), leaf_paths(tree)
-        missing = [path for path in wanted if not any(_is_in(path, top) for top in given)]
-        extra = [top for top in given if not any(_is_in(path, top) for path in wanted)]
+        missing = [path for path in wanted if not any(is_in(path, top) for top in given)]
+        extra = [top for top in given if not any(is_in(path, top) for path in wanted)]
     difference = [f"it lacks {path!r}" for path in missing[:3]]
     difference += [f"the params lack {path!r}" for path in extra[:3]]
     raise ValueError(
@@ -112,7 +112,8 @@ def broadcast_prefix(
     )
 
 
-def _is_in(path: str, top: str) -> bool:
+def is_in(path: str, top: str) -> bool:
+    """Whether a path is that of `top`, or of what is in it."""
     return path == top or path.startswith(f"{top}/") or not top
 
 

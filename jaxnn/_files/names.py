@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from jaxnn._core.paths import is_in
+
 Names = Mapping[str, "str | Sequence[str] | Mapping[str, int] | None"]
 
 # What torch calls our leaves. The first that a module has is its "weight".
@@ -73,17 +75,13 @@ def entries(
 
     for target, source in _checked(function, names):
         if source is None:
-            absent += [name(path, target) for path in shapes if _is_in(path, target)]
+            absent += [name(path, target) for path in shapes if is_in(path, target)]
             continue
         for leaf, paths, ending in _leaves(function, target, shapes, words, separator):
             for path in paths:
                 name(path, target)
             found += _by_element(function, leaf, paths, _sources(source, ending), shapes)
     return found, absent
-
-
-def _is_in(path: str, top: str) -> bool:
-    return not top or path == top or path.startswith(f"{top}/")
 
 
 def _checked(function: str, names: Names) -> Iterable[tuple[str, Any]]:

@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM, as wishes to stop that are heard between two steps."""
 
-import asyncio
 import functools
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,6 @@ from types import FrameType
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 
 
 class Wish:
@@ -59,12 +58,13 @@ def is_preempted(step: int) -> bool:
     """Whether the platform has told, to any process, that it is going to take the machine away."""
     if not jax.distributed.is_initialized():
         return False
+    from jax.experimental import multihost_utils  # which few runs need
+
     return bool(multihost_utils.reached_preemption_sync_point(step))
 
 
 def _is_usual(handler: Any) -> bool:
-    if isinstance(handler, functools.partial):
-        return getattr(handler.func, "__func__", None) is getattr(
-            asyncio.Runner, "_on_sigint", handler
-        )
+    if isinstance(handler, functools.partial) and "asyncio" in sys.modules:
+        of_asyncio = sys.modules["asyncio"].Runner._on_sigint
+        return getattr(handler.func, "__func__", None) is of_asyncio
     return handler is signal.default_int_handler
