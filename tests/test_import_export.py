@@ -217,7 +217,9 @@ def test_a_leaf_of_which_the_file_has_nothing_stays(tmp_path):
     np.testing.assert_array_equal(found["trunk"]["kernel"], A.T)
     nn.export_params(file, found, names)
     assert load_file(file).keys() == {"fc.weight", "fc.bias"}
-    with pytest.raises(ValueError, match=r"None for 'head/x/bias', of which like has no value"):
+    with pytest.raises(
+        ValueError, match=r"None for 'head/x/bias', and like has no array to keep there"
+    ):
         nn.import_params(file, abstract(like), names)
 
 

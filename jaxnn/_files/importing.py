@@ -240,7 +240,7 @@ def _missing(
         yield f"names has no tensor for the leaf {name!r}, expected one, or None to keep it"
     for name in absent:
         if isinstance(leaves[name], jax.ShapeDtypeStruct):
-            yield f"names has None for {name!r}, of which like has no value that could stay"
+            yield f"names has None for {name!r}, and like has no array to keep there"
     wanted = {source.name for entry in found for source in entry.sources}
     unexpected = {
         name

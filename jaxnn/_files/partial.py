@@ -81,7 +81,7 @@ def load_partial(
         missing = {target: leaf for target, leaf in wanted.items() if target not in names}
         saved.raise_for(
             [
-                f"it lacks {target!r}, of which like has no value, expected an array in like"
+                f"it lacks {target!r}, and like has no array to keep there, expected one"
                 for target, leaf in missing.items()
                 if isinstance(leaf, jax.ShapeDtypeStruct)
             ]

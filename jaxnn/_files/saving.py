@@ -158,7 +158,7 @@ def load(path: str | bytes | PathLike[str], like: PyTree = None) -> PyTree:
         wanted = dict.fromkeys(saved.forms) if like is None else leaves_by_name("load", like)
         lacks = [f"it lacks {name!r}" for name in wanted if name not in saved.forms]
         others = [
-            f"it has {name!r}, which like has not" for name in saved.forms if name not in wanted
+            f"it has {name!r}, which is not in like" for name in saved.forms if name not in wanted
         ]
         saved.raise_for(lacks + others)
         values = saved.leaves(wanted, {name: name for name in wanted})

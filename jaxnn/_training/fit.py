@@ -295,15 +295,16 @@ def _trained(
                 if store is not None:
                     chunk = min(chunk, store.most_steps(before) or chunk)
                 feed.advance(chunk, want_epochs)
-                feed.at.position.loss.block_until_ready()
-                clock.tick(feed.at.step - before.step)
-                is_new = int(feed.at.position.epoch) > finished
+                at = feed.at
+                at.position.loss.block_until_ready()
+                clock.tick(at.step - before.step)
+                is_new = int(at.position.epoch) > finished
                 if watchers.after_chunk(event, is_new_epoch=is_new):
                     asked = "callback"
-                elif wish.is_set or is_preempted(feed.at.step):
+                elif wish.is_set or is_preempted(at.step):
                     asked = "interrupted"
                 if store is not None:
-                    store.save_if_due(feed.at, clock.seconds)
+                    store.save_if_due(at, clock.seconds)
         except BaseException:
             if store is not None and _is_worth_saving(feed, store):
                 store.save_at_end(feed.at, clock.seconds)
