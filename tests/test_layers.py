@@ -45,6 +45,15 @@ each_variant_and_mode = pytest.mark.parametrize(("row", "train"), list(modes(VAR
 each_floating_layer = pytest.mark.parametrize(
     "row", cases([row for row in LAYERS if row.vocabulary is None])
 )
+each_layer_of_examples = pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=row.name, marks=[] if is_fast else [pytest.mark.slow])
+        for row in LAYERS
+        if row.has_examples
+        for is_fast in [row.name == "dense" or row.couples_examples]
+    ],
+)
 each_mode = pytest.mark.parametrize("train", [False, True], ids=["evaluation", "training"])
 each_dtype = pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 
@@ -275,6 +284,27 @@ def test_second_derivatives_exist_and_are_symmetric(row, x64):
 
     assert np.isfinite(product(u, v))
     np.testing.assert_allclose(product(u, v), product(v, u), rtol=1e-9, atol=1e-9)
+
+
+@each_layer_of_examples
+def test_gradients_of_single_examples_sum_to_that_of_the_batch(row, x64):
+    """`vmap(grad)` over batches of one; training is compared where no key decides."""
+    layer, params, state, x = drawn(row, dtype=np.float64)
+
+    @functools.partial(fast_jit, static_argnums=2)
+    def both(params, x, train):
+        gradient = jax.grad(scalar_of(layer, state, train), row.differentiable)
+        of_params, *of_x = jax.vmap(gradient, (None, 0))(params, x[:, None])
+        summed = jax.tree.map(lambda leaf: leaf.sum(0), of_params)
+        return (summed, *(leaf[:, 0] for leaf in of_x)), gradient(params, x)
+
+    for train in {False, row.differs_in_training and not row.is_random}:
+        summed, whole = both(params, x, train)
+        if train in row.couples_examples:
+            with pytest.raises(AssertionError):
+                assert_close(summed, whole, 1e-9)
+        else:
+            assert_close(summed, whole, 1e-9)
 
 
 @each_layer

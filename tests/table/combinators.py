@@ -52,6 +52,7 @@ LAYERS = (
             }
         ),
         has_state=True,
+        couples_examples=(True,),
     ),
     LayerRow(
         "serial_named",
@@ -71,6 +72,7 @@ LAYERS = (
         lambda: nn.parallel(value=nn.dense(1), norm=nn.batch_norm()),
         reference=composed.parallel(value=composed.linear, norm=composed.batch_norm(-1)),
         has_state=True,
+        couples_examples=(True,),
     ),
     LayerRow(
         "residual",
@@ -119,6 +121,7 @@ LAYERS = (
         ((6, 4),),
         composed.stack(2, composed.serial(**{"0": composed.linear, "1": composed.batch_norm(-1)})),
         has_state=True,
+        couples_examples=(True,),
     ),
     LayerRow(
         "ensemble",

@@ -161,6 +161,7 @@ LAYERS = (
         of_conv(
             convolution.conv_transpose, strides=3, padding=1, feature_group_count=2, output_size=9
         ),
+        has_examples=False,
     ),
     LayerRow(
         "depthwise_conv",

@@ -140,6 +140,7 @@ LAYERS = (
         lambda: nn.dense_general((2, 3), axis=(0, -1)),
         ((2, 4, 3), (2, 3)),
         general(axis=(0, -1)),
+        has_examples=False,
     ),
     LayerRow(
         "dense_general_without_bias",

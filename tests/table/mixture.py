@@ -83,6 +83,7 @@ LAYERS = (
         ((6, 4),),
         mixture_layer(1, 1),
         has_state=True,
+        couples_examples=(False, True),
     ),
     LayerRow(
         "lora",

@@ -171,6 +171,7 @@ LAYERS = (
         lambda: nn.batch_norm(),
         reference=composed.batch_norm(-1),
         has_state=True,
+        couples_examples=(True,),
     ),
     LayerRow(
         "batch_norm_axis_1",
@@ -179,6 +180,7 @@ LAYERS = (
         AXIS_1,
         composed.batch_norm(1),
         has_state=True,
+        couples_examples=(True,),
     ),
     LayerRow(
         "batch_norm_without_params",
@@ -186,6 +188,7 @@ LAYERS = (
         lambda: nn.batch_norm(use_scale=False, use_bias=False),
         reference=composed.batch_norm(-1),
         has_state=True,
+        couples_examples=(True,),
     ),
     LayerRow("layer_norm", "layer_norm()", nn.layer_norm, reference=composed.layer_norm(-1)),
     LayerRow(

@@ -95,6 +95,7 @@ LAYERS = (
                 pooling.max_pool, window_shape=(3,), strides=1, padding="SAME", window_dilation=2
             )
         ),
+        has_examples=False,
     ),
     LayerRow(
         "avg_pool",
@@ -147,6 +148,7 @@ LAYERS = (
         lambda: nn.global_avg_pool(axis=0, keepdims=True),
         ((4, 3),),
         composed.of_function(partial(pooling.global_avg_pool, axis=0, keepdims=True)),
+        has_examples=False,
     ),
 )
 

@@ -160,6 +160,7 @@ LAYERS = (
             "2/kernel",
         ),
         has_state=True,
+        couples_examples=(True,),
     ),
     LayerRow(
         "spectral_norm",
@@ -176,6 +177,7 @@ LAYERS = (
         ((4, 2),),
         spectral_norm(DENSE_AND_NORM, "0/kernel", n_steps=2),
         has_state=True,
+        couples_examples=(True,),
     ),
 )
 

@@ -59,7 +59,7 @@ LAYERS = (
     row(
         "upsample((3, 2), method='linear')",
         lambda: nn.upsample((3, 2), method="linear"),
-        ((3, 2, 2),),
+        ((1, 3, 2, 2),),
         resampling.upsample,
         scale=(3, 2),
         method="linear",

@@ -26,6 +26,8 @@ class LayerRow(NamedTuple):
     is_random: bool = False
     has_state: bool = False
     keeps_state: bool = False  # in training too
+    has_examples: bool = True  # along axis 0 of the input
+    couples_examples: tuple = ()  # in which modes, as `train`, outputs depend on other examples
     vocabulary: int | None = None  # inputs are integers below it
     bfloat16_tolerance: float = 0.05
 
