@@ -86,7 +86,10 @@ NEEDED = {
 }
 BESIDES = {  # what a call needs that has a default
     "metrics.accuracy": {"threshold": 0.5},
+    "metrics.confusion_matrix": {"classes": 3},
     "metrics.f1": {"threshold": 0.5},
+    "metrics.iou": {"threshold": 0.5},
+    "metrics.matthews_correlation": {"threshold": 0.5},
     "metrics.precision": {"threshold": 0.5},
     "metrics.recall": {"threshold": 0.5},
 }

@@ -26,6 +26,8 @@ VALUES = RNG.standard_normal((N, 3)).astype(np.float32)
 TARGETS = (VALUES + RNG.standard_normal((N, 3))).astype(np.float32)
 WEIGHTS = RNG.integers(0, 4, N).astype(np.float32)  # whole numbers: every order of adding agrees
 FRACTIONS = (RNG.uniform(0.1, 2.0, N) * (RNG.random(N) < 0.8)).astype(np.float32)
+LISTS = TIED[:20].reshape(5, 4)[np.arange(N) % 5] + RNG.integers(0, 2, (N, 1)).astype(np.float32)
+RELEVANCE = RNG.integers(0, 3, (N, 4)) * (RNG.random((N, 1)) < 0.8)
 weightings = pytest.mark.parametrize(
     "weights", [None, WEIGHTS, FRACTIONS], ids=["unweighted", "whole", "fractions"]
 )
@@ -88,7 +90,15 @@ MEANS = {
     "mean_absolute_error": (metrics.mean_absolute_error(), VALUES, TARGETS),
     "mean_squared_error": (metrics.mean_squared_error(), VALUES, TARGETS),
     "root_mean_squared_error": (metrics.root_mean_squared_error(), VALUES, TARGETS),
+    "mean_absolute_percentage_error": (metrics.mean_absolute_percentage_error(), VALUES, TARGETS),
+    "psnr": (metrics.psnr(), VALUES, TARGETS),
     "perplexity": (metrics.perplexity(), LOGITS, LABELS),
+    "log_loss": (metrics.log_loss(CLASSES), LOGITS, LABELS),
+    "log_loss-binary": (metrics.log_loss(), LOGITS, ONE_HOT),
+    "recall_at_k": (metrics.recall_at_k(2), LISTS, RELEVANCE),
+    "mean_reciprocal_rank": (metrics.mean_reciprocal_rank(), LISTS, RELEVANCE),
+    "ndcg": (metrics.ndcg(3), LISTS, RELEVANCE),
+    "expected_calibration_error": (metrics.expected_calibration_error(CLASSES), LOGITS, LABELS),
 }
 COUNTS = {
     **{name: ACCURACIES[name][:3] for name in ("labels", "threshold", "top-2")},
@@ -97,12 +107,18 @@ COUNTS = {
     "recall": (metrics.recall(classes=CLASSES, average=None), LOGITS, LABELS),
     "f1": (metrics.f1(classes=CLASSES, average="weighted"), LOGITS, LABELS),
     "f1-threshold": (metrics.f1(0.5), SCORES, YES),
+    "iou": (metrics.iou(classes=CLASSES), LOGITS, LABELS),
+    "iou-multilabel": (metrics.iou(0.0, classes=CLASSES), LOGITS, ONE_HOT),
+    "matthews_correlation": (metrics.matthews_correlation(classes=CLASSES), LOGITS, LABELS),
 }
 WHOLE_SETS = {
     "roc_auc": (metrics.roc_auc(), TIED, YES),
     "roc_auc-classes": (metrics.roc_auc(CLASSES, average=None), LOGITS, LABELS),
     "average_precision": (metrics.average_precision(), TIED, YES),
+    "roc_auc-multilabel": (metrics.roc_auc(CLASSES), LOGITS, ONE_HOT),
     "r2_score": (metrics.r2_score(), VALUES, TARGETS),
+    "explained_variance": (metrics.explained_variance(), VALUES, TARGETS),
+    "pearson_correlation": (metrics.pearson_correlation(), VALUES, TARGETS),
     "whole_set": (
         metrics.whole_set(lambda p, t, w: jnp.max(jnp.where(w > 0, p - t, -jnp.inf))),
         SCORES,
@@ -154,7 +170,32 @@ REFERENCES = {
     "mean_absolute_error": (metrics.mean_absolute_error(), VALUES, TARGETS, {}),
     "mean_squared_error": (metrics.mean_squared_error(), VALUES, TARGETS, {}),
     "root_mean_squared_error": (metrics.root_mean_squared_error(), VALUES, TARGETS, {}),
+    "mean_absolute_percentage_error": (
+        metrics.mean_absolute_percentage_error(),
+        VALUES,
+        TARGETS,
+        {},
+    ),
+    "psnr": (metrics.psnr(), VALUES, TARGETS, {}),
+    "log_loss": (metrics.log_loss(CLASSES), LOGITS, LABELS, {}),
+    "expected_calibration_error": (
+        metrics.expected_calibration_error(CLASSES, 5),
+        LOGITS,
+        LABELS,
+        {"bins": 5},
+    ),
+    "recall_at_k": (metrics.recall_at_k(2), LISTS, RELEVANCE, {}),
+    "mean_reciprocal_rank": (metrics.mean_reciprocal_rank(), LISTS, RELEVANCE, {}),
+    "ndcg": (metrics.ndcg(3), LISTS, RELEVANCE, {"k": 3}),
     "r2_score": (metrics.r2_score(), VALUES, TARGETS, {}),
+    "explained_variance": (metrics.explained_variance(), VALUES, TARGETS, {}),
+    "pearson_correlation": (metrics.pearson_correlation(), VALUES, TARGETS, {}),
+    "matthews_correlation": (
+        metrics.matthews_correlation(classes=CLASSES),
+        LOGITS,
+        LABELS,
+        {"classes": CLASSES},
+    ),
     "confusion_matrix": (
         metrics.confusion_matrix(CLASSES),
         LOGITS,
@@ -177,7 +218,7 @@ def test_numpy(name, weights):
 
 @weightings
 @pytest.mark.parametrize("average", ["macro", "micro", "weighted", None])
-@pytest.mark.parametrize("name", ["precision", "recall", "f1"])
+@pytest.mark.parametrize("name", ["precision", "recall", "f1", "iou"])
 def test_averages_over_classes(name, average, weights):
     """The labels are of fewer classes than there are: one is neither predicted nor true."""
     logits = np.concatenate([LOGITS, np.full((N, 1), -9, np.float32)], -1)
@@ -263,8 +304,119 @@ def scikit_learn(sklearn):
         for name in ("roc_auc", "average_precision")
         for kind, given in (("distinct", SCORES), ("tied", TIED), ("constant", 0 * SCORES))
     }
+    several = np.stack([YES, LABELS == 1, YES * 0], -1)  # of one label there is none
+    three = LOGITS[:, :3].copy()
+    three[:, 2] = -1
+    jaccard = functools.partial(sklearn.jaccard_score, zero_division=0)
+    of_counts = {
+        "precision": functools.partial(sklearn.precision_score, zero_division=0),
+        "recall": functools.partial(sklearn.recall_score, zero_division=0),
+        "f1": functools.partial(sklearn.f1_score, zero_division=0),
+        "iou": jaccard,
+    }
+    multilabel = {
+        f"{name} multilabel {average}": (
+            getattr(metrics, name)(0.0, classes=3, average=average),
+            (three, several),
+            functools.partial(function, several, three > 0, average=average),
+        )
+        for name, function in of_counts.items()
+        for average in ("macro", "micro", "weighted", None)
+    } | {
+        f"{name} multilabel {average}": (
+            getattr(metrics, name)(2, average=average),
+            (LOGITS[:, :2], several[:, :2]),
+            functools.partial(
+                getattr(sklearn, f"{name}_score"), several[:, :2], LOGITS[:, :2], average=average
+            ),
+        )
+        for name in ("roc_auc", "average_precision")
+        for average in ("macro", "weighted", None)
+    }
+    outputs = {
+        f"{name} {average}": (
+            getattr(metrics, name)(average=average),
+            (VALUES, TARGETS),
+            functools.partial(function, TARGETS, VALUES, multioutput=multioutput),
+        )
+        for name, function in (
+            ("r2_score", sklearn.r2_score),
+            ("explained_variance", sklearn.explained_variance_score),
+        )
+        for average, multioutput in (
+            ("macro", "uniform_average"),
+            ("weighted", "variance_weighted"),
+            (None, "raw_values"),
+        )
+    }
     partial = functools.partial
     table = {
+        **multilabel,
+        **outputs,
+        **{
+            f"iou {average}": (
+                metrics.iou(classes=CLASSES, average=average),
+                (LOGITS, LABELS),
+                partial(jaccard, LABELS, chosen, average=average),
+            )
+            for average in ("macro", "micro", "weighted", None)
+        },
+        "matthews_correlation": (
+            metrics.matthews_correlation(classes=CLASSES),
+            (LOGITS, LABELS),
+            partial(sklearn.matthews_corrcoef, LABELS, chosen),
+        ),
+        "matthews_correlation of yes": (
+            metrics.matthews_correlation(0.5),
+            (SCORES, YES),
+            partial(sklearn.matthews_corrcoef, YES, SCORES > 0.5),
+        ),
+        "confusion_matrix of yes": (
+            metrics.confusion_matrix(threshold=0.5),
+            (SCORES, YES),
+            partial(sklearn.confusion_matrix, YES, SCORES > 0.5),
+        ),
+        "confusion_matrix multilabel": (
+            metrics.confusion_matrix(3, threshold=0.0),
+            (three, several),
+            partial(sklearn.multilabel_confusion_matrix, several, three > 0),
+        ),
+        "log_loss": (
+            metrics.log_loss(CLASSES),
+            (LOGITS, LABELS),
+            partial(sklearn.log_loss, LABELS, PROBABILITIES),
+        ),
+        "log_loss of probabilities": (
+            metrics.log_loss(CLASSES, from_logits=False),
+            (PROBABILITIES, LABELS),
+            partial(sklearn.log_loss, LABELS, PROBABILITIES),
+        ),
+        "log_loss of certainty": (
+            metrics.log_loss(from_logits=False),
+            (YES[::-1].astype(np.float32), YES),
+            partial(sklearn.log_loss, YES, YES[::-1].astype(np.float32)),
+        ),
+        "mean_absolute_percentage_error": (
+            metrics.mean_absolute_percentage_error(),
+            (VALUES, TARGETS),
+            lambda **kw: 100 * sklearn.mean_absolute_percentage_error(TARGETS, VALUES, **kw),
+        ),
+        "ndcg": (metrics.ndcg(), (LISTS, RELEVANCE), partial(sklearn.ndcg_score, RELEVANCE, LISTS)),
+        "ndcg of 2": (
+            metrics.ndcg(2),
+            (LISTS, RELEVANCE),
+            partial(sklearn.ndcg_score, RELEVANCE, LISTS, k=2),
+        ),
+        "mean_reciprocal_rank": (
+            metrics.mean_reciprocal_rank(),
+            (LOGITS, LABELS),
+            partial(sklearn.label_ranking_average_precision_score, ONE_HOT, LOGITS),
+        ),
+        "recall_at_k": (
+            metrics.recall_at_k(2),
+            (LOGITS, LABELS),
+            partial(sklearn.top_k_accuracy_score, LABELS, LOGITS, k=2),
+        ),
         **averages,
         **yes_or_no,
         **one_against_rest,
@@ -523,6 +675,12 @@ def test_values_and_weights_of_any_dtype(dtype):
 
 
 IGNORING = {
+    "iou": functools.partial(metrics.iou, classes=CLASSES),
+    "matthews_correlation": functools.partial(metrics.matthews_correlation, classes=CLASSES),
+    "log_loss": functools.partial(metrics.log_loss, CLASSES),
+    "expected_calibration_error": functools.partial(metrics.expected_calibration_error, CLASSES),
+    "recall_at_k": functools.partial(metrics.recall_at_k, 2),
+    "ndcg": metrics.ndcg,
     "accuracy": metrics.accuracy,
     "top_k_accuracy": functools.partial(metrics.top_k_accuracy, 2),
     "perplexity": metrics.perplexity,
@@ -545,7 +703,10 @@ def test_ignored_targets_count_in_no_way(name):
     np.testing.assert_allclose(ours, compiled(IGNORING[name]())(*flat), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["confusion_matrix", "precision", "recall", "f1"])
+@pytest.mark.parametrize(
+    "name",
+    ["confusion_matrix", "precision", "recall", "f1", "iou", "matthews_correlation", "log_loss"],
+)
 @pytest.mark.parametrize("label", [-1, CLASSES])
 def test_a_label_outside_the_classes_gives_nan(name, label):
     labels = LABELS.copy()
@@ -575,6 +736,40 @@ def test_scores_without_both_kinds_or_with_nan():
     assert value_of(metrics.average_precision(), SCORES, np.ones(N)) == pytest.approx(1)
     infinite = np.array([np.inf, np.inf, -np.inf, 0.0], np.float32)
     assert value_of(metrics.roc_auc(), infinite, np.array([1, 0, 0, 1])) == 0.625
+
+
+@pytest.mark.parametrize("name", ["recall_at_k", "mean_reciprocal_rank", "ndcg"])
+def test_lists_of_different_lengths(name):
+    """Items that fill a list up count in no way, nor does a list of nothing else."""
+    make = functools.partial(getattr(metrics, name), *[2] * (name == "recall_at_k"))
+    scores, relevance = LISTS[:3].copy(), RELEVANCE[:3].copy()
+    scores[0, 1] = -np.inf
+    relevance[0] = [-1, 1, 2, 0]
+    relevance[2] = -1
+    padded = value_of(make(ignore_index=-1), scores, relevance)
+    short = [value_of(make(), s, r) for s, r in ((scores[:1, 1:], relevance[:1, 1:]),)]
+    full = value_of(make(), scores[1:2], relevance[1:2])
+    np.testing.assert_allclose(padded, (short[0] + full) / 2, rtol=1e-6)
+    scores[1, 0] = np.nan
+    assert np.isnan(value_of(make(ignore_index=-1), scores, relevance))
+
+
+def test_correlation_of_what_does_not_vary_and_of_rare_classes():
+    constant, varying = jnp.full(3, 2.0), jnp.arange(3.0)
+    assert np.isnan(value_of(metrics.pearson_correlation(), constant, varying))
+    assert value_of(metrics.pearson_correlation(), varying * 1e-3, varying) == pytest.approx(1)
+    assert value_of(metrics.matthews_correlation(1.5), varying, jnp.zeros(3)) == 0
+    scores, labels = np.zeros(3_000_000, np.float32), np.zeros(3_000_000, np.int32)
+    scores[:2], labels[1:3] = 1, 1  # one of two found, one false alarm
+    value = value_of(metrics.matthews_correlation(0.5), scores, labels)
+    np.testing.assert_allclose(value, 0.5, rtol=1e-5)
+
+
+def test_psnr_without_error_is_infinite():
+    assert value_of(metrics.psnr(255), jnp.ones((2, 3)), jnp.ones((2, 3))) == np.inf
+    np.testing.assert_allclose(
+        value_of(metrics.psnr(255), jnp.zeros((1, 3)), jnp.full((1, 3), 2.55)), 40, rtol=1e-6
+    )
 
 
 def test_r2_of_constant_targets(sklearn):
@@ -612,6 +807,10 @@ BAD = {
     "auc": ((metrics.roc_auc(), SCORES[:, None], YES), ["roc_auc", "(23, 1)", "(23,)"]),
     "auc-classes": ((metrics.roc_auc(3), LOGITS, LABELS), ["roc_auc", "3 classes"]),
     "auc-weights": ((metrics.roc_auc(), SCORES, YES, WEIGHTS[:5]), ["weights", "(5,)"]),
+    "labels-of-scores": ((metrics.f1(0.5, classes=3), LOGITS, ONE_HOT), ["f1", "3 classes"]),
+    "binary-log-loss": ((metrics.log_loss(), LOGITS, LABELS), ["log_loss", "(23, 4)", "(23,)"]),
+    "lists": ((metrics.ndcg(), LISTS, RELEVANCE[:, :2]), ["ndcg", "(23, 4)", "(23, 2)"]),
+    "psnr": ((metrics.psnr(), VALUES, SCORES), ["psnr", "(23, 3)", "(23,)"]),
     "r2": ((metrics.r2_score(), VALUES, SCORES), ["r2_score", "(23, 3)", "(23,)"]),
     "whole-set": (
         (metrics.whole_set(lambda p, t, w: p), SCORES, YES[:5]),
@@ -633,7 +832,12 @@ BAD_OPTIONS = [
     (lambda: metrics.top_k_accuracy(1.5), ["top_k_accuracy: k is 1.5", "integer"]),
     (lambda: metrics.confusion_matrix(0), ["confusion_matrix: classes is 0"]),
     (lambda: metrics.precision(), ["precision: threshold is None and classes is None"]),
-    (lambda: metrics.recall(0.5, classes=3), ["recall: threshold is 0.5 and classes is 3"]),
+    (lambda: metrics.confusion_matrix(), ["confusion_matrix: threshold is None and classes"]),
+    (lambda: metrics.matthews_correlation(0.5, average="micro"), ["average is 'micro'"]),
+    (lambda: metrics.pearson_correlation(average="weighted"), ["average is 'weighted'"]),
+    (lambda: metrics.explained_variance(average="micro"), ["average is 'micro'", "'macro'"]),
+    (lambda: metrics.psnr(0.0), ["psnr: data_range is 0.0"]),
+    (lambda: metrics.expected_calibration_error(bins=0), ["bins is 0"]),
     (lambda: metrics.f1(classes=3, average="mean"), ["f1: average is 'mean'", "'macro'"]),
     (lambda: metrics.roc_auc(3, average="micro"), ["roc_auc: average is 'micro'", "'macro'"]),
     (lambda: metrics.average_precision(0), ["average_precision: classes is 0"]),

@@ -7,10 +7,24 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import accumulator_dtype, canonical_axes, check_count, wide_integers
+from jaxnn._core.arrays import (
+    LEAST_POSITIVE,
+    accumulator_dtype,
+    canonical_axes,
+    check_count,
+    check_range,
+    hyperparameter,
+    wide_integers,
+    widen,
+)
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import PyTree
-from jaxnn.losses import absolute_error, softmax_cross_entropy, squared_error
+from jaxnn._core.types import PyTree, Scalar
+from jaxnn.losses import (
+    absolute_error,
+    absolute_percentage_error,
+    softmax_cross_entropy,
+    squared_error,
+)
 from jaxnn.metrics._accumulators import CompensatedSum, Metric, merge, summed
 from jaxnn.metrics._functions import Better
 
@@ -50,7 +64,7 @@ def mean(
     def values(predictions: Any, targets: Any) -> tuple[ArrayLike, None]:
         return predictions if function is None else function(predictions, targets), None
 
-    return _mean_of(values, better=better)
+    return mean_of(values, better=better)
 
 
 @constructor
@@ -90,16 +104,16 @@ def accuracy(
         if threshold is not None:
             check_equal_shapes("accuracy", predictions, targets, " with a threshold")
             correct = (predictions > threshold) == targets.astype(bool)
-            return correct & ~jnp.isnan(predictions), _counted(targets, ignore_index)
+            return correct & ~jnp.isnan(predictions), counted_of(targets, ignore_index)
         if same_shape and predictions.ndim > 1 and predictions.shape[axis] > 1:
             targets = jnp.argmax(targets, axis)
         check_classes("accuracy", predictions, targets, axis)
         classes = jnp.argmax(predictions, axis)
         correct = classes == targets.astype(classes.dtype)
         correct &= ~jnp.any(jnp.isnan(predictions), axis)  # of NaN, argmax takes the first
-        return correct, _counted(targets, ignore_index)
+        return correct, counted_of(targets, ignore_index)
 
-    return _mean_of(is_right, better="more")
+    return mean_of(is_right, better="more")
 
 
 @constructor
@@ -142,9 +156,9 @@ def top_k_accuracy(k: int, axis: int = -1, *, ignore_index: int | None = None) -
         is_ahead = ~(scores <= own) | ((scores == own) & (classes < label))  # NaN is ahead of all
         rank = jnp.sum(is_ahead, -1)
         exists = (targets >= 0) & (targets < scores.shape[-1])
-        return (rank < k) & exists, _counted(targets, ignore_index)
+        return (rank < k) & exists, counted_of(targets, ignore_index)
 
-    return _mean_of(is_right, better="more")
+    return mean_of(is_right, better="more")
 
 
 @constructor
@@ -177,9 +191,9 @@ def perplexity(axis: int = -1, *, ignore_index: int | None = None) -> Metric:
     ) -> tuple[jax.Array, jax.Array | None]:
         predictions, targets = arrays("perplexity", predictions, targets)
         values = softmax_cross_entropy(predictions, targets, axis, ignore_index=ignore_index)
-        return values, _counted(targets, ignore_index)
+        return values, counted_of(targets, ignore_index)
 
-    return _mean_of(entropy, jnp.exp, better="less")
+    return mean_of(entropy, jnp.exp, better="less")
 
 
 @constructor
@@ -197,6 +211,26 @@ def mean_absolute_error() -> Metric:
         Array(2., dtype=float32)
     """
     return mean(absolute_error, better="less")
+
+
+@constructor
+def mean_absolute_percentage_error() -> Metric:
+    """Mean absolute percentage error: the mean of `100 |predictions - targets| / |targets|`.
+
+    In percent, as in Keras; scikit-learn's is a hundredth of it. Targets of less than 1e-7 count as
+    1e-7: see `nn.losses.absolute_percentage_error`.
+
+    Returns:
+        A `Metric`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> metric = nn.metrics.mean_absolute_percentage_error()
+        >>> predictions, targets = jnp.array([9.0, 3.0]), jnp.array([10.0, 2.0])
+        >>> metric.compute(metric.update(metric.init(), predictions, targets))
+        Array(30., dtype=float32)
+    """
+    return mean(absolute_percentage_error, better="less")
 
 
 @constructor
@@ -232,14 +266,52 @@ def root_mean_squared_error() -> Metric:
         >>> metric.compute(metric.update(metric.init(), predictions, targets))
         Array(1., dtype=float32)
     """
-    return _mean_of(
+    return mean_of(
         lambda predictions, targets: (squared_error(predictions, targets), None),
         jnp.sqrt,
         better="less",
     )
 
 
-def _mean_of(
+@constructor
+def psnr(data_range: Scalar = 1.0) -> Metric:
+    """Peak signal-to-noise ratio in decibels: `10 log10(data_range² / mean squared error)`.
+
+    The mean over examples, each with a ratio of its own: infinite where it has no error.
+
+    Args:
+        data_range: the largest value less the smallest that a signal can have, as 255 or 1 for
+            images; more than 0.
+
+    Returns:
+        A `Metric`. The predictions and targets have the same shape, `(batch, ...)`.
+
+    Raises:
+        ValueError: `data_range` is not positive; the shapes differ.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> metric = nn.metrics.psnr()
+        >>> images, wanted = jnp.full((2, 8, 8, 3), 0.5), jnp.full((2, 8, 8, 3), 0.6)
+        >>> metric.compute(metric.update(metric.init(), images, wanted)).round(2)
+        Array(20., dtype=float32)
+    """
+    check_range("psnr", "data_range", data_range, LEAST_POSITIVE)
+
+    def ratio(predictions: ArrayLike, targets: ArrayLike | None) -> tuple[jax.Array, None]:
+        predictions, targets = arrays("psnr", predictions, targets)
+        check_equal_shapes("psnr", predictions, targets)
+        if predictions.ndim == 0:
+            raise ValueError("psnr: predictions have shape (), expected (batch, ...)")
+        errors = squared_error(widen(predictions), widen(targets))
+        error = jnp.mean(errors, range(1, errors.ndim))
+        peak = 20 * jnp.log10(hyperparameter(data_range, error.dtype))
+        return peak - 10 * jnp.log10(error), None
+
+    return mean_of(ratio, better="more")
+
+
+def mean_of(
     function: Callable[[Any, Any], tuple[ArrayLike, jax.Array | None]],
     last: Callable[[jax.Array], jax.Array] = lambda value: value,
     *,
@@ -270,7 +342,7 @@ def _number(part: CompensatedSum | jax.Array) -> jax.Array:
     return part.total() if isinstance(part, CompensatedSum) else part
 
 
-def _counted(targets: jax.Array, ignore_index: int | None) -> jax.Array | None:
+def counted_of(targets: jax.Array, ignore_index: int | None) -> jax.Array | None:
     return None if ignore_index is None else targets != ignore_index
 
 
@@ -325,6 +397,26 @@ def check_equal_shapes(
         raise ValueError(
             f"{metric}: predictions have shape {predictions.shape} and targets {targets.shape}, "
             f"expected targets of the same shape{where}"
+        )
+
+
+def classes_of(
+    metric: str, predictions: jax.Array, targets: jax.Array, classes: int, axis: int
+) -> tuple[jax.Array, jax.Array]:
+    """The predicted and the true classes, in one shape."""
+    check_classes(metric, predictions, targets, axis)
+    check_number_of_classes(metric, predictions, classes, axis)
+    chosen = jnp.argmax(predictions, axis)
+    return chosen, targets.astype(chosen.dtype)
+
+
+def check_number_of_classes(metric: str, predictions: jax.Array, classes: int, axis: int) -> None:
+    """Raise unless the predictions have as many classes along `axis`."""
+    (axis,) = canonical_axes(axis, predictions.ndim, metric, "predictions")
+    if predictions.shape[axis] != classes:
+        raise ValueError(
+            f"{metric}: predictions have shape {predictions.shape}, expected {classes} classes in "
+            f"axis {axis}"
         )
 
 

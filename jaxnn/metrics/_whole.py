@@ -8,12 +8,18 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import accumulator_dtype, check_count, widen
+from jaxnn._core.arrays import accumulator_dtype, check_count
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import PyTree
 from jaxnn.metrics._accumulators import ExampleAccumulator, Metric, merge
 from jaxnn.metrics._functions import Better
-from jaxnn.metrics._means import arrays, check_classes, check_equal_shapes, element_weights
+from jaxnn.metrics._means import (
+    arrays,
+    check_classes,
+    check_equal_shapes,
+    check_number_of_classes,
+    element_weights,
+)
 
 AVERAGES = ("macro", "weighted", None)
 
@@ -50,10 +56,10 @@ def whole_set(
         >>> metric.compute(metric.update(metric.init(), predictions, targets))
         Array(3., dtype=float32)
     """
-    return _whole_set("whole_set", function, better=better)
+    return of_whole_set("whole_set", function, better=better)
 
 
-def _whole_set(
+def of_whole_set(
     metric: str,
     function: Callable[[jax.Array, jax.Array, jax.Array], Any],
     check: Callable[[jax.Array, jax.Array], None] = lambda predictions, targets: None,
@@ -113,7 +119,8 @@ def roc_auc(
         classes: None for binary classification: the predictions are scores (logits as well as
             probabilities), the targets of the same shape. Otherwise the number of classes, each
             against the rest: the predictions have their scores along `axis`, the targets are
-            integer labels in the shape without it.
+            integer labels in the shape without it, or yes and no in the same shape, for labels of
+            which several may hold.
         average: over the classes: "macro", the mean; "weighted", weighted by their frequency; None
             for a value each.
         axis: the axis of the classes.
@@ -161,42 +168,6 @@ def average_precision(
     return _of_scores("average_precision", _mean_precision, classes, average, axis)
 
 
-@constructor
-def r2_score() -> Metric:
-    """R², the coefficient of determination: `1 - Σ (t - predictions)² / Σ (t - mean(t))²`.
-
-    Of several outputs, the mean of the scores of each, as in scikit-learn; where the targets t do
-    not vary it is 1 for predictions without error, else 0. The mean of the targets is subtracted
-    before the squares, so that targets far from 0 lose no precision: see `whole_set` for what that
-    takes.
-
-    Returns:
-        A `Metric`; NaN for fewer than two examples. The predictions and targets have the same
-        shape, `(batch, ...)`.
-
-    Example:
-        >>> import jax.numpy as jnp, jaxnn as nn
-        >>> metric = nn.metrics.r2_score()
-        >>> predictions, targets = jnp.array([1.0, 2.0, 4.0]), jnp.array([1.0, 2.0, 3.0])
-        >>> metric.compute(metric.update(metric.init(), predictions, targets))
-        Array(0.5, dtype=float32)
-    """
-
-    def score(predictions: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
-        predictions, targets = widen(predictions), widen(targets)
-        w = element_weights(targets.shape, weights, targets.dtype)
-        predictions, targets = (jnp.where(w != 0, x, 0) for x in (predictions, targets))
-        mean = jnp.sum(w * targets, 0) / jnp.sum(w, 0)
-        unexplained = jnp.sum(w * jnp.square(targets - predictions), 0)
-        variance = jnp.sum(w * jnp.square(targets - mean[None]), 0)
-        is_constant = variance == 0
-        scores = 1 - unexplained / jnp.where(is_constant, 1, variance)
-        scores = jnp.where(is_constant, (unexplained == 0).astype(scores.dtype), scores)
-        return jnp.where(jnp.sum(weights != 0) < 2, jnp.nan, jnp.mean(scores))
-
-    return _whole_set("r2_score", score, _equal_shapes("r2_score"))
-
-
 def _equal_shapes(metric: str) -> Callable[[jax.Array, jax.Array], None]:
     return lambda predictions, targets: check_equal_shapes(metric, predictions, targets)
 
@@ -228,18 +199,19 @@ def _of_scores(
         return of_one(predictions.reshape(-1), targets.reshape(-1).astype(bool), weights)
 
     def of_classes(predictions: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
-        dtype = accumulator_dtype(predictions.dtype)
-        weights = element_weights(targets.shape, weights, dtype)
-        weights = jnp.broadcast_to(weights, targets.shape).reshape(-1)
+        weights = element_weights(targets.shape, weights, accumulator_dtype(predictions.dtype))
+        weights = jnp.broadcast_to(weights, targets.shape)
         scores = jnp.moveaxis(predictions, axis, 0).reshape(classes, -1)
-        labels = targets.reshape(-1).astype(jnp.int32)
-
-        def of_class(number: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
-            is_positive = labels == number
-            frequency = jnp.sum(jnp.where(is_positive, weights, 0))
-            return of_one(scores, is_positive, weights), frequency
-
-        values, frequencies = jax.vmap(of_class)(jnp.arange(classes, dtype=jnp.int32), scores)
+        if targets.shape == predictions.shape:
+            weights, is_positive = (
+                jnp.moveaxis(x, axis, 0).reshape(classes, -1) for x in (weights, targets != 0)
+            )
+        else:
+            numbers = jnp.arange(classes, dtype=jnp.int32)[:, None]
+            is_positive = targets.reshape(-1).astype(jnp.int32)[None] == numbers
+            weights = jnp.broadcast_to(weights.reshape(-1), is_positive.shape)
+        frequencies = jnp.sum(jnp.where(is_positive, weights, 0), 1)
+        values = jax.vmap(of_one)(scores, is_positive, weights)
         if average is None:
             return values
         if average == "macro":
@@ -247,23 +219,20 @@ def _of_scores(
         return jnp.sum(values * frequencies) / jnp.sum(frequencies)
 
     if classes is None:
-        return _whole_set(metric, of_elements, _equal_shapes(metric))
+        return of_whole_set(metric, of_elements, _equal_shapes(metric))
     check_count(metric, "classes", classes)
 
     def check(predictions: jax.Array, targets: jax.Array) -> None:
-        check_classes(metric, predictions, targets, axis)
-        if predictions.shape[axis] != classes:
-            raise ValueError(
-                f"{metric}: predictions have shape {predictions.shape}, expected {classes} classes "
-                f"in axis {axis}"
-            )
+        if targets.shape != predictions.shape or predictions.ndim < 2:
+            check_classes(metric, predictions, targets, axis)
+        check_number_of_classes(metric, predictions, classes, axis)
 
-    return _whole_set(metric, of_classes, check)
+    return of_whole_set(metric, of_classes, check)
 
 
 def _area(scores: jax.Array, positive: jax.Array, negative: jax.Array) -> jax.Array:
     """The negatives below each positive, and half of those at its score."""
-    first, last = _ties(scores)
+    first, last = ties(scores)
     below, up_to = _sum_below(negative)[first], jnp.cumsum(negative)[last]
     part = (below + up_to) / (2 * jnp.sum(negative))
     return jnp.sum(positive / jnp.sum(positive) * part)
@@ -271,13 +240,13 @@ def _area(scores: jax.Array, positive: jax.Array, negative: jax.Array) -> jax.Ar
 
 def _mean_precision(scores: jax.Array, positive: jax.Array, negative: jax.Array) -> jax.Array:
     """The part of positives among those that have each positive's score or more."""
-    first, _ = _ties(scores)
+    first, _ = ties(scores)
     above, other = (jnp.sum(w) - _sum_below(w)[first] for w in (positive, negative))
     precision = above / jnp.where(positive == 0, 1, above + other)
     return jnp.sum(positive / jnp.sum(positive) * precision)
 
 
-def _ties(scores: jax.Array) -> tuple[jax.Array, jax.Array]:
+def ties(scores: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The first and the last place with the same score as each place of sorted scores."""
     n = len(scores)
     places, edge, differs = jnp.arange(n), jnp.array([True]), scores[1:] != scores[:-1]

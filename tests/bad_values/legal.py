@@ -67,7 +67,9 @@ EXACT = {
         "",
         "losses.nll.ignore_index losses.softmax_cross_entropy.ignore_index "
         "upsample.scale functional.upsample.scale metrics.accuracy.threshold "
-        "metrics.f1.threshold metrics.precision.threshold metrics.recall.threshold "
+        "metrics.confusion_matrix.threshold metrics.f1.threshold metrics.iou.threshold "
+        "metrics.matthews_correlation.threshold metrics.precision.threshold "
+        "metrics.recall.threshold metrics.recall_at_k.k metrics.ndcg.k "
         "metrics.top_k_accuracy.k optimizers.reduce_on_plateau.factor "
         "optimizers.schedule_free.b1 optimizers.schedule_free_adamw.b1 "
         "optimizers.schedule_free_adamw.warmup_steps optimizers.schedule_free_sgd.b1 "
@@ -75,7 +77,8 @@ EXACT = {
     ),
     **_for(
         "only",
-        "evaluate.loss fit.loss fit.resume metrics.f1.classes metrics.precision.classes "
+        "evaluate.loss fit.loss fit.resume metrics.confusion_matrix.classes metrics.f1.classes "
+        "metrics.iou.classes metrics.matthews_correlation.classes metrics.precision.classes "
         "metrics.recall.classes optimizers.rmsprop.nesterov optimizers.sgd.averaged "
         "optimizers.sgd.nesterov spectral_norm.where training_run.loss weight_norm.where",
     ),
@@ -83,8 +86,8 @@ EXACT = {
     **_for(
         "1.5",
         "functional.unit_norm.epsilon llama3_scaling.factor yarn_scaling.factor "
-        "losses.absolute_percentage_error.epsilon optimizers.dynamic_loss_scale.factor "
-        "unit_norm.epsilon",
+        "losses.absolute_percentage_error.epsilon metrics.psnr.data_range "
+        "optimizers.dynamic_loss_scale.factor unit_norm.epsilon",
     ),
     **_for(
         AT_LEAST_0,
