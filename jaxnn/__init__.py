@@ -20,6 +20,7 @@ from jaxnn._combinators.freezing import freeze_params, frozen, unfreeze_params
 from jaxnn._combinators.reparametrization import spectral_norm, weight_norm
 from jaxnn._combinators.wrappers import mixed_precision, remat
 from jaxnn._core.layer import Cell, Layer, elementwise, pure, stateless
+from jaxnn._core.sharding import fsdp, sharding
 from jaxnn._core.summary import summary
 from jaxnn._files.exporting import export_params
 from jaxnn._files.importing import import_params
@@ -126,6 +127,7 @@ __all__ = [
     "flatten",
     "freeze_params",
     "frozen",
+    "fsdp",
     "functional",
     "gaussian_dropout",
     "gaussian_noise",
@@ -177,6 +179,7 @@ __all__ = [
     "schedules",
     "separable_conv",
     "serial",
+    "sharding",
     "sinusoidal_positions",
     "spatial_dropout",
     "spectral_norm",

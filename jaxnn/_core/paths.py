@@ -144,6 +144,25 @@ def _match(tree: PyTree, patterns: Sequence[str], name: str) -> PyTree:
     return jax.tree.unflatten(jax.tree.structure(tree), chosen)
 
 
+def first_matches(tree: PyTree, patterns: Sequence[str], name: str) -> list[str | None]:
+    """For each leaf the first glob that matches its path, None if none does.
+
+    Every glob has to be the first for a leaf; errors begin with `name`.
+    """
+    chosen = {pattern: jax.tree.leaves(_match(tree, (pattern,), name)) for pattern in patterns}
+    first = [
+        next((pattern for pattern in patterns if chosen[pattern][i]), None)
+        for i in range(len(leaf_paths(tree)))
+    ]
+    hidden = [pattern for pattern in patterns if pattern not in first]
+    if hidden:
+        raise ValueError(
+            f"{name}: {hidden[0]!r} matches only what the patterns before it do, expected it "
+            "before them, since the first match counts"
+        )
+    return first
+
+
 def selected_leaves(tree: PyTree, where: Selection) -> list[Any]:
     """The leaves of `tree` that `where` chooses, one at least."""
     chosen = jax.tree.leaves(select(tree, where))

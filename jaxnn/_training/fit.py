@@ -203,6 +203,7 @@ def fit(
         best=best,
         on_nonfinite=on_nonfinite,
         members=members,
+        sharding=None,
     )
     check_initial("fit", loss, params)
     feed = _feed(run, model, loss, key, data, validation, epochs, batch_size, shuffle, members)

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from jaxnn._combinators.sharded import sharded, sharded_loss
 from jaxnn._core.arrays import check_count
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, as_layer
+from jaxnn._core.sharding import Sharding, check_sharding
 from jaxnn._core.types import PyTree
 from jaxnn._training.best import EarlyStopping, keeping_best, with_direction
 from jaxnn._training.checks import check_metrics, check_no_ignored_label
@@ -14,6 +16,7 @@ from jaxnn._training.measuring import Metrics, MetricsByName
 from jaxnn._training.members import side_by_side
 from jaxnn._training.network import network
 from jaxnn._training.objective import of_loss_function, of_model, regularized
+from jaxnn._training.placing import on_devices
 from jaxnn._training.record import Record, check_record
 from jaxnn._training.run import Run
 from jaxnn._training.stop import staying_stopped, stopping_early
@@ -33,12 +36,14 @@ def checked_run(
     best: EarlyStopping | None,
     on_nonfinite: Any,
     members: int | None,
+    sharding: Sharding | None,
 ) -> Run:
     """The run that the arguments of `function` describe.
 
     Without a loss, `model` is a whole loss function, as `train_step` takes it.
     """
     check_optimizer(optimizer, f"{function}: optimizer")
+    check_sharding(function, sharding)
     if batch_size is not None:
         check_count(function, "batch_size", batch_size)
     if members is not None:
@@ -61,7 +66,17 @@ def checked_run(
         without_direction = None if loss is None else ("skipped", *watched)
         best = with_direction(function, best, pairs, without_direction)
     return run_of(
-        model, loss, optimizer, pairs, regularizer, batch_size, watched, best, on_nonfinite, members
+        model,
+        loss,
+        optimizer,
+        pairs,
+        regularizer,
+        batch_size,
+        watched,
+        best,
+        on_nonfinite,
+        members,
+        sharding,
     )
 
 
@@ -85,13 +100,17 @@ def run_of(
     best: EarlyStopping | None,
     on_nonfinite: Any,
     members: int | None,
+    sharding: Sharding | None,
 ) -> Run:
     """A network's run, and around it what else is wanted: the one place that knows their order.
 
     What looks at single steps is inside of what looks at epochs: a step that is left out must not
     count for the best epoch. What happens once a run is stopped comes after all that may stop it,
-    and the members, each of which has its own of all that, after everything.
+    and the members, each of which has its own of all that, after everything. Only where the arrays
+    of all of them lie is outside of that.
     """
+    if sharding is not None:
+        model = sharded_loss(model, sharding) if loss is None else sharded(model, sharding)
     if loss is None:
         objective = of_loss_function(model, batch_size)
     else:
@@ -107,4 +126,6 @@ def run_of(
         run = stopping_early(run, best, best.patience)
     if run.may_stop:
         run = staying_stopped(run)
-    return run if members is None else side_by_side(run, members)
+    if members is not None:
+        run = side_by_side(run, members)
+    return run if sharding is None else on_devices(run, sharding, members)

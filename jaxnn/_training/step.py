@@ -6,8 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxnn._combinators.sharded import sharded_loss
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_key, downhill, widen
+from jaxnn._core.programs import compiled
+from jaxnn._core.sharding import Sharding, check_sharding
 from jaxnn._core.types import Arrays, LossFunction, OptimizerLike, PyTree
 from jaxnn._training.record import Record, check_record, recorded
 from jaxnn.optimizers._base import apply_updates, check_optimizer, extra_tolerant
@@ -29,7 +32,12 @@ class TrainState(NamedTuple):
 
 @checked
 def train_state(
-    params: Arrays, state: Arrays, optimizer: OptimizerLike, key: jax.Array
+    params: Arrays,
+    state: Arrays,
+    optimizer: OptimizerLike,
+    key: jax.Array,
+    *,
+    sharding: Sharding | None = None,
 ) -> TrainState:
     """The `TrainState` at step 0, in arrays of its own.
 
@@ -40,12 +48,13 @@ def train_state(
         state: the model's state, `{}` for none.
         optimizer: an `Optimizer` or optax transformation.
         key: a typed PRNG key, for what is random in the steps.
+        sharding: `nn.sharding(...)`: where all of that lies, if on many devices.
 
     Returns:
         A `TrainState`.
 
     Raises:
-        TypeError: `optimizer` or `key` is not what it should be.
+        TypeError: `optimizer`, `key` or `sharding` is not what it should be.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -56,6 +65,9 @@ def train_state(
     """
     check_optimizer(optimizer, "train_state: optimizer")
     check_key("train_state", key)
+    check_sharding("train_state", sharding)
+    if sharding is not None:
+        return _sharded_state(sharding, optimizer, params, state, key)
     given = params, state, key
     of_caller = {id(leaf) for leaf in jax.tree.leaves(given)}
 
@@ -67,9 +79,29 @@ def train_state(
     return TrainState(params, state, opt_state, key, jnp.zeros((), jnp.int32))
 
 
+def _sharded_state(
+    sharding: Sharding, optimizer: Any, params: PyTree, state: PyTree, key: jax.Array
+) -> TrainState:
+    """The same on many devices; the optimizer's state is made in its place, never in another."""
+    params = jax.device_put(params, sharding.of_params(params), may_alias=False)
+    state, key, step = jax.device_put(
+        (state, key, jnp.zeros((), jnp.int32)), sharding.whole, may_alias=False
+    )
+    opt_state = compiled(_opt_state, optimizer, sharding)(params)
+    return TrainState(params, state, opt_state, key, step)
+
+
+def _opt_state(optimizer: Any, sharding: Sharding, params: PyTree) -> PyTree:
+    return sharding.hold(jax.tree.map(jnp.copy, optimizer.init(params)), params)
+
+
 @checked
 def train_step(
-    loss_fn: LossFunction, optimizer: OptimizerLike, *, record: Sequence[str] = ()
+    loss_fn: LossFunction,
+    optimizer: OptimizerLike,
+    *,
+    record: Sequence[str] = (),
+    sharding: Sharding | None = None,
 ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]]:
     """A pure step of training: gradient, update, next state.
 
@@ -83,6 +115,9 @@ def train_step(
         record: what else to report: any of "learning_rate", "gradient_norm" (before the optimizer
             clips) and "update_norm". Optimizers in a `partition` have a rate each, as
             "learning_rate/head/*".
+        sharding: `nn.sharding(...)`: how the step is spread over many devices, as that of
+            `train_state`. It splits the batch, wherever that is; `jax.device_put(batch,
+            sharding.of_batch)` sends each device its part alone.
 
     Returns:
         `step(train_state, batch) -> (train_state, metrics)`, to be scanned or jitted; with
@@ -90,7 +125,7 @@ def train_step(
         `metrics` holds the loss as well, as "loss", and what `record` names.
 
     Raises:
-        TypeError: `optimizer` is not an optimizer.
+        TypeError: `optimizer` is not an optimizer, or `sharding` no sharding.
         ValueError: `record` has another name; at the first step, the learning rate is wanted and
             that of the optimizer, as of one of optax, is not known.
 
@@ -108,10 +143,16 @@ def train_step(
     """
     check_optimizer(optimizer, "train_step: optimizer")
     names = check_record("train_step", record)
+    check_sharding("train_step", sharding)
+    if sharding is not None:
+        loss_fn = sharded_loss(loss_fn, sharding)
 
     def step(train: TrainState, batch: Any) -> tuple[TrainState, dict[str, Any]]:
         done = take_step(loss_fn, optimizer, names, train, batch, _examples)
-        return done.train, {"loss": done.loss, **done.recorded, **done.metrics}
+        metrics = {"loss": done.loss, **done.recorded, **done.metrics}
+        if sharding is None:
+            return done.train, metrics
+        return sharding.hold(done.train, train.params), metrics
 
     return step
 

@@ -11,6 +11,7 @@ from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_count, check_key
 from jaxnn._core.construction import refuse_constructor
 from jaxnn._core.layer import Layer, LayerLike
+from jaxnn._core.sharding import Sharding
 from jaxnn._core.types import Loss, LossFunction, OptimizerLike, PyTree, Regularizer, TrainingRun
 from jaxnn._training.best import EarlyStopping
 from jaxnn._training.checks import warn_of_narrow_params
@@ -45,6 +46,7 @@ def training_run(
     early_stopping: EarlyStopping | None = None,
     on_nonfinite: Literal["skip", "stop"] | None = None,
     members: int | None = None,
+    sharding: Sharding | None = None,
 ) -> TrainingRun:
     """A whole training run as one pure function, to be jitted, vmapped or differentiated.
 
@@ -77,6 +79,7 @@ def training_run(
             training before it.
         members: how many copies of the model to train side by side, number `i` as it would be
             trained alone with the key `jax.random.fold_in(key, i)`; None for one.
+        sharding: `nn.sharding(...)`: how the run is spread over many devices.
 
     Returns:
         `train(key, data, hyperparams=None, validation=None, *, params=None, state=None) ->
@@ -123,6 +126,7 @@ def training_run(
             best=early_stopping,
             on_nonfinite=on_nonfinite,
             members=members,
+            sharding=sharding,
         )
 
     make: Any = model

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import (
     broadcast_prefix,
+    first_matches,
     leaf_paths,
     path_text,
     same_structure,
-    select,
     select_mask,
 )
 from jaxnn._core.types import Mask, OptimizerLike, PyTree
@@ -229,21 +229,12 @@ def partition(
 
 def _first_matches(params: PyTree, patterns: list[str]) -> PyTree:
     """The first pattern that matches each leaf."""
-    matches = {p: jax.tree.leaves(select(params, p, "partition")) for p in patterns}
-    first = [
-        next((p for p in patterns if matches[p][i]), None) for i in range(len(leaf_paths(params)))
-    ]
+    first = first_matches(params, patterns, "partition")
     unmatched = [path for path, p in zip(leaf_paths(params), first, strict=True) if p is None]
     if unmatched:
         raise ValueError(
             f"partition: no pattern matches {', '.join(map(repr, unmatched))}, expected one of "
             f"{', '.join(map(repr, patterns))} to; '*' matches all"
-        )
-    hidden = [p for p in patterns if p not in first]
-    if hidden:
-        raise ValueError(
-            f"partition: {hidden[0]!r} matches only what the patterns before it do, expected it "
-            "before them, since the first match counts"
         )
     return jax.tree.unflatten(jax.tree.structure(params), first)
 

@@ -1,0 +1,161 @@
+"""Training on eight devices against one; run as a program, with eight devices of the CPU."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+import jaxnn as nn
+from tests.collectives import collectives
+from tests.compiling import fast_jit
+
+FSDP = nn.fsdp("data", min_size=1)
+KEY = jax.random.key(0)
+
+
+def data_of(n=60, features=16):
+    """Examples of a smooth function."""
+    x = np.random.default_rng(0).standard_normal((n, features)).astype(np.float32)
+    return x, np.sin(x[:, :8])
+
+
+def mesh_of(*sizes):
+    """A mesh with the axes data and model."""
+    return jax.make_mesh(sizes, ("data", "model")[: len(sizes)])
+
+
+def assert_near(got, expected, tolerance):
+    """Assert that two trees of arrays agree, wherever they lie."""
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    for leaf, wanted in zip(*map(jax.tree.leaves, (got, expected)), strict=True):
+        np.testing.assert_allclose(np.asarray(leaf), np.asarray(wanted), 0, tolerance)
+
+
+def check_rules():
+    """Where parameters lie, and what is refused where axes do not divide."""
+    params = {
+        "out": {"kernel": jnp.zeros((16, 12)), "bias": jnp.zeros(12)},
+        "odd": jnp.zeros((5, 3)),
+        "scalar": jnp.zeros(()),
+    }
+    mesh = mesh_of(2, 4)
+    placed = nn.sharding(
+        mesh, params={"*/kernel": (P(None, "model"), FSDP), "out/*": P("model"), "*": FSDP}
+    ).of_params(params)
+    specs = jax.tree.map(lambda leaf: leaf.spec, placed)
+    assert specs["out"]["kernel"] == P("data", "model"), specs
+    assert specs["out"]["bias"] == P("model"), specs
+    assert specs["odd"] == P(None, None), specs
+    assert specs["scalar"] == P(), specs
+    square = {"kernel": jnp.zeros((8, 8))}
+    assert nn.sharding(mesh, params=FSDP).of_params(square)["kernel"].spec == P(None, "data")
+    assert nn.sharding(mesh, params=nn.fsdp("data", min_size=65)).of_params(square)[
+        "kernel"
+    ].spec == P(None, None)
+    both = nn.sharding(mesh, batch=("data", "model"), params=P(None, ("data", "model")))
+    assert both.of_params(square)["kernel"].spec == P(None, ("data", "model"))
+    with pytest.raises(ValueError, match=r"axis 1 has 3 elements for 4 devices.* such as 4"):
+        nn.sharding(mesh, params={"odd": P(None, "model")}).of_params(params)
+
+
+def trained(sharding, x, y, noise=nn.identity, validation=None, **arguments):
+    """A whole run with an uneven last batch, and its program."""
+    train = nn.training_run(
+        nn.serial(hidden=nn.dense(64), tanh=nn.tanh, noise=noise, out=nn.dense(8)),
+        loss=nn.losses.squared_error,
+        optimizer=nn.optimizers.adam(1e-2),
+        epochs=4,
+        batch_size=16,
+        sharding=sharding,
+        **arguments,
+    )
+    program = fast_jit(train).lower(KEY, (x, y), validation=validation).compile()
+    return program(KEY, (x, y), validation=validation), program
+
+
+def check_data_parallel():
+    """Each gradient is summed once a step, with the loss; nothing else of any size is sent."""
+    data = data_of()
+    expected, _ = trained(None, *data)
+    got, program = trained(nn.sharding(), *data)
+    assert_near(got, expected, 3e-6)
+    counted, size = collectives(program), sum(leaf.nbytes for leaf in jax.tree.leaves(got[0]))
+    assert set(counted) == {("all-reduce", True)}, counted
+    times, sent = counted["all-reduce", True]
+    assert times == 4 * 4, counted
+    assert times * size <= sent <= times * (size + 64), counted
+
+
+def check_training_run():
+    """Whole runs, fully sharded and tensor parallel, that may stop and skip steps."""
+    x, y = data_of()
+    explicit = jax.device_put(x, jax.NamedSharding(mesh_of(8), P()))
+    tensor = {"hidden/*": (P(), nn.fsdp("model", min_size=1)), "out/kernel": P("model")}
+    further = {
+        "metrics": {"r2": nn.metrics.r2_score()},
+        "early_stopping": nn.early_stopping(),
+        "on_nonfinite": "skip",
+        "noise": nn.dropout(0.3),
+        "validation": (x, y),
+    }
+    expected, _ = trained(None, x, y, **further)
+    for sharding, x_there in (
+        (nn.sharding(), x),
+        (nn.sharding(mesh_of(8), params=FSDP), explicit),
+        (nn.sharding(mesh_of(4, 2), params=tensor), x),
+    ):
+        got, _ = trained(sharding, x_there, y, **further)
+        assert_near(got, expected, 3e-6)
+        assert_placed(got[0], sharding)
+
+
+def assert_placed(params, sharding):
+    """Assert that parameters lie as they should."""
+    for leaf, placed in zip(
+        *map(jax.tree.leaves, (params, sharding.of_params(params))), strict=True
+    ):
+        assert leaf.sharding.is_equivalent_to(placed, leaf.ndim), (leaf.sharding, placed)
+
+
+def check_own_loop():
+    """`train_state` and `train_step`, with moments that lie as their parameters do."""
+    layer, optimizer = nn.dense(8), nn.optimizers.adam(1e-2)
+    x, y = data_of(16)
+    params, state = layer.init(KEY, x)
+
+    def loss_fn(params, state, batch, key):
+        predictions, state = layer.apply(params, state, batch[0], train=True)
+        return jnp.mean((predictions - batch[1]) ** 2), (state, {})
+
+    def three_steps(sharding):
+        now = nn.train_state(params, state, optimizer, KEY, sharding=sharding)
+        step = fast_jit(nn.train_step(loss_fn, optimizer, sharding=sharding), donate_argnums=0)
+        for _ in range(3):
+            batch = x, y
+            if sharding is not None:
+                batch = jax.device_put(batch, sharding.of_batch)
+            now, metrics = step(now, batch)
+        return now, metrics
+
+    sharding = nn.sharding(params=FSDP)
+    (expected, expected_metrics), (got, metrics) = map(three_steps, (None, sharding))
+    assert_near((got._replace(key=0), metrics), (expected._replace(key=0), expected_metrics), 1e-6)
+    assert_placed(got.params, sharding)
+    moments = got.opt_state[0].mu["kernel"]
+    assert moments.addressable_shards[0].data.size == moments.size // 8
+    assert not params["kernel"].is_deleted()
+
+
+def main(*checks):
+    """The checks of these names."""
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+    assert len(jax.devices()) == 8
+    for check in checks:
+        globals()[f"check_{check}"]()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,129 @@
+"""Rules of `nn.sharding`, and programs with eight devices that use them."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+import jaxnn as nn
+
+PARAMS = {"encoder": {"kernel": jnp.zeros((4, 4))}, "head": {"kernel": jnp.zeros((4, 2))}}
+
+
+def on_eight_devices(*checks):
+    """Run checks of `sharded_training` with eight devices."""
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    subprocess.run(
+        [sys.executable, "-W", "error", "-m", "tests.sharded_training", *checks],
+        check=True,
+        cwd=pathlib.Path(__file__).parents[1],
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+    )
+
+
+def test_on_eight_devices():
+    on_eight_devices("rules", "data_parallel", "own_loop")
+
+
+@pytest.mark.slow
+def test_whole_runs_on_eight_devices():
+    on_eight_devices("training_run")
+
+
+def test_one_device_is_bit_for_bit_none():
+    x = np.linspace(-1, 1, 12, dtype=np.float32)[:, None]
+
+    def trained(sharding):
+        train = nn.training_run(
+            nn.serial(nn.dense(4), nn.dropout(0.5), nn.dense(1)),
+            loss=nn.losses.squared_error,
+            optimizer=nn.optimizers.adam(0.1),
+            epochs=3,
+            batch_size=5,
+            sharding=sharding,
+        )
+        return jax.jit(train)(jax.random.key(0), (x, x))
+
+    sharding = nn.sharding(params=nn.fsdp())
+    jax.tree.map(np.testing.assert_array_equal, trained(sharding), trained(None))
+
+
+def test_an_explicit_mesh_is_made_automatic():
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    assert nn.sharding(mesh) == nn.sharding()
+    assert nn.sharding().mesh.axis_types == (jax.sharding.AxisType.Auto,)
+
+
+def test_params_without_leaves_need_no_rule():
+    assert nn.sharding(params={"*/kernel": nn.fsdp()}).of_params({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"mesh": 8}, TypeError, ["mesh is 8", "jax.sharding.Mesh"]),
+        ({"batch": "model"}, ValueError, ["params['*'] has the axis 'data'", "'model'"]),
+        ({"batch": ("a", "b")}, ValueError, ["mesh is None", "('a', 'b')", "one axis"]),
+        ({"batch": 3}, TypeError, ["batch is 3"]),
+        ({"params": "data"}, TypeError, ["params['*'] is 'data'", "nn.fsdp(axis)"]),
+        ({"params": P(P.UNCONSTRAINED)}, TypeError, ["params['*']", "a PartitionSpec of axes"]),
+        ({"params": (nn.fsdp(), P())}, TypeError, ["params['*']", "a pair of them"]),
+        ({"params": P("data", "data")}, ValueError, ["an axis twice", "('data', 'data')"]),
+        ({"params": (P("data"), nn.fsdp())}, ValueError, ["an axis twice"]),
+        ({"params": {"*": P("modle")}}, ValueError, ["params['*'] has the axis 'modle'", "'data'"]),
+    ],
+)
+def test_rules_that_are_refused(arguments, error, words):
+    with pytest.raises(error) as caught:
+        nn.sharding(**{"params": nn.fsdp()} | arguments)
+    assert str(caught.value).startswith("sharding: ")
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"haed/*": P("data")}, ["'haed/*' match no path", "head/kernel"]),
+        ({"*": nn.fsdp(), "head/*": P()}, ["'head/*' matches only what the patterns before"]),
+        ({"head/*": P(None, None, "data")}, ["'head/kernel' of shape (4, 2)", "at most 2 entries"]),
+    ],
+)
+def test_rules_that_do_not_fit_the_params(params, words):
+    with pytest.raises(ValueError, match="sharding: params") as caught:
+        nn.sharding(params=params).of_params(PARAMS)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_what_is_no_sharding_is_refused():
+    optimizer, key = nn.optimizers.sgd(0.1), jax.random.key(0)
+    for call in (
+        lambda s: nn.train_state({}, {}, optimizer, key, sharding=s),
+        lambda s: nn.train_step(lambda *_: None, optimizer, sharding=s),
+        lambda s: nn.training_run(
+            nn.dense(1), loss=nn.losses.squared_error, optimizer=optimizer, epochs=1, sharding=s
+        ),
+    ):
+        with pytest.raises(TypeError, match=r"sharding is .*, expected nn.sharding\(...\)"):
+            call(nn.sharding().whole)
+
+
+def test_moments_lie_as_their_params_by_path_and_shape():
+    params = {"a": {"w": jnp.zeros((2, 2))}, "w": jnp.zeros((2, 2)), "v": jnp.zeros(3)}
+    adam, momentum = nn.optimizers.adam(1.0), nn.optimizers.sgd(1.0, momentum=0.9)
+    optimizer = nn.optimizers.partition({"a/*": adam, "*": momentum})
+    state = jax.eval_shape(optimizer.init, params)
+    placed = nn.sharding(params={"a/w": P("data"), "w": P(None, "data")}).of(state, params)
+    specs = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.spec
+        for path, leaf in jax.tree_util.tree_leaves_with_path(placed)
+    }
+    adams, others = (f"inner_states/{glob}/inner_state/0/" for glob in ("a/*", "*"))
+    assert specs[f"{adams}mu/a/w"] == specs[f"{adams}nu/a/w"] == P("data", None)
+    assert specs[f"{adams}count"] == specs[f"{others}trace/v"] == P()
+    assert specs[f"{others}trace/w"] == P(None, "data")
