@@ -78,6 +78,7 @@ from jaxnn._networks.mlp import feed_forward, mlp
 from jaxnn._networks.recurrent import bidirectional, recurrent, stacked_cell
 from jaxnn._networks.transformer import transformer_block
 from jaxnn._training.best import early_stopping
+from jaxnn._training.data.padding import pad_to
 from jaxnn._training.evaluation import evaluate, predict, predict_with_spread
 from jaxnn._training.fit import FitResult, fit
 from jaxnn._training.host.options import checkpoints
@@ -158,6 +159,7 @@ __all__ = [
     "mixture_of_experts",
     "mlp",
     "optimizers",
+    "pad_to",
     "parallel",
     "parameter",
     "pixel_shuffle",

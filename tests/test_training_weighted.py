@@ -99,6 +99,14 @@ def test_weights_have_any_first_axes_of_the_values(axes):
     )
 
 
+def test_a_mask_of_booleans_is_weights():
+    results = []
+    for mask in (PADDED >= 0, (PADDED >= 0).astype(np.float32)):
+        metrics = {"right": nn.metrics.accuracy()}
+        results.append(fit((X, LABELS, mask), metrics=metrics, validation=(X, LABELS, mask)))
+    jax.tree.map(np.testing.assert_array_equal, *((r.params, r.history) for r in results))
+
+
 def test_weights_of_elements_and_of_the_loss_multiply():
     weights = RNG.uniform(0, 2, N).astype(np.float32)
     result = fit((X, PADDED, weights), loss=nn.losses.ignoring(SOFTMAX, -1))

@@ -123,7 +123,7 @@ def harmless(x: PyTree, y: PyTree, *weights: jax.Array) -> tuple[PyTree, ...]:
     """A batch in which what has weight 0 is finite: times 0, NaN and infinity would be NaN."""
     if not weights:
         return x, y
-    counts = weights[0] != 0
+    counts = weights[0].astype(bool)
 
     def one(leaf: jax.Array) -> jax.Array:
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):

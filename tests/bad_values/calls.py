@@ -240,6 +240,7 @@ BY_HAND = {
     "initializers.identity": ({}, drawn((4, 4))),
     "initializers.sparse": ({"sparsity": 0.5}, drawn((4, 4))),
     "initializers.torch_uniform": ({}, drawn((4, 4))),
+    "pad_to": ({"batch": [[1, 2], [3, 4]], "sizes": 4}, nothing),
     "parameter": ({"shape": (2,)}, applied(X)),
     **{
         name: ({"factor": 2.0, "original_length": 64}, lambda s: positioned(nn.rotary(scaling=s)))

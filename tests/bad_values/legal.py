@@ -110,7 +110,7 @@ EXACT = {
     **_for("{}", "attention.use_bias"),
     **_for(
         "None",
-        "fit.params functional.combine_masks.masks load.like "
+        "pad_to.sizes fit.params functional.combine_masks.masks load.like "
         "optimizers.muon.muon_weight_dimension_numbers optimizers.partition.param_labels "
         "optimizers.scale_by_muon.weight_dimension_numbers sweep.validation",
     ),
@@ -124,6 +124,7 @@ EXACT = {
         "optimizers.skip_not_finite.gradient_step optimizers.skip_not_finite.params",
     ),
     "losses.cosine_embedding_loss.margin": "-1 0",
+    "pad_to.batch": "empty",
     "optimizers.skip_not_finite.updates": TREES,
     "optimizers.global_norm.tree": TREES,
     "save.tree": TREES,

@@ -61,6 +61,8 @@ def check_weights(where: str, batch: Any) -> None:
     weights = batch[2]
     if isinstance(weights, jax.core.Tracer) or not hasattr(weights, "dtype"):
         return
+    if weights.dtype == bool:
+        return
     is_sound = (weights >= 0) & jnp.isfinite(weights)
     if not bool(is_sound.all()):
         place = tuple(int(i) for i in np.argwhere(~np.asarray(is_sound))[0])

@@ -18,6 +18,8 @@ from jaxnn._training.data.prefetch import prefetched
 from jaxnn._training.data.streams import Stream
 from jaxnn._training.data.transfer import as_numpy, device_dtype, is_iterator
 
+MOST_SHAPES = 16  # of batches, before a warning that each compiles a step
+
 
 def is_streamed(data: Any) -> bool:
     """Whether `data` is read in batches: it has an `np.memmap`, or is no pytree of arrays.
@@ -65,7 +67,8 @@ class Source:
         self.steps, self.examples = steps, examples
         self.example = jax.tree.map(_of_one, first)
         self._draw, self._prefetch = draw, prefetch
-        self._where, self._first, self._warned = where, first, False
+        self._where, self._first = where, first
+        self._shapes: set[tuple[tuple[int, ...], ...]] = set()
 
     @contextmanager
     def batches(self, epoch: int, skip: int = 0, state: Any = None) -> Iterator[Iterator[PyTree]]:
@@ -92,32 +95,30 @@ class Source:
         return None if states is None else states.get()
 
     def _checked(self, batches: Iterator[PyTree]) -> Iterator[PyTree]:
-        other = None
         for batch in batches:
-            if other is not None and not self._warned:  # it was not the last one of its epoch
-                self._warned = True
-                warnings.warn(
-                    f"{self._where} has batches of different shapes, {other[0]} and {other[1]}: "
-                    "each new shape compiles the step again",
-                    stacklevel=2,
-                )
-            other = self._other_shape(batch)
+            self._check_like_the_first(batch)
+            if len(self._shapes) <= MOST_SHAPES:
+                shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
+                self._shapes.add(shapes)
+                if len(self._shapes) > MOST_SHAPES:  # said once
+                    warnings.warn(
+                        f"{self._where} has batches of more than {MOST_SHAPES} different shapes, "
+                        f"{', '.join(map(str, shapes))} last: each new one compiles the step "
+                        "again; nn.pad_to pads batches to few shapes",
+                        stacklevel=2,
+                    )
             yield batch
 
-    def _other_shape(self, batch: PyTree) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-        """The shape of the first leaf that differs from the first batch's, after that one."""
+    def _check_like_the_first(self, batch: PyTree) -> None:
         same_structure(self._where, **{"the first batch": self._first, "a later one": batch})
         leaves = jax.tree_util.tree_leaves_with_path(batch)
-        pairs = list(zip(jax.tree.leaves(self._first), leaves, strict=True))
-        for first, (path, leaf) in pairs:
+        for first, (path, leaf) in zip(jax.tree.leaves(self._first), leaves, strict=True):
             if leaf.dtype != first.dtype:
                 place = f" at {path_text(path)!r}" if path else ""
                 raise ValueError(
                     f"{self._where} has a batch of dtype {leaf.dtype}{place}, expected "
                     f"{first.dtype}, as in the first batch"
                 )
-        shapes = ((first.shape, leaf.shape) for first, (_, leaf) in pairs)
-        return next((pair for pair in shapes if pair[0] != pair[1]), None)
 
 
 def as_source(
