@@ -2,10 +2,7 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +11,6 @@ import pytest
 
 import jaxnn as nn
 from jaxnn._training.host import checkpoints, clock
-from tests import killed_run
 from tests.training_cases import DATA, LINEAR, VALIDATION, assert_equal, fitted
 
 QUICK = {"model": LINEAR, "batch_size": 8, "epochs": 6}
@@ -49,52 +45,6 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch_or_at_its_end(step, tmp_path, a
     assert seen[0].step == step + 1
     assert seen[0].examples == 22 * ((step + 1) // 3) + 8 * ((step + 1) % 3)
     assert_equal((again.params, again.history), (whole.params, whole.history))
-
-
-MATRIX = [*killed_run.OPTIMIZERS, "stream", "members"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", MATRIX)
-def test_killed_runs_end_bit_for_bit_as_one_that_is_left_alone(case, tmp_path):
-    kill_at_random(case, tmp_path, kills=16)
-
-
-def test_a_killed_run_ends_as_one_that_is_left_alone(tmp_path):
-    kill_at_random("adamw", tmp_path, kills=1)
-
-
-def kill_at_random(case, directory, kills):
-    """Kill a run at random times until it was killed often enough; let it end; compare."""
-    rng = np.random.default_rng(len(case))
-    lives = 0
-    while lives < kills:
-        process = start(case, directory)
-        for line in process.stdout:
-            if rng.random() < 0.05 or int(line) > 80:
-                process.send_signal(signal.SIGKILL)
-                lives += 1
-                break
-        process.stdout.close()
-        process.wait()
-    with start(case, directory) as ended:
-        assert ended.stdout.read()
-    assert ended.returncode == 0
-    resumed = killed_run.run(case, directory, resume=True)  # there is nothing left to do
-    whole = killed_run.run(case)
-    assert_equal(
-        (resumed.params, resumed.state, resumed.history, resumed.opt_state),
-        (whole.params, whole.state, whole.history, whole.opt_state),
-    )
-
-
-def start(case, directory):
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.killed_run", str(directory), case],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parent.parent,
-    )
 
 
 def test_the_best_is_kept_and_can_be_loaded(tmp_path):

@@ -143,13 +143,22 @@ class Odd:
         pass
 
 
+class Broken(io.StringIO):
+    """A stream that nobody reads any more."""
+
+    def write(self, text):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
 def closed():
     stream = io.StringIO()
     stream.close()
     return stream
 
 
-@pytest.mark.parametrize("stream", [None, closed(), Odd()], ids=["None", "closed", "odd"])
+@pytest.mark.parametrize(
+    "stream", [None, closed(), Odd(), Broken()], ids=["None", "closed", "odd", "broken"]
+)
 @pytest.mark.parametrize("progress", [None, False, True, "lines"])
 def test_fit_runs_whatever_standard_error_is(stream, progress, monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream)

@@ -13,7 +13,7 @@ from jaxnn._core.construction import IncomparableError, comparable
 MOST_PROGRAMS = 128
 
 _programs: OrderedDict[Hashable, jax.stages.Wrapped] = OrderedDict()
-_lock = threading.Lock()
+_lock = threading.RLock()  # a handler of signals may ask while its thread does
 
 
 def compiled(function: Callable[..., Any], *static: Any, **options: Any) -> jax.stages.Wrapped:

@@ -138,12 +138,12 @@ def fit(
         params: initial parameters; None to make them.
         state: initial state, if `params` is given.
         checkpoint: a directory, or `nn.checkpoints(...)`. `last.safetensors` in it is written about
-            once a minute, at the end, after Ctrl-C, SIGTERM and a notice of preemption, and before
-            an error is raised, and has all that is needed to go on; the one before it is kept as
-            well. `best.safetensors` has `{"params": ..., "state": ...}` of the best epoch so far,
-            by `early_stopping`, else by the loss on the validation set, if there is one, else by
-            the loss. A thread writes, while training goes on. What cannot be written is told by a
-            warning, and the result is returned all the same.
+            once a minute, at the end, after Ctrl-C, SIGTERM, SIGHUP (a terminal was closed) and a
+            notice of preemption, and before an error is raised, and has all that is needed to go
+            on; the one before it is kept as well. `best.safetensors` has `{"params": ..., "state":
+            ...}` of the best epoch so far, by `early_stopping`, else by the loss on the validation
+            set, if there is one, else by the loss. A thread writes, while training goes on. What
+            cannot be written is told by a warning, and the result is returned all the same.
         resume: whether to go on from what is in `checkpoint`, if anything is: on the same machine
             with the same versions, bit for bit as if training had never been interrupted. The
             other arguments must be those of the first call, also what is inside of functions of
@@ -288,7 +288,7 @@ def _trained(
     """Take all steps, and say why they ended; whatever ends them, the run is saved before."""
     asked: Literal["callback", "interrupted"] | None = None
     want_epochs = watchers.want_epochs or (store is not None and store.wants_epochs)
-    with interruptible(hears_sigterm=store is not None) as wish:
+    with interruptible(hears_termination=store is not None) as wish:
         try:
             while (reason := _own_end(feed.at.position, epochs) or asked) is None:
                 before = feed.at

@@ -159,12 +159,20 @@ class Checkpoints:
                 save(self._best, of_best)
                 self._best_epoch = epoch
             if self._last.exists() and self._number and self._keeps_older():
-                os.replace(self._last, self._directory / f"checkpoint-{self._number}.safetensors")
+                self._set_aside()
             save(self._last, position, metadata={"fit": text})
             self._number = number
             self._remove_older()
 
         return write
+
+    def _set_aside(self) -> None:
+        """Give the last one its other name; it stays where it is until the next takes its place."""
+        older = self._directory / f"checkpoint-{self._number}.safetensors"
+        try:
+            os.link(self._last, older)
+        except OSError:  # the file system has no links, or a life that was killed made this one
+            os.replace(self._last, older)
 
     def _keeps_older(self) -> bool:
         return self._options.keep > 1 or self._options.keep_every is not None

@@ -1,6 +1,7 @@
-"""Ctrl-C and SIGTERM, as wishes to stop that are heard between two steps."""
+"""Ctrl-C and signals to terminate, as wishes to stop that are heard between two steps."""
 
 import functools
+import os
 import signal
 import sys
 import threading
@@ -11,38 +12,49 @@ from typing import Any
 
 import jax
 
+# SIGHUP comes when a terminal is closed, or a connection lost; Windows has none.
+_TERMINATION = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
 
 class Wish:
-    """Whether somebody wants training to end. A handler only sets it, and takes no lock."""
+    """Whether somebody wants training to end. A handler only sets it, and takes no lock.
+
+    `termination` is the signal by which the process is to end, which is sent again.
+    """
 
     is_set = False
-    terminates = False
+    termination: int | None = None
 
 
 @contextmanager
-def interruptible(*, hears_sigterm: bool) -> Iterator[Wish]:
+def interruptible(*, hears_termination: bool) -> Iterator[Wish]:
     """A wish that the first Ctrl-C makes; the second raises `KeyboardInterrupt` as usual.
 
-    So does SIGTERM, if it is to be heard, which is sent again when the context is left: whoever
-    handles it usually does so then. Outside of the main thread, or where somebody else handles
-    Ctrl-C, nothing changes; asyncio's handler is replaced, which would cancel the task that waits
-    for the result.
+    So do SIGTERM and SIGHUP, if they are to be heard. Such a signal is sent again when the context
+    is left: whoever handles it usually does so then. Outside of the main thread, in a process that
+    was forked off, or where somebody else handles Ctrl-C, nothing changes; asyncio's handler is
+    replaced, which would cancel the task that waits for the result.
     """
-    wish = Wish()
+    wish, process = Wish(), os.getpid()
     if threading.current_thread() is not threading.main_thread():
         yield wish
         return
     usual: dict[int, Any] = {}
 
     def ask(number: int, frame: FrameType | None) -> None:
-        wish.is_set = True
-        wish.terminates |= number == signal.SIGTERM
         signal.signal(number, usual[number])
+        if os.getpid() != process:  # a worker of the data, which is to end at once
+            signal.raise_signal(number)
+            return
+        wish.is_set = True
+        if number in _TERMINATION:
+            wish.termination = number
 
     if _is_usual(signal.getsignal(signal.SIGINT)):
         usual[signal.SIGINT] = signal.getsignal(signal.SIGINT)
-    if hears_sigterm and signal.getsignal(signal.SIGTERM) not in (None, signal.SIG_IGN):
-        usual[signal.SIGTERM] = signal.getsignal(signal.SIGTERM)
+    for number in _TERMINATION if hears_termination else []:
+        if signal.getsignal(number) not in (None, signal.SIG_IGN):
+            usual[number] = signal.getsignal(number)
     for number in usual:
         signal.signal(number, ask)
     try:
@@ -50,8 +62,8 @@ def interruptible(*, hears_sigterm: bool) -> Iterator[Wish]:
     finally:
         for number, handler in usual.items():
             signal.signal(number, handler)
-        if wish.terminates:
-            signal.raise_signal(signal.SIGTERM)
+        if wish.termination is not None:
+            signal.raise_signal(wish.termination)
 
 
 def is_preempted(step: int) -> bool:

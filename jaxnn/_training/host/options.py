@@ -40,7 +40,7 @@ def checkpoints(
 
     The newest is `last.safetensors`, older ones are `checkpoint-NUMBER.safetensors`, and the best
     epoch is `best.safetensors`. Besides the times below, one is written at the end of training,
-    after Ctrl-C and SIGTERM, and before an error is raised.
+    after Ctrl-C, SIGTERM and SIGHUP, and before an error is raised.
 
     Args:
         directory: where the files are; made if there is none. One run has it at a time.

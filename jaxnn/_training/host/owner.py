@@ -13,7 +13,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-_here: set[Path] = set()  # the directories that threads of this process own
+_here: set[tuple[int, Path]] = set()  # the processes, and the directories that their threads own
 _guard = threading.Lock()
 
 
@@ -36,7 +36,7 @@ def owned(function: str, directory: Path) -> Iterator[None]:
     Raises:
         BlockingIOError: somebody else owns it.
     """
-    place = directory.resolve()
+    place = os.getpid(), directory.resolve()  # a process that is forked off owns nothing
     with _guard:
         if place in _here:
             raise _taken(function, directory, "another thread of this process")

@@ -1,5 +1,6 @@
 """How `fit` shows that it advances: a bar in a terminal, plain lines elsewhere."""
 
+import contextlib
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -31,14 +32,14 @@ def counter(
                 shown.set_postfix_str(note, refresh=False)
                 shown.update(done - shown.n)
 
-        return show_progress
+        return _if_it_can(show_progress)
 
     def print_line(done: int | None, note: str = "") -> None:
         if form == "lines" and done is not None:
             line = f"{function}: {done} of {total} {unit}  {note}".rstrip()
             _print(line)
 
-    return print_line
+    return _if_it_can(print_line)
 
 
 def _form(function: str, progress: bool | str | None) -> str | None:
@@ -55,6 +56,19 @@ def _form(function: str, progress: bool | str | None) -> str | None:
     if isinstance(progress, str):
         return progress
     return "bar" if terminal and importlib.util.find_spec("tqdm") is not None else "lines"
+
+
+def _if_it_can(show: Callable[..., None]) -> Callable[..., None]:
+    """What shows something, and nothing where the stream is broken or closed, or the disk full.
+
+    No run ends because nobody can look on any more.
+    """
+
+    def show_if_it_can(*values: Any) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            show(*values)
+
+    return show_if_it_can
 
 
 def _is_terminal(stream: Any) -> bool:
@@ -109,7 +123,7 @@ def bar(steps: int | None, file: TextIO | None = None) -> Callback:
     def on_end(event: Event) -> None:
         shown.close()
 
-    return Callback(on_step_chunk=on_step_chunk, on_end=on_end)
+    return Callback(on_step_chunk=_if_it_can(on_step_chunk), on_end=_if_it_can(on_end))
 
 
 def lines(file: TextIO | None = None, seconds_between: float = 1.0) -> Callback:
@@ -136,4 +150,4 @@ def lines(file: TextIO | None = None, seconds_between: float = 1.0) -> Callback:
         if event.step != last_step:
             show(event)
 
-    return Callback(on_step_chunk=on_step_chunk, on_end=on_end)
+    return Callback(on_step_chunk=_if_it_can(on_step_chunk), on_end=_if_it_can(on_end))
