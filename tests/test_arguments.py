@@ -144,6 +144,26 @@ def test_values_of_another_kind_are_type_errors(call, message):
         call()
 
 
+class Column:
+    """Numbers of another library, as a column of a table has them."""
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array([0.5, 2.0], dtype)
+
+
+@pytest.mark.parametrize("weights", [[0.5, 2.0], (0.5, 2.0), [np.float32(0.5), 2], Column()])
+def test_what_is_meant_as_an_array_is_one_before_the_function_sees_it(weights):
+    loss = nn.losses.sigmoid_binary_cross_entropy
+    logits, labels = [[0.0, 1.0]], [[1, 0]]
+    values = loss(logits, labels, pos_weight=weights, class_weights=weights)
+    right = [[0.5 * 0.5 * np.log(2), 2.0 * np.log1p(np.e)]]
+    np.testing.assert_allclose(values, right, rtol=1e-6)
+    traced = jax.jit(lambda a: loss(logits, labels, pos_weight=[a, 2.0], class_weights=weights))
+    np.testing.assert_allclose(traced(0.5), right, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"pos_weight is .* expected a finite number >= 0"):
+        jax.jit(lambda x: loss(x, labels, pos_weight=[-1.0, 2.0]))(jnp.zeros((1, 2)))
+
+
 def test_every_public_function_with_such_annotations_is_checked():
     unchecked = {
         name

@@ -3,7 +3,9 @@
 import inspect
 
 import jax
+import numpy as np
 import pytest
+from jax.typing import ArrayLike
 
 import jaxnn as nn
 from tests.bad_values.calls import PARAMS, calls
@@ -68,6 +70,21 @@ def test_legal_values_work(package):
         call.run()
     found = [wrong(call, lambda must, may: must | may) for call in GROUPS[package]]
     assert [entry for entry in found if entry] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", ["functional", "losses"])
+def test_lists_of_numbers_are_arrays(package):
+    for call in GROUPS[package]:
+        call = call._replace(use=lambda result: result)
+        arrays = {
+            p.name: value.tolist()
+            for p in call.parameters
+            if p.annotation in (ArrayLike, ArrayLike | None)
+            and isinstance(value := call.arguments.get(p.name), jax.Array)
+        }
+        with jax.debug_key_reuse(False):
+            jax.tree.map(np.testing.assert_array_equal, call.run(**arrays), call.run())
 
 
 def test_every_public_function_is_called():

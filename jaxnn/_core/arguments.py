@@ -108,6 +108,17 @@ def _is_array(value: Any) -> bool:
     return hasattr(type(value), "__array__") or hasattr(type(value), "__jax_array__")
 
 
+def _as_array(value: Any) -> Any:
+    """A number or an array as it is; anything else that is meant as an array, made one.
+
+    Of the host where all numbers are, so that they can be checked under `jit` too.
+    """
+    if isinstance(value, (jax.Array, np.ndarray, np.generic, int, float, complex)):
+        return value
+    is_traced = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(value))
+    return (jnp if is_traced or hasattr(value, "__jax_array__") else np).asarray(value)
+
+
 def is_array_leaf(leaf: Any) -> bool:
     """Whether it has a shape and a dtype, as an array and a key have, or is a number."""
     has_type = hasattr(leaf, "dtype") and hasattr(leaf, "shape") and not isinstance(leaf, type)
@@ -303,6 +314,9 @@ class ArgumentChecks:
         self._by_position = [(p.name, kinds[p.name]) for p in parameters if p.kind in before]
         self._by_keyword = {p.name: kinds[p.name] for p in parameters if p.kind in after}
         self._rest = [(p.name, kinds[p.name]) for p in parameters if p.kind is p.VAR_POSITIONAL]
+        arrays = [p.name for p in parameters if p.annotation in (ArrayLike, ArrayLike | None)]
+        self._arrays = frozenset(arrays)
+        self._array_positions = [name in self._arrays for name, _ in self._by_position]
 
     def __call__(self, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
         """Raise for an argument that is of another kind than its annotation says."""
@@ -318,14 +332,31 @@ class ArgumentChecks:
                 if kind is not None and not kind.accepts(value):
                     _refuse(self._function, f"{rest}[{i}]", value, kind)
 
+    def with_arrays(
+        self, args: tuple[Any, ...], keywords: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments, with an array for each that is meant as one."""
+        as_arrays = [
+            _as_array(value) if is_array and value is not None else value
+            for is_array, value in zip(self._array_positions, args, strict=False)
+        ]
+        return (*as_arrays, *args[len(as_arrays) :]), {
+            name: _as_array(value) if name in self._arrays and value is not None else value
+            for name, value in keywords.items()
+        }
+
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function refuse arguments of another kind than its annotations say, by their name."""
+    """Let a function refuse arguments of another kind than its annotations say, by their name.
+
+    Where an array is expected, the function gets one: a list of numbers is made one before.
+    """
     check = ArgumentChecks(function)
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         check(args, kwargs)
+        args, kwargs = check.with_arrays(args, kwargs)  # type: ignore[assignment]
         return function(*args, **kwargs)
 
     return call

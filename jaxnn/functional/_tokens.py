@@ -38,6 +38,8 @@ def token_log_probs(logits: ArrayLike, tokens: ArrayLike) -> jax.Array:
     refuse_complex("token_log_probs", "logits", logits)
     if not jnp.issubdtype(tokens.dtype, jnp.integer):
         raise TypeError(f"token_log_probs: tokens have dtype {tokens.dtype}, expected integers")
+    if logits.ndim == 0:
+        raise ValueError("token_log_probs: logits have shape (), expected (..., vocabulary)")
     check_shape("token_log_probs", "tokens", tokens, logits.shape[:-1])
     vocabulary = logits.shape[-1]
     check_bounds("token_log_probs", tokens, vocabulary)
