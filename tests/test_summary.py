@@ -78,6 +78,32 @@ def test_a_child_that_is_called_twice_has_its_parameters_once_and_both_calls():
     assert table["shared"][4] == 2 * once[4]
 
 
+def test_a_stacked_cell_has_a_row_for_each_cell_with_the_operations_of_all_steps():
+    x = jnp.zeros((8, 5, 4))
+    inner = nn.stacked_cell(nn.gru_cell(3), nn.tanh)
+    table = rows(nn.serial(rnn=nn.recurrent(nn.stacked_cell(a=inner, b=nn.dense(2)))), x)
+    assert [(path, row[0]) for path, row in table.items()] == [
+        ("", "serial"),
+        ("rnn", "recurrent"),
+        ("rnn/a", "stacked_cell"),
+        ("rnn/a/0", "gru_cell"),
+        ("rnn/a/1", "tanh"),
+        ("rnn/b", "dense"),
+    ]
+    assert table["rnn/b"][1:] == ("float32[8,2]", 8, 32, 5 * (2 * 8 * 3 * 2 + 8 * 2))
+    assert table["rnn/a"][2] == table["rnn/a/0"][2] == table["rnn"][2] - 8
+    assert 0 < sum(table[path][4] for path in ("rnn/a", "rnn/b")) < table["rnn"][4]
+
+
+def test_the_cells_of_both_directions_and_of_decoded_layers_have_their_paths():
+    both = nn.summary(nn.bidirectional(nn.stacked_cell(nn.gru_cell(3))), X[None])
+    paths = [line.split()[0] for line in both.split("\n")[3:]]
+    assert paths == ["forward", "forward/0", "backward", "backward/0"]
+    decoder = nn.autoregressive(nn.serial(nn.embedding(5, 4), nn.dense(5)))
+    table = rows(nn.recurrent(nn.stacked_cell(decoder)), jnp.zeros((2, 3), jnp.int32))
+    assert list(table) == ["", "0", "0/0", "0/1"]
+
+
 def test_training_is_another_program():
     model = nn.serial(nn.dense(4), nn.dropout(0.5))
     assert rows(model, X)["1"][4] == 0

@@ -87,6 +87,7 @@ class Call(NamedTuple):
     x: PyTree
     extra: dict[str, Any]
     y: PyTree
+    times: int = 1  # how often it runs, in a loop that is traced once
 
 
 _calls: ContextVar[list[Call] | None] = ContextVar("calls", default=None)
@@ -101,6 +102,16 @@ def recorded_calls() -> Iterator[list[Call]]:
         yield calls
     finally:
         _calls.reset(token)
+
+
+@contextmanager
+def repeated_calls(times: int) -> Iterator[None]:
+    """The calls recorded while the block is traced run so many times."""
+    calls = _calls.get()
+    made = 0 if calls is None else len(calls)
+    yield
+    if calls is not None:
+        calls[made:] = [call._replace(times=times * call.times) for call in calls[made:]]
 
 
 def with_state(name: str, state: PyTree) -> dict[str, PyTree]:

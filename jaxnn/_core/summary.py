@@ -31,7 +31,7 @@ def summary(
     cost analysis of the program before it is optimised (the body of a `jax.lax.scan` counts as
     often as it runs, that of another loop once). A child that is called twice has the sum of its
     calls; in a `stack` or `ensemble` a child has the shape of one copy, and the parameters and
-    operations of all.
+    operations of all; in a `stacked_cell` it has the shape of one step, and the operations of all.
 
     Args:
         layer: a layer or a plain function of arrays.
@@ -97,7 +97,7 @@ def _rows(calls: Iterable[Call], params: PyTree, train: bool, depth: int | None)
     for call in calls:
         if depth is not None and call.path and call.path.count("/") >= depth:
             continue
-        flops = _flops_of(call, train)
+        flops = call.times * _flops_of(call, train)
         if call.path in rows:
             first = rows[call.path]
             rows[call.path] = first._replace(flops=first.flops + flops * first.copies)
@@ -150,8 +150,10 @@ def _flops(program: Any) -> float:
 
 
 def _name(layer: Layer) -> str:
-    """The constructor of a layer; a plain function by its own name."""
+    """The constructor of a layer or a cell; a plain function by its own name."""
     constructor, _, arguments = repr(layer).partition("(")
+    if constructor == "_carried":
+        return arguments.partition("(")[0]
     return arguments.removesuffix(")") if constructor == "elementwise" else constructor
 
 

@@ -10,19 +10,16 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.arrays import check_key, check_range, check_shape, is_inexact, promoted, widen
-from jaxnn._core.children import apply_child, child_params, init_side_by_side
+from jaxnn._core.children import (
+    apply_child,
+    child_params,
+    init_child,
+    init_side_by_side,
+    repeated_calls,
+)
 from jaxnn._core.construction import constructor, refuse_constructor
 from jaxnn._core.decoding import decoded_steps, refuse_in_decoding
-from jaxnn._core.layer import (
-    Cell,
-    Layer,
-    LayerLike,
-    abstract,
-    as_layer,
-    child_key,
-    child_scope,
-    pure,
-)
+from jaxnn._core.layer import Cell, Layer, LayerLike, abstract, as_layer, pure
 from jaxnn._core.paths import leaf_paths, same_structure
 from jaxnn._core.types import PyTree
 from jaxnn.functional._scans import padded, parts_of, scan_in_parts, where, zeros_like
@@ -67,26 +64,29 @@ def stacked_cell(*cells: Cell | LayerLike, **named: Cell | LayerLike) -> Cell:
             f"({', '.join(named)}), expected all of one kind"
         )
     by_name = named or {str(i): cell for i, cell in enumerate(cells)}
-    children: dict[str, Any] = {
-        name: _as_cell(cell, f"stacked_cell: '{name}'") for name, cell in by_name.items()
-    }
-    carrying = [name for name, cell in by_name.items() if isinstance(cell, Cell)]
+    carrying = {name: cell for name, cell in by_name.items() if isinstance(cell, Cell)}
+    children = {name: _as_layer(cell, f"stacked_cell: '{name}'") for name, cell in by_name.items()}
 
     def init(key: jax.Array, x_t: PyTree) -> PyTree:
         check_key("stacked_cell", key)
         x_t = abstract(x_t)
         params: dict[str, PyTree] = {}
-        for name, cell in children.items():
-            with child_scope(name):
-                params[name] = cell.init(child_key(key, name), x_t)
-                x_t = jax.eval_shape(_first_output(cell), params[name], x_t)
+        for name, layer in children.items():
+            params[name], state = init_child(layer, name, key, x_t)
+            if name not in carrying and jax.tree.leaves(state):
+                names = ", ".join(repr(path) for path in leaf_paths(state))
+                raise ValueError(
+                    f"stacked_cell: '{name}' is {layer!r}, which has state ({names}), "
+                    "expected a layer without"
+                )
+            x_t, _ = jax.eval_shape(layer.apply, params[name], state, x_t)
         return params if named else tuple(params.values())
 
     def initial_carry(params: PyTree, batch_shape: Sequence[int], dtype: DTypeLike) -> PyTree:
         of_child = child_params("stacked_cell", params, children)
         return {
-            name: children[name].initial_carry(of_child[name], batch_shape, dtype)
-            for name in carrying
+            name: cell.initial_carry(of_child[name], tuple(batch_shape), dtype)
+            for name, cell in carrying.items()
         }
 
     def step(
@@ -99,12 +99,8 @@ def stacked_cell(*cells: Cell | LayerLike, **named: Cell | LayerLike) -> Cell:
     ) -> tuple[PyTree, PyTree]:
         of_child = child_params("stacked_cell", params, children)
         new_carry = {}
-        for name, cell in children.items():
-            with child_scope(name):
-                own_key = None if key is None else child_key(key, name)
-                own_carry, x_t = cell.step(
-                    of_child[name], carry.get(name, ()), x_t, key=own_key, train=train
-                )
+        for name, layer in children.items():
+            x_t, own_carry = apply_child(layer, name, of_child[name], carry, x_t, key, train)
             if name in carrying:
                 new_carry[name] = own_carry
         return new_carry, x_t
@@ -112,22 +108,19 @@ def stacked_cell(*cells: Cell | LayerLike, **named: Cell | LayerLike) -> Cell:
     return Cell(init, initial_carry, step)
 
 
-def _as_cell(value: Any, where: str) -> Cell:
-    """`value` if it is a cell; a layer or function as a cell that carries nothing."""
-    if isinstance(value, Cell):
-        return value
-    layer = as_layer(value, where)
+def _as_layer(value: Cell | LayerLike, where: str) -> Layer:
+    return _carried(value) if isinstance(value, Cell) else as_layer(value, where)
 
-    def init(key: jax.Array, x_t: PyTree) -> PyTree:
-        params, state = layer.init(key, x_t)
-        if jax.tree.leaves(state):
-            names = ", ".join(repr(path) for path in leaf_paths(state))
-            raise ValueError(
-                f"{where} is {layer!r}, which has state ({names}), expected a layer without"
-            )
-        return params
 
-    def step(
+@constructor
+def _carried(cell: Cell) -> Layer:
+    """A cell as a layer over one step: its state is what the cell carries."""
+
+    def init(key: jax.Array, x_t: PyTree) -> tuple[PyTree, PyTree]:
+        params = cell.init(key, x_t)
+        return params, cell.initial_carry(params, (), _floating_dtype(x_t))
+
+    def apply(
         params: PyTree,
         carry: PyTree,
         x_t: PyTree,
@@ -135,19 +128,10 @@ def _as_cell(value: Any, where: str) -> Cell:
         key: jax.Array | None = None,
         train: bool = False,
     ) -> tuple[PyTree, PyTree]:
-        return carry, layer.apply(params, {}, x_t, key=key, train=train)[0]
+        carry, y_t = cell.step(params, carry, x_t, key=key, train=train)
+        return y_t, carry
 
-    return Cell(init, lambda params, batch_shape, dtype: (), step)
-
-
-def _first_output(cell: Cell) -> Callable[[PyTree, PyTree], PyTree]:
-    """The output of a cell's first step on one sequence."""
-
-    def output(params: PyTree, x_t: PyTree) -> PyTree:
-        carry = cell.initial_carry(params, (), _floating_dtype(x_t))
-        return cell.step(params, carry, x_t)[1]
-
-    return output
+    return Layer(init, apply)
 
 
 def _floating_dtype(x: PyTree) -> jnp.dtype:
@@ -385,7 +369,7 @@ def _scan(
         result = cell.step(own, carry, x_t, key=step_key, train=train)
         return padded(valid_t, result, carry)
 
-    with decoded_steps(len(positions)):
+    with decoded_steps(len(positions)), repeated_calls(len(positions)):
         return lax.scan(step, carry, (positions, xs, valid), reverse=reverse)
 
 
