@@ -455,21 +455,21 @@ BAD_CALLS = {
         ("conv_transpose: features is 5", "a multiple of feature_group_count=2"),
     ),
     "groups_of_inputs": (
-        lambda: nn.conv(4, (3, 3), feature_group_count=2).init(key(), ones((1, 5, 3))),
+        lambda: nn.conv(4, (3, 3), feature_group_count=2).init(key(), ones((1, 5, 5, 3))),
         ValueError,
         ("conv: x has 3 channels", "a multiple of feature_group_count=2"),
     ),
     "no_spatial_axis": (
         lambda: nn.conv(4, (3, 3)).init(key(), ones((5, 3))),
         ValueError,
-        ("conv: x has shape (5, 3) and kernel_size is (3, 3)", "(*batch, *spatial, channels)"),
+        ("conv: x has shape (5, 3)", "expected (batch, height, width, channels)"),
     ),
     "few_axes": (
         lambda: nn.depthwise_conv((3, 3)).init(key(), ones((5, 3))),
         ValueError,
-        ("depthwise_conv: x has shape (5, 3) and kernel_size is (3, 3)",),
+        ("depthwise_conv: x has shape (5, 3)", "expected (batch, height, width, channels)"),
     ),
-    "key": (lambda: nn.conv(4, (3, 3)).init(0, ones((1, 5, 3))), TypeError, ("conv: key is int",)),
+    "key": (lambda: nn.conv(4, (3,)).init(0, ones((1, 5, 3))), TypeError, ("conv: key is int",)),
     "positional": (lambda: nn.conv(4, (3, 3), 2), TypeError, ("conv", "positional")),
 }
 

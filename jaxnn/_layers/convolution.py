@@ -12,7 +12,7 @@ from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, param_dtype, pure, shape_of
 from jaxnn._core.types import Padding, PerAxis, PyTree, SpatialShape
 from jaxnn._layers.params import kernel_and_bias, kernel_and_bias_of
-from jaxnn.functional._spatial import per_axis, spatial_rank
+from jaxnn._layers.spatial import check_batched
 
 
 @constructor
@@ -58,7 +58,7 @@ def conv(
     Raises:
         TypeError: a number is not an integer, or `kernel_size` is a single one.
         ValueError: a number is less than 1, `feature_group_count` does not divide `features` or the
-            input channels, or `x` has no spatial axis.
+            input channels, or `x` lacks the axis of the batch, of the channels or a spatial one.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -118,7 +118,7 @@ def conv_transpose(
     Raises:
         TypeError: a number is not an integer, or `kernel_size` is a single one.
         ValueError: a number is less than 1, `feature_group_count` does not divide `features` or the
-            input channels, or `x` has no spatial axis.
+            input channels, or `x` lacks the axis of the batch, of the channels or a spatial one.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -171,19 +171,22 @@ def convolution_layer(
     bias_init: Initializer | None,
 ) -> Layer:
     """A layer of a convolution; `channels` gives the last axes of the kernel for the inputs."""
+    rank = len(kernel_size)
+    if rank == 0:
+        raise ValueError(f"{name}: kernel_size is {kernel_size}, expected 1 to 3 numbers")
     for size in kernel_size:
         check_count(name, "kernel_size", size)
 
     def init(key: jax.Array, x: PyTree) -> PyTree:
         shape = shape_of(name, x)
-        rank = spatial_rank(name, "kernel_size", kernel_size, shape)
-        spatial = per_axis(name, "kernel_size", kernel_size, rank)
+        check_batched(name, x, rank)
         if shape[-1] == 0:
             raise ValueError(f"{name}: x has shape {shape}, expected at least one channel")
-        kernel_shape = *spatial, *channels(shape[-1])
+        kernel_shape = *kernel_size, *channels(shape[-1])
         return kernel_and_bias(name, key, kernel_shape, param_dtype(x), kernel_init, bias_init)
 
     def call(params: PyTree, x: PyTree) -> jax.Array:
+        check_batched(name, x, rank)
         return convolve(x, *kernel_and_bias_of(name, params, bias_init is not None))
 
     return pure(init, call)

@@ -40,7 +40,8 @@ def depthwise_conv(
 
     Raises:
         TypeError: a number is not an integer, or `kernel_size` is a single one.
-        ValueError: a number is less than 1, or `x` has no spatial axis.
+        ValueError: a number is less than 1, or `x` lacks the axis of the batch, of the channels
+            or a spatial one.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -103,7 +104,8 @@ def separable_conv(
 
     Raises:
         TypeError: a number is not an integer, or `kernel_size` is a single one.
-        ValueError: a number is less than 1, or `x` has no spatial axis.
+        ValueError: a number is less than 1, or `x` lacks the axis of the batch, of the channels
+            or a spatial one.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn

@@ -1,9 +1,12 @@
 """Pooling: the maximum or a mean of the elements in windows of the spatial axes."""
 
+from functools import partial
+
 from jaxnn import functional
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, elementwise
 from jaxnn._core.types import Axes, Padding, PartialSpatialShape, PerAxis, SpatialShape
+from jaxnn._layers.spatial import spatial_layer
 
 
 @constructor
@@ -27,6 +30,7 @@ def max_pool(
 
     Raises:
         TypeError: `window_shape` is a single number.
+        ValueError: when it is called: `x` lacks the axis of the batch or of the channels.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -35,11 +39,10 @@ def max_pool(
         Array([[ 5.,  7.],
                [13., 15.]], dtype=float32)
     """
-    return elementwise(
-        lambda x: functional.max_pool(
-            x, window_shape, strides=strides, padding=padding, window_dilation=window_dilation
-        )
+    pool = partial(
+        functional.max_pool, strides=strides, padding=padding, window_dilation=window_dilation
     )
+    return spatial_layer("max_pool", window_shape, pool)
 
 
 @constructor
@@ -62,6 +65,7 @@ def avg_pool(
 
     Raises:
         TypeError: `window_shape` is a single number.
+        ValueError: when it is called: `x` lacks the axis of the batch or of the channels.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -70,11 +74,10 @@ def avg_pool(
         Array([[ 2.5,  4.5],
                [10.5, 12.5]], dtype=float32)
     """
-    return elementwise(
-        lambda x: functional.avg_pool(
-            x, window_shape, strides=strides, padding=padding, count_include_pad=count_include_pad
-        )
+    pool = partial(
+        functional.avg_pool, strides=strides, padding=padding, count_include_pad=count_include_pad
     )
+    return spatial_layer("avg_pool", window_shape, pool)
 
 
 @constructor
@@ -100,6 +103,7 @@ def lp_pool(
 
     Raises:
         TypeError: `window_shape` is a single number.
+        ValueError: when it is called: `x` lacks the axis of the batch or of the channels.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -107,9 +111,8 @@ def lp_pool(
         >>> nn.lp_pool((2,)).apply({}, {}, x)[0].ravel()
         Array([5., 0.], dtype=float32)
     """
-    return elementwise(
-        lambda x: functional.lp_pool(x, window_shape, p, strides=strides, padding=padding)
-    )
+    pool = partial(functional.lp_pool, p=p, strides=strides, padding=padding)
+    return spatial_layer("lp_pool", window_shape, pool)
 
 
 @constructor
@@ -125,13 +128,14 @@ def adaptive_max_pool(output_size: PartialSpatialShape) -> Layer:
 
     Raises:
         TypeError: `output_size` is a single number.
+        ValueError: when it is called: `x` lacks the axis of the batch or of the channels.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
         >>> nn.adaptive_max_pool((7, 7)).apply({}, {}, jnp.ones((2, 30, 20, 3)))[0].shape
         (2, 7, 7, 3)
     """
-    return elementwise(lambda x: functional.adaptive_max_pool(x, output_size))
+    return spatial_layer("adaptive_max_pool", output_size, functional.adaptive_max_pool)
 
 
 @constructor
@@ -147,13 +151,14 @@ def adaptive_avg_pool(output_size: PartialSpatialShape) -> Layer:
 
     Raises:
         TypeError: `output_size` is a single number.
+        ValueError: when it is called: `x` lacks the axis of the batch or of the channels.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
         >>> nn.adaptive_avg_pool((None, 7)).apply({}, {}, jnp.ones((2, 30, 20, 3)))[0].shape
         (2, 30, 7, 3)
     """
-    return elementwise(lambda x: functional.adaptive_avg_pool(x, output_size))
+    return spatial_layer("adaptive_avg_pool", output_size, functional.adaptive_avg_pool)
 
 
 @constructor

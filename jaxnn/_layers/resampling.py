@@ -4,8 +4,9 @@ from functools import partial
 
 from jaxnn import functional
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, elementwise
+from jaxnn._core.layer import Layer
 from jaxnn._core.types import SpatialShape
+from jaxnn._layers.spatial import spatial_layer
 from jaxnn.functional._resampling import Method, check_method
 
 
@@ -22,7 +23,8 @@ def upsample(scale: SpatialShape, *, method: Method = "nearest") -> Layer:
 
     Raises:
         TypeError: `scale` is a single number.
-        ValueError: `method` is unknown.
+        ValueError: `method` is unknown; when it is called: `x` lacks the axis of the batch or of
+            the channels.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -31,7 +33,7 @@ def upsample(scale: SpatialShape, *, method: Method = "nearest") -> Layer:
         Array([0., 2., 6., 8.], dtype=float32)
     """
     check_method(method)
-    return elementwise(partial(functional.upsample, scale=scale, method=method))
+    return spatial_layer("upsample", scale, partial(functional.upsample, method=method))
 
 
 @constructor
@@ -53,6 +55,7 @@ def pixel_shuffle(factor: SpatialShape) -> Layer:
 
     Raises:
         TypeError: `factor` is a single number.
+        ValueError: when it is called: `x` lacks the axis of the batch or of the channels.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -61,7 +64,7 @@ def pixel_shuffle(factor: SpatialShape) -> Layer:
         Array([[0., 1.],
                [2., 3.]], dtype=float32)
     """
-    return elementwise(partial(functional.pixel_shuffle, factor=factor))
+    return spatial_layer("pixel_shuffle", factor, functional.pixel_shuffle)
 
 
 @constructor
@@ -79,10 +82,11 @@ def pixel_unshuffle(factor: SpatialShape) -> Layer:
 
     Raises:
         TypeError: `factor` is a single number.
+        ValueError: when it is called: `x` lacks the axis of the batch or of the channels.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
         >>> nn.pixel_unshuffle((2, 2)).apply({}, {}, jnp.zeros((8, 32, 32, 3)))[0].shape
         (8, 16, 16, 12)
     """
-    return elementwise(partial(functional.pixel_unshuffle, factor=factor))
+    return spatial_layer("pixel_unshuffle", factor, functional.pixel_unshuffle)

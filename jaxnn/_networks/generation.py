@@ -55,14 +55,17 @@ def autoregressive(layer: LayerLike, *, features: Sequence[int] = ()) -> Cell:
     features = tuple(features)
 
     def one_step(x_t: PyTree) -> Any:
-        return jnp.expand_dims(x_t, jnp.ndim(x_t) - len(features))
+        """The input `(*batch, 1, *features)`, a batch of one where there is none."""
+        batch_ndim = jnp.ndim(x_t) - len(features)
+        x = jnp.expand_dims(x_t, batch_ndim)
+        return x if batch_ndim else x[None]
 
     def init(key: jax.Array, x_t: PyTree) -> PyTree:
         return layer.init(key, jax.eval_shape(one_step, x_t))[0]
 
     def initial_carry(params: PyTree, batch_shape: Sequence[int], dtype: DTypeLike) -> PyTree:
         given = jnp.int32 if not features else dtype
-        x = jax.ShapeDtypeStruct((*batch_shape, 1, *features), given)
+        x = jax.ShapeDtypeStruct((*(batch_shape or (1,)), 1, *features), given)
         _, state = layer.init(jax.random.key(0), x)
         return jax.tree.map(lambda s: s.astype(dtype) if is_inexact(s.dtype) else s, state)
 
@@ -74,10 +77,11 @@ def autoregressive(layer: LayerLike, *, features: Sequence[int] = ()) -> Cell:
         key: jax.Array | None = None,
         train: bool = False,
     ) -> tuple[PyTree, PyTree]:
-        time = jnp.ndim(x_t) - len(features)
+        batch_ndim = jnp.ndim(x_t) - len(features)
         with decoding_by_element():
             y, carry = layer.apply(params, carry, one_step(x_t), key=key, train=train)
-        return carry, jax.lax.index_in_dim(y, 0, time, keepdims=False)
+        y_t = jax.lax.index_in_dim(y, 0, max(batch_ndim, 1), keepdims=False)
+        return carry, y_t if batch_ndim else y_t[0]
 
     return Cell(init, initial_carry, step)
 

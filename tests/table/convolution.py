@@ -157,7 +157,7 @@ LAYERS = (
         lambda: nn.conv_transpose(
             4, (3,), strides=3, padding=1, feature_group_count=2, output_size=9, use_bias=False
         ),
-        ((3, 2),),
+        ((1, 3, 2),),
         of_conv(
             convolution.conv_transpose, strides=3, padding=1, feature_group_count=2, output_size=9
         ),

@@ -89,7 +89,7 @@ LAYERS = (
         "max_pool_options",
         "max_pool((3,), strides=1, padding='SAME', window_dilation=2)",
         lambda: nn.max_pool((3,), strides=1, padding="SAME", window_dilation=2),
-        ((7, 3),),
+        ((1, 7, 3),),
         composed.of_function(
             partial(
                 pooling.max_pool, window_shape=(3,), strides=1, padding="SAME", window_dilation=2
