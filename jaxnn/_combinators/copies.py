@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxnn._combinators.rematerialization import has_checkpoint, is_kept
 from jaxnn._core.arrays import check_count, check_key, floating
-from jaxnn._core.children import wrap
+from jaxnn._core.children import record_copies, wrap
 from jaxnn._core.construction import constructor
 from jaxnn._core.keywords import accepted, split_static
 from jaxnn._core.layer import Layer, LayerLike, abstract, as_layer
@@ -175,6 +175,7 @@ def init_copies(
     x = abstract(x)
     keys = copy_keys(combinator, key, n)
     params, state = jax.vmap(lambda key: layer.init(key, x, **extra))(keys)
+    record_copies(params)
     return params, state
 
 

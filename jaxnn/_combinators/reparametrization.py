@@ -11,6 +11,7 @@ from jaxnn._core.children import (
     apply_child,
     child_params,
     init_side_by_side,
+    recorded_copies,
     with_state,
     wrap,
 )
@@ -44,8 +45,9 @@ def weight_norm(layer: LayerLike, *, axis: Axes = -1, where: Selection = KERNELS
         `layer` in place of the kernels.
 
     Raises:
-        ValueError: `where` matches nothing, or a parameter with fewer than two axes; `axis` is out
-            of range; the params have other entries.
+        ValueError: `where` matches nothing, a parameter with fewer than two axes, or one of all
+            copies in a `stack` or `ensemble`; `axis` is out of range; the params have other
+            entries.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -62,8 +64,7 @@ def weight_norm(layer: LayerLike, *, axis: Axes = -1, where: Selection = KERNELS
     layer = as_layer(layer, "weight_norm: layer")
 
     def init(key: jax.Array, x: PyTree, **extra: Any) -> tuple[PyTree, PyTree]:
-        params, state = init_side_by_side("weight_norm", {"layer": layer}, key, x, layer=extra)
-        kernels = _chosen("weight_norm", params["layer"], where)
+        params, state, kernels = _init("weight_norm", layer, where, key, x, extra)
         scale = {path: kernel_length(kernel, axis) for path, kernel in kernels.items()}
         return {**params, "scale": scale}, state
 
@@ -125,9 +126,9 @@ def spectral_norm(
 
     Raises:
         TypeError: `n_steps` is not an integer.
-        ValueError: `n_steps` is less than 1; `where` matches nothing, or a parameter with fewer
-            than two axes; `axis` is out of range; `epsilon` is negative; params or
-            state have other entries.
+        ValueError: `n_steps` is less than 1; `where` matches nothing, a parameter with fewer than
+            two axes, or one of all copies in a `stack` or `ensemble`; `axis` is out of range;
+            `epsilon` is negative; params or state have other entries.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -142,10 +143,10 @@ def spectral_norm(
     n_steps = check_count("spectral_norm", "n_steps", n_steps)
 
     def init(key: jax.Array, x: PyTree, **extra: Any) -> tuple[PyTree, PyTree]:
-        params, state = init_side_by_side("spectral_norm", {"layer": layer}, key, x, layer=extra)
+        params, state, kernels = _init("spectral_norm", layer, where, key, x, extra)
         vectors = {
             path: _first_vectors(child_key(key, f"vectors/{path}"), kernel, axis, epsilon)
-            for path, kernel in _chosen("spectral_norm", params["layer"], where).items()
+            for path, kernel in kernels.items()
         }
         return params, state | _vectors_by_side(vectors)
 
@@ -219,23 +220,46 @@ def _replaced(tree: PyTree, leaves: dict[str, jax.Array]) -> PyTree:
     )
 
 
+def _init(
+    wrapper: str, layer: Layer, where: Selection, key: jax.Array, x: PyTree, extra: dict[str, Any]
+) -> tuple[dict[str, PyTree], dict[str, PyTree], dict[str, jax.Array]]:
+    """The params and state of the layer inside, and its kernels that `where` chooses, by path."""
+    with recorded_copies() as copied:
+        params, state = init_side_by_side(wrapper, {"layer": layer}, key, x, layer=extra)
+    kernels = _chosen(wrapper, params["layer"], where)
+    for path, leaf in kernels.items():
+        if any(leaf is copy for copy in copied):
+            raise ValueError(
+                f"{wrapper}: where chooses '{path}' of shape {leaf.shape}, which has a kernel of "
+                f"each copy of a layer, expected {wrapper} inside of nn.stack or nn.ensemble"
+            )
+    return params, state, kernels
+
+
 def _chosen(wrapper: str, params: PyTree, where: Selection) -> dict[str, jax.Array]:
     """The kernels that `where` chooses, by path."""
+    leaves = _by_path(params)
+    if not leaves:
+        raise ValueError(
+            f"{wrapper}: layer has no parameters, expected some; nn.frozen, which has them in its "
+            f"state, goes around nn.{wrapper}"
+        )
     flags = jax.tree.leaves(select(params, where, f"{wrapper}: where"))
-    chosen = {
-        path: leaf
-        for (path, leaf), flag in zip(_by_path(params).items(), flags, strict=True)
-        if flag
-    }
+    chosen = {path: leaf for (path, leaf), flag in zip(leaves.items(), flags, strict=True) if flag}
     if not chosen:
         raise ValueError(
-            f"{wrapper}: where chooses no parameter, expected at least one of "
-            f"{sorted(_by_path(params))}"
+            f"{wrapper}: where chooses no parameter, expected at least one of {sorted(leaves)}"
         )
     for path, leaf in chosen.items():
         if leaf.ndim < 2:
             raise ValueError(
                 f"{wrapper}: where chooses '{path}' of shape {leaf.shape}, expected kernels of two "
                 "axes or more"
+            )
+        lora, _, last = path.rpartition("up/kernel")
+        if not last and {f"{lora}down/kernel", f"{lora}layer/kernel"} <= leaves.keys():
+            raise ValueError(
+                f"{wrapper}: where chooses '{path}' of nn.lora, which begins at zero and would "
+                f"stay there, expected nn.lora around nn.{wrapper}"
             )
     return chosen

@@ -132,6 +132,27 @@ def child_params(combinator: str, params: PyTree, children: Collection[str]) -> 
     return by_name
 
 
+_copied: ContextVar[list[PyTree] | None] = ContextVar("copied", default=None)
+
+
+@contextmanager
+def recorded_copies() -> Iterator[list[PyTree]]:
+    """The leaves that hold several copies of a parameter, of those made while the block runs."""
+    copied: list[PyTree] = []
+    token = _copied.set(copied)
+    try:
+        yield copied
+    finally:
+        _copied.reset(token)
+
+
+def record_copies(params: PyTree) -> None:
+    """Say that each leaf of `params` holds several copies of a parameter."""
+    copied = _copied.get()
+    if copied is not None:
+        copied += jax.tree.leaves(params)
+
+
 # Further keywords: a wrapper declares those of its child, so that an unknown name is refused.
 
 

@@ -10,9 +10,17 @@ from jax.nn.initializers import Initializer
 from jaxnn import functional, initializers
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import accumulator_dtype, check_count, hyperparameter
-from jaxnn._core.children import apply_child, child_params, init_child, with_state, wrap
+from jaxnn._core.children import (
+    apply_child,
+    child_params,
+    init_child,
+    recorded_copies,
+    with_state,
+    wrap,
+)
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, LayerLike, as_layer, child_key
+from jaxnn._core.paths import leaf_paths
 from jaxnn._core.types import Arrays, PyTree, Scalar
 from jaxnn._layers.params import draw
 
@@ -28,15 +36,14 @@ def lora(
     """Low-rank adaptation of a dense layer: `y = layer(x) + scale * x @ down @ up`.
 
     `up` is initially zero, so that the layer computes what it did without the correction. To train
-    the correction alone, differentiate with respect to `params["down"]` and `params["up"]` only,
-    or freeze the others with `nn.optimizers.partition`. `nn.merge_lora` adds the correction to the
-    kernel.
+    the correction alone, take `nn.lora(nn.frozen(layer), rank)`. `nn.merge_lora` adds the
+    correction to the kernel, for which `nn.unfreeze_params` brings it back to the params.
 
     Paper: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models,
     https://arxiv.org/abs/2106.09685
 
     Args:
-        layer: a layer whose params have a `"kernel"` of shape `(in, out)`, as `nn.dense`.
+        layer: a layer with a `"kernel"` of shape `(in, out)`, as `nn.dense`, also within wrappers.
         rank: the rank of the correction.
         scale: factor of the correction (the paper's `alpha / rank`).
         kernel_init: initializer of `down`, shape `(in, rank)`; `up`, shape `(rank, out)`, is zeros.
@@ -65,8 +72,14 @@ def lora(
     check_count("lora", "rank", rank)
 
     def init(key: jax.Array, x: PyTree, **extra: Any) -> tuple[PyTree, PyTree]:
-        params, state = init_child(layer, "layer", key, x, **extra)
-        kernel = params.get("kernel") if isinstance(params, Mapping) else None
+        with recorded_copies() as copied:
+            params, state = init_child(layer, "layer", key, x, **extra)
+        kernel = _kernel(params, state)
+        if any(kernel is copy for copy in copied):
+            raise ValueError(
+                f"lora: {layer!r} has a kernel for each of its copies, expected nn.lora inside of "
+                "nn.stack or nn.ensemble"
+            )
         if kernel is None or kernel.ndim != 2:
             shape = "no kernel" if kernel is None else f"a kernel of shape {kernel.shape}"
             raise ValueError(f"lora: {layer!r} has {shape}, expected one of shape (in, out)")
@@ -95,6 +108,16 @@ def lora(
     return wrap(layer, apply, init)
 
 
+def _kernel(params: PyTree, state: PyTree) -> jax.Array | None:
+    """The kernel of a layer, which may be in wrappers as `nn.frozen` and `nn.weight_norm`."""
+    for tree in (params, state.get("params")):
+        while isinstance(tree, Mapping):
+            if "kernel" in tree:
+                return tree["kernel"]  # type: ignore[no-any-return]
+            tree = tree.get("layer")
+    return None
+
+
 @checked
 def merge_lora(params: Arrays, *, scale: Scalar = 1.0) -> PyTree:
     """Add every low-rank correction to its kernel: `kernel + scale * down @ up`.
@@ -107,6 +130,9 @@ def merge_lora(params: Arrays, *, scale: Scalar = 1.0) -> PyTree:
     Returns:
         The parameters of the same model without `nn.lora`, which computes the same to rounding.
 
+    Raises:
+        ValueError: a layer with a correction has no kernel in its params, as a frozen one.
+
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
         >>> params = ({"layer": {"kernel": jnp.eye(2)},
@@ -118,11 +144,18 @@ def merge_lora(params: Arrays, *, scale: Scalar = 1.0) -> PyTree:
     if isinstance(params, Mapping):
         if params.keys() == {"layer", "down", "up"}:
             down, up = params["down"]["kernel"], params["up"]["kernel"]
-            kernel = params["layer"]["kernel"]
+            inner = merge_lora(params["layer"], scale=scale)
+            if not isinstance(inner, Mapping) or "kernel" not in inner:
+                raise ValueError(
+                    f"merge_lora: params has a correction to a layer with "
+                    f"{leaf_paths(inner)[:3]}, expected 'kernel': nn.unfreeze_params(params, state,"
+                    " path) brings that of a frozen layer; other wrappers belong around nn.lora"
+                )
+            kernel = inner["kernel"]
             wide = accumulator_dtype(kernel.dtype)
             correction = jnp.matmul(down.astype(wide), up.astype(wide))
             merged = kernel.astype(wide) + correction * hyperparameter(scale, wide)
-            return {**params["layer"], "kernel": merged.astype(kernel.dtype)}
+            return {**inner, "kernel": merged.astype(kernel.dtype)}
         return {name: merge_lora(child, scale=scale) for name, child in params.items()}
     if isinstance(params, tuple) and hasattr(params, "_fields"):
         return type(params)(*(merge_lora(child, scale=scale) for child in params))
