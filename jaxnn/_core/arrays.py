@@ -195,13 +195,15 @@ def check_count(function: str, name: str, value: Any) -> int:
     return int(value)
 
 
-def check_axis_name(function: str, axis_name: str | Sequence[str]) -> None:
+def check_axis_name(
+    function: str, axis_name: str | Sequence[str], argument: str = "axis_name"
+) -> None:
     """Raise unless there are mapped axes of that name around the call."""
     try:
         lax.psum(1, axis_name)
     except NameError as error:
         raise ValueError(
-            f"{function}: axis_name is {axis_name!r}, expected an axis that jax.vmap or "
+            f"{function}: {argument} is {axis_name!r}, expected an axis that jax.vmap or "
             "jax.shard_map around the call has"
         ) from error
 

@@ -94,6 +94,11 @@ def select_mask(tree: PyTree, mask: Mask, name: str = "where") -> PyTree:
     return select(tree, where, name)
 
 
+def named_mask(mask: Mask | None, name: str) -> Any:
+    """The mask as a function of the tree, whose errors call it `name`."""
+    return None if mask is None else lambda tree: select_mask(tree, mask, name)
+
+
 def broadcast_prefix(
     prefix: PyTree, tree: PyTree, name: str, is_leaf: Callable[[Any], bool] | None = None
 ) -> PyTree:

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
+from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_range, concrete, floating, hyperparameter, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure
-from jaxnn._core.types import OptimizerLike, PyTree, ScalarOrSchedule
+from jaxnn._core.types import Arrays, OptimizerLike, PyTree, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
@@ -209,8 +210,9 @@ def _checked_weight(weight: Any, dtype: Any) -> jax.Array:
     return hyperparameter(weight, dtype)
 
 
+@checked
 def skip_not_finite(
-    updates: PyTree, gradient_step: jax.Array, params: PyTree
+    updates: Arrays, gradient_step: jax.Array, params: PyTree
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Whether any gradient is infinite or NaN, as `accumulate`'s `should_skip_update_fn`.
 
@@ -221,6 +223,9 @@ def skip_not_finite(
 
     Returns:
         A boolean, and `{"should_skip": it, "num_not_finite": how many}`.
+
+    Raises:
+        TypeError: a leaf is no array.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

@@ -6,6 +6,7 @@ import jax
 
 from jaxnn._core.arrays import hyperparameter
 from jaxnn._core.construction import constructor
+from jaxnn._core.paths import named_mask
 from jaxnn._core.types import Mask, PyTree, Scalar, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
@@ -99,8 +100,9 @@ def adadelta(
         >>> optimizer.update(jnp.array([8.0, -8.0]), optimizer.init(w), w)[0]
         Array([-0.002,  0.002], dtype=float32)
     """
+    decaying = named_mask(weight_decay_mask, "adadelta: weight_decay_mask")
     return chain(
-        add_decayed_weights(weight_decay, weight_decay_mask),
+        add_decayed_weights(weight_decay, decaying),
         scale_by_adadelta(rho, eps),
         scale_by_learning_rate(1.0 if learning_rate is None else learning_rate),
     )

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.arrays import check_count, hyperparameter
 from jaxnn._core.construction import constructor
+from jaxnn._core.paths import named_mask
 from jaxnn._core.types import Mask, PyTree, Scalar, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
@@ -209,7 +210,10 @@ def adafactor(
         (262145, 770)
     """
     check.nonnegative(
-        "adafactor", clipping_threshold=clipping_threshold, weight_decay_rate=weight_decay_rate
+        "adafactor",
+        eps=eps,
+        clipping_threshold=clipping_threshold,
+        weight_decay_rate=weight_decay_rate,
     )
     check.decay_rates("adafactor", momentum=momentum)
     parts = [scale_by_factored_rms(factored, decay_rate, decay_offset, min_dim_size_to_factor, eps)]
@@ -222,5 +226,6 @@ def adafactor(
     if momentum is not None:
         parts.append(ema(momentum, debias=False, accumulator_dtype=dtype_momentum))
     if weight_decay_rate is not None:
-        parts.append(add_decayed_weights(weight_decay_rate, weight_decay_mask))
+        decaying = named_mask(weight_decay_mask, "adafactor: weight_decay_mask")
+        parts.append(add_decayed_weights(weight_decay_rate, decaying))
     return chain(*parts, scale(-1.0))

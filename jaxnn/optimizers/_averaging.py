@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 
 from jaxnn._core.arrays import check_range, hyperparameter, widen
 from jaxnn._core.construction import constructor
+from jaxnn._core.paths import leaf_paths
 from jaxnn._core.types import OptimizerLike, PyTree, Scalar, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
@@ -177,6 +178,9 @@ def evaluation_params(opt_state: PyTree, params: PyTree) -> PyTree:
     Returns:
         A tree of the same structure, shapes and dtypes as `params`.
 
+    Raises:
+        ValueError: the state is of other params.
+
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
         >>> optimizer = nn.optimizers.lookahead(nn.optimizers.sgd(1.0), 5, 0.5)
@@ -190,5 +194,16 @@ def evaluation_params(opt_state: PyTree, params: PyTree) -> PyTree:
 
     for node in jax.tree.leaves(opt_state, is_leaf=knows_better):
         if knows_better(node):
-            params = node.evaluation_params(params)
+            params = better_params("evaluation_params", node, params)
     return params
+
+
+def better_params(function: str, node: Any, params: PyTree) -> PyTree:
+    """The better parameters that a part of a state knows, where `params` fit it."""
+    try:
+        return node.evaluation_params(params)
+    except ValueError as error:
+        raise ValueError(
+            f"{function}: params has leaves at {leaf_paths(params)[:3]}, expected the params that "
+            f"the state is of: {error}"
+        ) from error

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnn._core.construction import constructor
+from jaxnn._core.construction import constructor, refuse_constructor
 from jaxnn._core.paths import (
     broadcast_prefix,
     first_matches,
@@ -156,8 +156,8 @@ def partition(
 
     Raises:
         TypeError: `transforms` is not a dict of optimizers.
-        ValueError: a leaf has no transformation; a pattern matches no leaf, or only such as
-            patterns before it match; a label is not among `transforms`.
+        ValueError: there is no transformation, or none for a leaf; a pattern matches no leaf, or
+            only such as patterns before it match; a label is not among `transforms`.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -170,11 +170,14 @@ def partition(
     """
     if not isinstance(transforms, Mapping):
         raise TypeError(f"partition: transforms is {transforms!r}, expected a dict of optimizers")
+    if not transforms:
+        raise ValueError("partition: transforms is empty, expected an optimizer for each part")
     for label, transform in transforms.items():
         check_optimizer(transform, f"partition: transforms[{label!r}]")
         if param_labels is None and not isinstance(label, str):
             raise TypeError(f"partition: transforms has the key {label!r}, expected a glob")
 
+    refuse_constructor(param_labels, "partition: param_labels", "a tree of labels or a function")
     if not callable(param_labels):
         _check_labels(param_labels, transforms)
 

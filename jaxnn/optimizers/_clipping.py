@@ -16,7 +16,7 @@ from jaxnn._core.arrays import (
     widen,
 )
 from jaxnn._core.construction import constructor
-from jaxnn._core.types import Limit, PyTree, Scalar
+from jaxnn._core.types import Arrays, Limit, PyTree, Scalar
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
@@ -25,7 +25,8 @@ from jaxnn.optimizers._leafwise import leafwise
 from jaxnn.optimizers._scaling import scaled
 
 
-def global_norm(tree: PyTree) -> jax.Array:
+@checked
+def global_norm(tree: Arrays) -> jax.Array:
     """The Euclidean norm of all leaves as one vector, `sqrt(Σ |g|²)`; its gradient at 0 is 0.
 
     Args:
@@ -35,7 +36,7 @@ def global_norm(tree: PyTree) -> jax.Array:
         A scalar, float32 or wider; 0 for a tree without leaves.
 
     Raises:
-        TypeError: a leaf is the gradient of an integer.
+        TypeError: a leaf is no array, or the gradient of an integer.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn

@@ -16,7 +16,7 @@ from jaxnn._core.construction import constructor
 from jaxnn._core.types import OptimizerLike, PyTree
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
-from jaxnn.optimizers._base import Optimizer, extra_tolerant
+from jaxnn.optimizers._base import Optimizer, check_optimizer, extra_tolerant
 
 
 class WrappedScheduleState(NamedTuple):
@@ -106,6 +106,7 @@ def inject_hyperparams(
             states = {name: WrappedScheduleState(moments.zero_count()) for name in schedules}
             hyperparams = converted(numbers | at(states), params)
             inner = inner_factory(**fixed, **hyperparams)
+            check_optimizer(inner, "inject_hyperparams: what inner_factory makes")
             return InjectStatefulHyperparamsState(
                 moments.zero_count(), hyperparams, states, inner.init(params)
             )

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from jaxnn._core.arguments import checked
+from jaxnn._core.paths import leaf_paths
 from jaxnn._core.types import OptimizerLike, PyTree
 from jaxnn.optimizers._base import check_optimizer
 
@@ -80,13 +81,28 @@ def map_params(
     """
     check_optimizer(optimizer, "map_params: optimizer")
 
+    marked = optimizer.init(_ParamsPlaceholder())
+    _check_fits("map_params: state", marked, state, is_placeholder)
+
     def one(leaf: Any, *others: Any) -> Any:
         return leaf if is_masked(leaf) else function(leaf, *others)
 
     def part(mark: Any, found: PyTree) -> PyTree:
         if is_placeholder(mark):
+            for i, tree in enumerate(trees):
+                _check_fits(f"map_params: trees[{i}]", found, tree, is_masked)
             return jax.tree.map(one, found, *trees, is_leaf=is_masked)
         return found if transform_non_params is None else transform_non_params(found)
 
-    marked = optimizer.init(_ParamsPlaceholder())
     return jax.tree.map(part, marked, state, is_leaf=is_placeholder)
+
+
+def _check_fits(name: str, wanted: PyTree, tree: PyTree, is_leaf: Callable[[Any], bool]) -> None:
+    """Raise unless the argument `name` has something for each leaf of `wanted`."""
+    try:
+        jax.tree.map(lambda *_: None, wanted, tree, is_leaf=is_leaf)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} has leaves at {leaf_paths(tree)[:3]}, expected the structure of "
+            f"{leaf_paths(wanted, is_leaf)[:3]}: {error}"
+        ) from error

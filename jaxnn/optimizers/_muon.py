@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.arrays import check_count, check_finite, hyperparameter
-from jaxnn._core.construction import constructor
-from jaxnn._core.paths import broadcast_prefix
+from jaxnn._core.construction import constructor, refuse_constructor
+from jaxnn._core.paths import broadcast_prefix, named_mask
 from jaxnn._core.types import Mask, PyTree, Scalar, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
@@ -101,17 +101,18 @@ def _is_numbers(node: Any) -> bool:
     return node is None or isinstance(node, MuonDimensionNumbers)
 
 
-def _numbers_of(tree: PyTree, given: Any) -> list[MuonDimensionNumbers | None]:
-    """The dimension numbers of each leaf of `tree`, of which `given` may be a prefix."""
+def _numbers_of(name: str, tree: PyTree, given: Any) -> list[MuonDimensionNumbers | None]:
+    """The dimension numbers of each leaf of `tree`: `given`, the argument `name`, or its leaves."""
     if callable(given):
         given = given(tree)
-    spread = broadcast_prefix(given, tree, "muon: weight_dimension_numbers", _is_numbers)
-    _check_numbers("muon: weight_dimension_numbers", spread)
+    spread = broadcast_prefix(given, tree, name, _is_numbers)
+    _check_numbers(name, spread)
     return jax.tree.leaves(spread, is_leaf=_is_numbers)
 
 
 def _check_numbers(name: str, given: Any) -> None:
     """Raise if a leaf of `given`, which errors call `name`, is something else."""
+    refuse_constructor(given, name, "a tree of MuonDimensionNumbers or a function")
     leaves = [] if callable(given) else jax.tree.leaves(given, is_leaf=_is_numbers)
     if wrong := [leaf for leaf in leaves if not _is_numbers(leaf)]:
         raise TypeError(f"{name} has {wrong[0]!r}, expected MuonDimensionNumbers")
@@ -232,7 +233,8 @@ def scale_by_muon(
         if isinstance(value, str) and value not in choices:
             raise ValueError(f"scale_by_muon: {name} is {value!r}, expected one of {choices}")
     _check_coefficients(ns_coeffs)
-    _check_numbers("scale_by_muon: weight_dimension_numbers", weight_dimension_numbers)
+    name = "scale_by_muon: weight_dimension_numbers"
+    _check_numbers(name, weight_dimension_numbers)
     given = weight_dimension_numbers
     if given is None:
         given = MuonDimensionNumbers()
@@ -259,7 +261,7 @@ def scale_by_muon(
             return jnp.vdot(mean, u) * u if adaptive else u, mu
 
         updates, mu = leafwise(
-            "scale_by_muon", rule, updates, state.mu, known=[_numbers_of(updates, given)]
+            "scale_by_muon", rule, updates, state.mu, known=[_numbers_of(name, updates, given)]
         )
         return updates, MuonState(count, mu, state.ns_coeffs)
 
@@ -276,7 +278,7 @@ def _scale_by_shape(given: Any, consistent_rms: Scalar | None) -> Optimizer:
         return (math.sqrt(max(rows, columns)) * hyperparameter(consistent_rms, g.dtype) * g,)
 
     def function(updates: PyTree, params: PyTree) -> PyTree:
-        return leafwise("muon", rule, updates, known=[_numbers_of(updates, given)])[0]
+        return leafwise("muon", rule, updates, known=[_numbers_of("muon", updates, given)])[0]
 
     return stateless_transformation(function)
 
@@ -369,14 +371,15 @@ def muon(
         adam_learning_rate=adam_learning_rate,
         consistent_rms=consistent_rms,
     )
-    _check_numbers("muon: muon_weight_dimension_numbers", muon_weight_dimension_numbers)
+    name = "muon: muon_weight_dimension_numbers"
+    _check_numbers(name, muon_weight_dimension_numbers)
 
     def numbers(params: PyTree) -> PyTree:
         if muon_weight_dimension_numbers is None:
             return jax.tree.map(
                 lambda p: MuonDimensionNumbers() if jnp.ndim(p) == 2 else None, params
             )
-        found = _numbers_of(params, muon_weight_dimension_numbers)
+        found = _numbers_of(name, params, muon_weight_dimension_numbers)
         return jax.tree.unflatten(jax.tree.structure(params), found)
 
     def labels(params: PyTree) -> PyTree:
@@ -384,6 +387,7 @@ def muon(
             lambda one: "adam" if one is None else "muon", numbers(params), is_leaf=_is_numbers
         )
 
+    decaying = named_mask(weight_decay_mask, "muon: weight_decay_mask")
     matrices = chain(
         scale_by_muon(
             ns_coeffs,
@@ -397,7 +401,7 @@ def muon(
             weight_dimension_numbers=numbers,
         ),
         _scale_by_shape(numbers, consistent_rms),
-        add_decayed_weights(weight_decay, weight_decay_mask),
+        add_decayed_weights(weight_decay, decaying),
         scale_by_learning_rate(learning_rate),
     )
     others = adamw(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnn._core.arrays import check_count, check_range, downhill
+from jaxnn._core.arrays import check_axis_name, check_count, check_range, downhill
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import OptimizerLike, PyTree, Scalar
 from jaxnn.optimizers import _checks as check
@@ -110,6 +110,7 @@ def sam(
             adv_params = apply_updates(adv_params, steps)
             adv_grads = jax.tree.map(precision.cast_like, gradient(adv_params, i), grads)
             if batch_axis_name is not None:
+                check_axis_name("sam", batch_axis_name, "batch_axis_name")
                 adv_grads = lax.pmean(adv_grads, batch_axis_name)
         if reset_state:
             adv_state = adversary.init(params)

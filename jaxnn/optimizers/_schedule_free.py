@@ -12,6 +12,7 @@ from jaxnn._core.types import Mask, OptimizerLike, PyTree, Scalar, ScalarOrSched
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
+from jaxnn.optimizers._averaging import better_params
 from jaxnn.optimizers._base import Optimizer, chain, check_optimizer, extra_tolerant, value_at
 from jaxnn.optimizers._by_path import where_kept
 from jaxnn.optimizers._leafwise import leafwise
@@ -159,7 +160,7 @@ def schedule_free_eval_params(state: PyTree, params: PyTree) -> PyTree:
         A tree of the same structure, shapes and dtypes as `params`.
 
     Raises:
-        ValueError: there is no state of `schedule_free` in `state`.
+        ValueError: there is no state of `schedule_free` in `state`, or it is of other params.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -179,7 +180,7 @@ def schedule_free_eval_params(state: PyTree, params: PyTree) -> PyTree:
             "schedule_free"
         )
     for node in states:
-        params = node.evaluation_params(params)
+        params = better_params("schedule_free_eval_params", node, params)
     return params
 
 

@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 
 from jaxnn._core.arrays import check_key, hyperparameter, refuse_complex, total, widen
 from jaxnn._core.construction import constructor
+from jaxnn._core.paths import named_mask
 from jaxnn._core.types import Mask, OptimizerLike, PyTree, Scalar, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
@@ -282,6 +283,7 @@ def sophia(
         >>> bool(jnp.all(jnp.abs(w) < 0.1))
         True
     """
+    decaying = named_mask(weight_decay_mask, "sophia: weight_decay_mask")
     return chain(
         scale_by_sophia(
             b1,
@@ -295,6 +297,6 @@ def sophia(
             verbose,
             print_win_rate_every_n_steps,
         ),
-        add_decayed_weights(weight_decay, weight_decay_mask),
+        add_decayed_weights(weight_decay, decaying),
         scale_by_learning_rate(learning_rate),
     )

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from jaxnn._core.arrays import hyperparameter
 from jaxnn._core.construction import constructor
+from jaxnn._core.paths import named_mask
 from jaxnn._core.types import Mask, PyTree, Scalar, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
@@ -112,10 +113,12 @@ def lars(
         Array([-3., -4.], dtype=float32)
     """
     check.decay_rates("lars", momentum=momentum)
+    decaying = named_mask(weight_decay_mask, "lars: weight_decay_mask")
     return chain(
-        add_decayed_weights(weight_decay, weight_decay_mask),
+        add_decayed_weights(weight_decay, decaying),
         masked(
-            scale_by_trust_ratio(trust_coefficient=trust_coefficient, eps=eps), trust_ratio_mask
+            scale_by_trust_ratio(trust_coefficient=trust_coefficient, eps=eps),
+            named_mask(trust_ratio_mask, "lars: trust_ratio_mask"),
         ),
         scale_by_learning_rate(learning_rate),
         trace(momentum, nesterov),

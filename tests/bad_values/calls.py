@@ -163,7 +163,7 @@ def calls_of_rows():
         yield Call(row.name, _by_name(row.function, *args, **row.options), nothing)
 
 
-MODEL, SGD = nn.dense(3), optimizers.sgd(0.1)
+MODEL, SGD, ADAM = nn.dense(3), optimizers.sgd(0.1), optimizers.adam(0.1)
 X = jnp.asarray(np.random.default_rng(0).normal(size=(8, 2)), jnp.float32)
 Y = jnp.arange(8) % 3
 DATA = (X, Y)
@@ -253,7 +253,12 @@ BY_HAND = {
         scheduled,
     ),
     "optimizers.map_params": (
-        {"optimizer": SGD, "function": lambda leaf: leaf, "state": SGD.init(PARAMS)},
+        {
+            "optimizer": ADAM,
+            "function": lambda leaf, other: leaf,
+            "state": ADAM.init(PARAMS),
+            "trees": (PARAMS,),
+        },
         nothing,
     ),
     "losses.ignoring": ({"loss": CROSS_ENTROPY, "label": 0}, lambda loss: loss(SCORES, LABELS)),
