@@ -22,6 +22,7 @@ from jaxnn._combinators.wrappers import mixed_precision, remat
 from jaxnn._core.layer import Cell, Layer, elementwise, pure, stateless
 from jaxnn._core.sharding import fsdp, sharding
 from jaxnn._core.summary import summary
+from jaxnn._files.deployment import export
 from jaxnn._files.exporting import export_params
 from jaxnn._files.importing import import_params
 from jaxnn._files.partial import PartialLoad, load_partial
@@ -122,6 +123,7 @@ __all__ = [
     "embedding",
     "ensemble",
     "evaluate",
+    "export",
     "export_params",
     "feed_forward",
     "fit",

@@ -87,7 +87,7 @@ def export_params(
     check_range("export_params", "max_shard_size", max_shard_size, 1)
     leaves = joined("export_params", params, state)
     for name, leaf in leaves.items():
-        check_has_values(name, leaf)
+        check_has_values("export_params", name, leaf)
     forms = {name: _form(name, leaf, dtype) for name, leaf in leaves.items()}
     shapes = {name: shape for name, (_, shape) in forms.items()}
     found, absent = entries("export_params", shapes, names, TORCH, ".")

@@ -88,23 +88,23 @@ def form_of(function: str, name: str, leaf: Any) -> Form:
     return Form(leaf.shape, _KNOWN[leaf.dtype.name])
 
 
-def check_has_values(name: str, leaf: Any) -> None:
+def check_has_values(function: str, name: str, leaf: Any) -> None:
     """Raise for what has a shape and a dtype but no values that could be saved."""
     if isinstance(leaf, jax.ShapeDtypeStruct):
-        raise TypeError(f"save: leaf {name!r} is a ShapeDtypeStruct, expected an array")
+        raise TypeError(f"{function}: leaf {name!r} is a ShapeDtypeStruct, expected an array")
     if isinstance(leaf, jax.core.Tracer) or not isinstance(leaf, jax.Array):
         return
     if leaf.is_deleted():
         raise ValueError(
-            f"save: leaf {name!r} was deleted or donated, expected an array that lives"
+            f"{function}: leaf {name!r} was deleted or donated, expected an array that lives"
         )
     if not leaf.is_fully_addressable:
         raise ValueError(
-            f"save: leaf {name!r} is spread over several processes, expected an array that this "
-            "one has wholly; gather it first"
+            f"{function}: leaf {name!r} is spread over several processes, expected an array "
+            "that this one has wholly; gather it first"
         )
     if is_key(leaf) and not isinstance(jax.random.key_impl(leaf), str):
-        raise TypeError(f"save: leaf {name!r} has keys of an implementation that has no name")
+        raise TypeError(f"{function}: leaf {name!r} has keys of an implementation that has no name")
 
 
 def note_of(leaf: Any, dtype: Any) -> dict[str, str]:

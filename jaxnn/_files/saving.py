@@ -96,7 +96,7 @@ def save(
     path, checked = os.fsdecode(path), _checked_metadata(metadata)
     leaves = leaves_by_name("save", tree)
     for name, leaf in leaves.items():
-        check_has_values(name, leaf)
+        check_has_values("save", name, leaf)
     forms = {name: form_of("save", name, leaf) for name, leaf in leaves.items()}
     notes = {
         name: {"sha256": _ZEROS, **note_of(leaf, forms[name].dtype)}
