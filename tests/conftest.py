@@ -17,6 +17,8 @@ if jax.__version_info__ < (0, 11):  # later ones do not know it
     QUICK_TO_COMPILE.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(QUICK_TO_COMPILE))
 
+# Where a program is written down, no test asks: without it they are lowered in less time.
+jax.config.update("jax_traceback_in_locations_limit", 0)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_legacy_prng_key", "error")

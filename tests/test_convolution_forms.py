@@ -1,5 +1,6 @@
 """The forms that convolutions take on CPU: the right numbers, whatever the arguments."""
 
+import itertools
 import re
 from unittest import mock
 
@@ -115,8 +116,20 @@ def kind_of(name, function):
     return lambda x, kernel: function(x, kernel, **options), x, rng.standard_normal(shape)
 
 
-@pytest.mark.parametrize("function", ["conv", "conv_transpose"])
-@pytest.mark.parametrize("name", KINDS)
+# Of each way that the gradients are formed one; the forms alone are compared with NumPy above.
+QUICK = {
+    ("one channel", "conv"),
+    ("strided", "conv"),
+    ("groups", "conv_transpose"),
+    ("pointwise", "conv_transpose"),
+}
+PAIRS = [
+    pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.slow, id="-".join(pair))
+    for pair in itertools.product(KINDS, ("conv", "conv_transpose"))
+]
+
+
+@pytest.mark.parametrize(("name", "function"), PAIRS)
 def test_all_derivatives_are_those_of_xla(function, name, monkeypatch, x64):
     """The same program with the forms of each platform, those for CPU as large images have them."""
     for constant, value in SMALL_CHUNKS.items():

@@ -107,6 +107,7 @@ def check(params, history):
             np.testing.assert_allclose(history[name][epoch], value, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_training_run():
     train = jax.jit(nn.training_run(MODEL, **FROZEN))
     params, _, history = train(jax.random.key(0), (X, LABELS), None, VALIDATION)

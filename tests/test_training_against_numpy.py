@@ -51,12 +51,19 @@ OPTIMIZERS = {
     ),
 }
 
-# Mini-batch regression for all; the other three pairs for some, and for the rest if asked.
-QUICK = {"adam"}
+# Some that differ in what a step is given; that an optimizer is right alone is tested elsewhere.
+QUICK = {
+    ("sgd-nesterov", *MAIN),
+    ("rmsprop-centered", *MAIN),
+    ("adam-schedule", *MAIN),
+    ("adam", *MAIN),
+    ("adam", "classification", "mini-batches"),
+    ("adam", "regression", "full-batch"),
+}
 RUNS = [
     pytest.param(
         *(name, problem, batches),
-        marks=[] if name in QUICK or (problem, batches) == MAIN else pytest.mark.slow,
+        marks=[] if (name, problem, batches) in QUICK else pytest.mark.slow,
     )
     for problem in PROBLEMS
     for batches in BATCHES
@@ -142,7 +149,7 @@ def with_l2(optimizer, strength, penalties):
     return reference.Reference(optimizer.init, update)
 
 
-@pytest.mark.parametrize("name", ["sgd-momentum", "adamw"])
+@pytest.mark.parametrize("name", [pytest.param("sgd-momentum", marks=pytest.mark.slow), "adamw"])
 def test_l2_regularizer(name):
     ours, by_hand = OPTIMIZERS[name]
     params, history = run("regression", "mini-batches", ours, regularizer=nn.regularizers.l2(L2))
@@ -155,7 +162,7 @@ def test_l2_regularizer(name):
     np.testing.assert_allclose(history["penalty"], epoch_means(of_each_step, epoch), rtol=1e-9)
 
 
-@pytest.mark.parametrize("constructor", ["sgd", "adam"])
+@pytest.mark.parametrize("constructor", ["sgd", pytest.param("adam", marks=pytest.mark.slow)])
 def test_derivative_of_a_run_in_its_learning_rate(constructor):
     train = nn.training_run(
         MODEL,

@@ -9,11 +9,11 @@ import jaxnn as nn
 from jaxnn._training.host import clock
 from tests.numpy_reference import optimizer_wrappers as reference
 from tests.numpy_reference import optimizers as rules
-from tests.training_cases import ADAM, LABELS, LINEAR, X, assert_close, fitted, run
+from tests.training_cases import ADAM, LABELS, LINEAR, SGD, X, assert_close, fitted, run
 
 BAD = X.copy()
 BAD[17, 1] = np.nan  # in the last of three batches
-HOSTILE = {"data": (BAD, LABELS), "batch_size": 8, "shuffle": False}
+HOSTILE = {"data": (BAD, LABELS), "batch_size": 8}
 
 
 def finite(tree):
@@ -51,7 +51,7 @@ def test_a_gradient_may_be_bad_where_the_loss_is_not():
 @pytest.mark.parametrize("train", ["fit", "training_run"])
 def test_skipping_leaves_everything_as_it_was_and_is_counted(train):
     """As if the bad batch were not there, but that steps are counted."""
-    two = {"data": (X[:16], LABELS[:16]), "batch_size": 8, "shuffle": False}
+    two = {"data": (X[:16], LABELS[:16]), "batch_size": 8}
     if train == "fit":
         ours = fitted(LINEAR, on_nonfinite="skip", **HOSTILE)
         theirs = fitted(LINEAR, **two)
@@ -67,7 +67,7 @@ def test_skipping_leaves_everything_as_it_was_and_is_counted(train):
 
 @pytest.mark.parametrize("train", ["fit", "training_run"])
 def test_stopping_keeps_what_was_before(train):
-    two = fitted(LINEAR, (X[:16], LABELS[:16]), batch_size=8, shuffle=False, epochs=1)
+    two = fitted(LINEAR, (X[:16], LABELS[:16]), batch_size=8, epochs=1)
     if train == "fit":
         result = fitted(LINEAR, on_nonfinite="stop", **HOSTILE)
         assert result.reason == "nonfinite"
@@ -81,8 +81,8 @@ def test_stopping_keeps_what_was_before(train):
 
 @pytest.mark.parametrize("choice", ["raise", "skip", "stop"])
 def test_a_good_run_is_what_it_is_without(choice):
-    plain = fitted(LINEAR, batch_size=8)
-    watched = fitted(LINEAR, batch_size=8, on_nonfinite=choice)
+    plain = fitted(LINEAR)
+    watched = fitted(LINEAR, on_nonfinite=choice)
     assert watched.history.pop("skipped", np.zeros(3)).tolist() == [0, 0, 0]
     assert watched.reason == "epochs"
     assert_close((watched.params, watched.history), (plain.params, plain.history), rtol=1e-6)
@@ -152,9 +152,10 @@ def test_a_loss_that_stays_bad_is_told_once_the_scale_is_at_its_minimum():
 
 
 def test_the_scale_grows_after_good_steps_and_changes_no_update():
-    plain = fitted(LINEAR, batch_size=8, record=("gradient_norm",))
-    optimizer = nn.optimizers.dynamic_loss_scale(ADAM, initial=8.0, period=4)
-    scaled = fitted(LINEAR, batch_size=8, optimizer=optimizer, record=("gradient_norm",))
+    options = {"epochs": 9, "record": ("gradient_norm",)}
+    plain = fitted(LINEAR, **options)
+    optimizer = nn.optimizers.dynamic_loss_scale(SGD, initial=8.0, period=4)
+    scaled = fitted(LINEAR, optimizer=optimizer, **options)
     assert_close((scaled.params, scaled.history), (plain.params, plain.history))
     assert float(scaled.opt_state.loss_scale) == 8.0 * 2**2  # nine steps
     assert int(scaled.opt_state.good_steps) == 1
@@ -201,7 +202,7 @@ def test_bfloat16_learns_as_well_as_float32():
     """Parameters and their updates in float32, everything between in bfloat16: within 2 %."""
     x = np.random.default_rng(0).normal(size=(256, 8)).astype(np.float32)
     data = (x, (x @ np.linspace(-1, 1, 8) > 0).astype(np.int32))
-    options = {"epochs": 30, "batch_size": 32}
+    options = {"epochs": 30, "batch_size": 32, "optimizer": nn.optimizers.sgd(0.5)}
     full = fitted(FULL, data, **options)
     half = fitted(nn.mixed_precision(FULL, jnp.bfloat16, output_dtype=jnp.float32), data, **options)
     assert half.params[0]["kernel"].dtype == jnp.float32

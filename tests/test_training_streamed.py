@@ -10,6 +10,7 @@ import jaxnn as nn
 from tests.training_cases import (
     ACCURACY,
     DATA,
+    KEY,
     LABELS,
     LINEAR,
     NOISY,
@@ -45,11 +46,19 @@ def batches(epoch):
         yield X[order[i : i + 8]], LABELS[order[i : i + 8]]
 
 
-@pytest.mark.parametrize("shuffle", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_mapped_files_give_the_numbers_of_memory(shuffle, mapped):
+@pytest.mark.parametrize(
+    ("model", "shuffle"),
+    [
+        (LINEAR, True),
+        pytest.param(NOISY, True, marks=pytest.mark.slow),
+        pytest.param(NOISY, False, marks=pytest.mark.slow),
+    ],
+    ids=["linear-shuffled", "noisy-shuffled", "noisy-in order"],
+)
+def test_mapped_files_give_the_numbers_of_memory(model, shuffle, mapped):
     options = {"batch_size": 8, "shuffle": shuffle, "metrics": {"right": ACCURACY}}
-    ours = fitted(data=mapped, validation=VALIDATION, **options)
-    theirs = fitted(validation=VALIDATION, **options)
+    ours = fitted(model, mapped, validation=VALIDATION, **options)
+    theirs = fitted(model, validation=VALIDATION, **options)
     assert_close(
         (ours.params, ours.state, ours.history), (theirs.params, theirs.state, theirs.history)
     )
@@ -61,7 +70,7 @@ def test_validation_may_be_streamed_and_data_not(mapped):
     model = nn.serial(nn.dense(1), lambda x: x[:, 0])
     options = {
         "loss": nn.losses.sigmoid_binary_cross_entropy,
-        "batch_size": 8,
+        "batch_size": 11,
         "metrics": {"auc": nn.metrics.roc_auc()},
     }
     resident = fitted(model, (X, binary), validation=(X, binary), **options)
@@ -72,13 +81,13 @@ def test_validation_may_be_streamed_and_data_not(mapped):
 
 def test_a_function_of_the_epoch(monkeypatch):
     seen = []
-    result = fitted(data=batches, callbacks=[seen.append], validation=lambda: batches(0))
+    result = fitted(LINEAR, batches, callbacks=[seen.append], validation=lambda: batches(0))
     assert [event.epoch for event in seen] == [1, 2, 3]
     assert [event.step for event in seen] == [3, 6, 9]
     assert [event.examples for event in seen] == [22, 44, 66]
     assert seen[0].steps is None
     assert np.isfinite(result.history["val_loss"]).all()
-    again = fitted(data=batches, validation=lambda: batches(0))
+    again = fitted(LINEAR, batches, validation=lambda: batches(0))
     assert_equal((result.params, result.history), (again.params, again.history))
 
 
@@ -113,7 +122,7 @@ def test_errors_of_the_source_come_out(tmp_path):
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
-        fitted(data=broken)
+        fitted(LINEAR, broken)
 
 
 def test_a_callback_that_raises_leaves_no_thread():
@@ -121,7 +130,7 @@ def test_a_callback_that_raises_leaves_no_thread():
         raise RuntimeError("enough")
 
     with pytest.raises(RuntimeError, match="enough"):
-        fitted(data=batches, callbacks=[nn.callbacks.Callback(on_step_chunk=stop)])
+        fitted(LINEAR, batches, callbacks=[nn.callbacks.Callback(on_step_chunk=stop)])
 
 
 def test_what_a_batch_has_to_be_is_said():
@@ -136,8 +145,7 @@ def test_what_a_batch_has_to_be_is_said():
 
 
 def test_evaluating_and_predicting_by_batches(mapped):
-    result = fitted(NOISY, batch_size=8)
-    variables = result.params, result.state
+    variables = jax.jit(NOISY.init)(KEY, X)
     options = {"loss": nn.losses.softmax_cross_entropy, "metrics": {"right": ACCURACY}}
     whole = nn.evaluate(NOISY, *variables, DATA, **options)
     for data in (mapped, lambda: batches(0)):

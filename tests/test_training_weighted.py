@@ -58,7 +58,9 @@ def test_uniform_scores_have_the_loss_of_chance_however_much_is_padding():
     np.testing.assert_allclose(result.history["loss"], np.log(CLASSES), rtol=1e-6)
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 10])
+@pytest.mark.parametrize(
+    "batch_size", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 10))]
+)
 def test_padding_has_no_part_in_loss_and_gradient(batch_size):
     loss = nn.losses.ignoring(SOFTMAX, -1)
     perplexity = {"perplexity": nn.metrics.perplexity(ignore_index=-1)}
@@ -128,7 +130,8 @@ def test_what_has_weight_0_may_be_nan():
             optimizer=nn.optimizers.sgd(0.1),
             key=KEY,
             epochs=2,
-            batch_size=4,
+            batch_size=5,
+            shuffle=False,
             progress=False,
             **options,
         )

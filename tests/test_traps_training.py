@@ -17,7 +17,9 @@ SOFTMAX = nn.losses.softmax_cross_entropy
 # Batches in a list
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "number", [2, 3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 4))]
+)
 def test_a_list_of_batches_is_one_of_batches(number):
     """Of two or three, it was taken for a data set of as many parts."""
     batches = [(X[i : i + 5], LABELS[i : i + 5]) for i in range(0, 5 * number, 5)]
@@ -275,7 +277,7 @@ def test_what_made_a_loss_nan_is_named(source, model, x, y, message, tmp_path):
     elif source == "memmap":
         data = memmaps_of(*data, tmp_path)
     with pytest.raises(ValueError, match=message):
-        fitted(model, data, loss=own_loss, batch_size=8)
+        fitted(model, data, loss=own_loss, batch_size=11)
 
 
 def test_a_loss_that_is_nan_for_another_reason_stays_so():
