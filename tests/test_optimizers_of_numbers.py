@@ -44,6 +44,16 @@ def test_floats_of_python_are_arrays_without_axes(name):
     jax.tree.map(np.testing.assert_array_equal, step(FLOATS), of_arrays)
 
 
+def test_a_line_search_that_finds_nothing_gives_back_a_gradient_of_floats():
+    optimizer = O.lbfgs(0.1)
+    extra = {"value": 1.0, "grad": FLOATS, "value_fn": lambda params: 0.0}
+    _, state = optimizer.update(FLOATS, optimizer.init(FLOATS), FLOATS, **extra)
+    of_arrays = jax.tree.map(jnp.asarray, FLOATS)
+    extra["grad"] = of_arrays
+    _, right = optimizer.update(of_arrays, optimizer.init(of_arrays), of_arrays, **extra)
+    jax.tree.map(np.testing.assert_array_equal, state, right)
+
+
 @pytest.mark.parametrize("name", sorted(MADE.keys() - WITHOUT_BIAS))
 def test_the_gradient_of_an_integer_is_refused_by_its_path(name):
     optimizer = MADE[name]

@@ -377,6 +377,22 @@ def test_keywords_reach_a_transformation_that_names_them_alone():
     assert optimizer.update(1.0, ((),), value=3.0, weight=1.0)[0] == 3.0
 
 
+# Shapes
+
+
+@pytest.mark.parametrize("shape", [(0, 2), (2, 0)])
+@pytest.mark.parametrize("options", [{}, {"consistent_rms": 0.2}])
+def test_muon_of_a_matrix_without_elements(shape, options):
+    optimizer, w = O.muon(0.1, **options), jnp.ones(shape)
+    updates, _ = optimizer.update(w, optimizer.init(w), w)
+    assert updates.shape == shape
+
+
+def test_a_schedule_of_several_numbers_is_refused():
+    with pytest.raises(ValueError, match=r"learning_rate\(0\) has shape \(3,\), expected a number"):
+        O.sgd(lambda count: jnp.ones(3))
+
+
 # Metrics
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxnn._core.arrays import check_range, concrete
 from jaxnn._core.paths import path_text
@@ -72,4 +73,6 @@ def _in_range(function: str, name: str, value: Any, low: float, high: float | No
         return
     if callable(value):
         name, value = f"{name}(0)", value(jnp.zeros((), jnp.int32))
+        if np.ndim(value):
+            raise ValueError(f"{function}: {name} has shape {np.shape(value)}, expected a number")
     check_range(function, name, value, low, high)

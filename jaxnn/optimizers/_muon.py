@@ -274,7 +274,7 @@ def _scale_by_shape(given: Any, consistent_rms: Scalar | None) -> Optimizer:
     def rule(g: jax.Array, numbers: MuonDimensionNumbers) -> tuple[jax.Array, ...]:
         _, rows, columns = _sizes(g, numbers)
         if consistent_rms is None:
-            return (math.sqrt(max(1, columns / rows)) * g,)
+            return (math.sqrt(max(1, columns / max(rows, 1))) * g,)
         return (math.sqrt(max(rows, columns)) * hyperparameter(consistent_rms, g.dtype) * g,)
 
     def function(updates: PyTree, params: PyTree) -> PyTree:

@@ -11,9 +11,9 @@ from jaxnn._core.arrays import accumulator_dtype, promoted, widen
 from jaxnn._core.types import PyTree
 
 
-def cast_like(value: jax.Array, like: ArrayLike) -> jax.Array:
+def cast_like(value: ArrayLike, like: ArrayLike) -> jax.Array:
     """`value` in the dtype of `like`."""
-    return value.astype(jnp.asarray(like).dtype)
+    return jnp.asarray(value).astype(jnp.asarray(like).dtype)
 
 
 def real_dtype(dtype: Any) -> jnp.dtype:
