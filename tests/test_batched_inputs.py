@@ -64,6 +64,16 @@ def test_fit_says_what_its_images_lack(key):
         )
 
 
+def test_batch_norm_does_not_train_on_one_example(key):
+    layer, x = nn.batch_norm(), jnp.array([1.0, 2.0])
+    params, state = layer.init(key, x)
+    assert layer.apply(params, state, x)[0].shape == x.shape
+    with pytest.raises(
+        ValueError, match=r"batch_norm: x has shape \(2,\), expected an axis of the"
+    ):
+        layer.apply(params, state, x, train=True)
+
+
 def test_an_element_of_a_decoder_has_a_batch_too(key):
     model = nn.serial(nn.embedding(5, 4), nn.conv(3, (1,)))
     cell = nn.autoregressive(model)

@@ -52,7 +52,7 @@ def batch_norm(
 
     Raises:
         ValueError: `axis` is out of range for `x`; `decay` is outside [0, 1]; `epsilon` is
-            negative; the state is missing.
+            negative; the state is missing; in training, `x` has no axis of a batch.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -85,6 +85,11 @@ def batch_norm(
         if not {"mean", "var"} <= state.keys():
             raise ValueError(
                 f"batch_norm: state has {sorted(state)}, expected 'mean' and 'var' as made by init"
+            )
+        if train and jnp.ndim(x) == 1 and axis_name is None:
+            raise ValueError(
+                f"batch_norm: x has shape {jnp.shape(x)}, expected an axis of the batch too: of "
+                "one example there are no statistics"
             )
         count = _count(x, axis, axis_name)
         if train and count > 0:  # of nothing there are no statistics
