@@ -1,6 +1,7 @@
 """A bad value of any argument of any public function is refused by the name of the argument."""
 
 import inspect
+from importlib.util import find_spec
 
 import jax
 import numpy as np
@@ -14,6 +15,8 @@ from tests.bad_values.outcomes import VALUES, outcome
 from tests.test_completeness import PUBLIC, from_jax
 
 CALLS = calls()
+if find_spec("flatbuffers") is None:  # of the extra `export`
+    del CALLS["export"]
 
 
 def by_package():
@@ -93,4 +96,4 @@ def test_every_public_function_is_called():
         for name, value in PUBLIC.items()
         if inspect.isfunction(value) and not from_jax(value) and inspect.signature(value).parameters
     }
-    assert functions - CALLS.keys() == set()
+    assert functions - CALLS.keys() <= {"export"}

@@ -349,6 +349,12 @@ BY_HAND = {
     "load": ({"path": "saved.safetensors"}, nothing),
     "save": ({"path": "new.safetensors", "tree": PARAMS}, nothing),
     "saved_metadata": ({"path": "saved.safetensors"}, nothing),
+    "export": (
+        {"path": "model.jax", "model": MODEL, "params": PARAMS, "x": X, "platforms": ("cpu",)},
+        nothing,
+    ),
+    "fsdp": ({}, nothing),
+    "sharding": ({}, nothing),
     "export_params": ({"path": "exported", "params": PARAMS, "names": {"": "fc"}}, nothing),
     "import_params": (
         {"path": "imported", "like": PARAMS, "names": {"": "fc"}},
