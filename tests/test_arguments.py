@@ -136,6 +136,7 @@ def test_numbers_and_words_out_of_range_are_value_errors(call, message):
         (lambda: nn.functional.linear(None, 1, 1), "linear: x is None, expected a number or an"),
         (lambda: nn.functional.combine_masks(True, "a"), r"combine_masks: masks\[1\] is 'a'"),
         (lambda: nn.dense(3, bias_init=None), "dense: bias_init is None, expected an initializer"),
+        (lambda: nn.dense(3, bias_init=lambda key: key), "bias_init is <lambda>, expected an init"),
         (lambda: nn.dense(3, bias_init=nn.dense(3)), r"bias_init is dense\(3\), expected an init"),
     ],
 )
@@ -162,6 +163,29 @@ def test_what_is_meant_as_an_array_is_one_before_the_function_sees_it(weights):
     np.testing.assert_allclose(traced(0.5), right, rtol=1e-6)
     with pytest.raises(ValueError, match=r"pos_weight is .* expected a finite number >= 0"):
         jax.jit(lambda x: loss(x, labels, pos_weight=[-1.0, 2.0]))(jnp.zeros((1, 2)))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_integers_that_would_become_others_are_refused(dtype):
+    wide = np.array([0, 2**32 + 1], dtype)
+    scores = jnp.zeros((2, 3))
+    calls = {
+        "labels": lambda: nn.losses.softmax_cross_entropy(scores, wide),
+        "ids": lambda: nn.functional.embed(wide, scores),
+        "tokens": lambda: nn.functional.token_log_probs(scores, wide),
+    }
+    if not jax.config.jax_enable_x64:
+        for name, call in calls.items():
+            with pytest.raises(ValueError, match=rf": {name} has the integer 4294967297 at \(1,\)"):
+                call()
+    narrow = nn.losses.softmax_cross_entropy(scores, wide % 3)
+    np.testing.assert_allclose(narrow, np.full(2, np.log(3)), rtol=1e-6)
+
+
+def test_a_mask_of_numpy_is_not_lost():
+    masked = np.ma.masked_array([1.0, 2.0], [True, False])
+    with pytest.raises(TypeError, match="squared_error: targets is a masked array"):
+        nn.losses.squared_error(jnp.ones(2), masked)
 
 
 def test_every_public_function_with_such_annotations_is_checked():

@@ -209,6 +209,7 @@ def test_inside_jit_and_vmap():
         ({"prompt": jnp.zeros((2, 3))}, TypeError, "prompt has dtype float32"),
         ({"prompt": jnp.zeros((2, 0), int)}, ValueError, r"prompt has shape \(2, 0\)"),
         ({"prompt": jnp.zeros((1, 2, 3), int)}, ValueError, r"prompt has shape \(1, 2, 3\)"),
+        ({"prompt": np.array([2**32 + 1])}, ValueError, "prompt has the integer 4294967297 at"),
         ({"length": 0}, ValueError, "length is 0"),
         ({"temperature": -1.0}, ValueError, "temperature is -1.0"),
         ({"top_k": 0}, ValueError, "top_k is 0"),
@@ -222,6 +223,17 @@ def test_errors(change, error, message):
     arguments |= {"key": jax.random.key(0)} | change
     with pytest.raises(error, match=message):
         nn.generate(**arguments)
+
+
+@pytest.mark.parametrize("token", [5, -1])
+def test_a_token_outside_of_the_vocabulary_is_named(token, key):
+    cell = nn.autoregressive(nn.serial(nn.embedding(5, 4), nn.dense(5)))
+    params = cell.init(key, jnp.int32(0))
+    with pytest.raises(ValueError, match=rf"token {token} at \(1, 2\), expected 0 to 4, as embed"):
+        nn.generate(cell, params, jnp.array([[1, 2, 3], [0, 1, token]]), length=2)
+    nan = jax.tree.map(lambda leaf: leaf * jnp.nan, params)
+    with pytest.raises(ValueError, match="params give logits that are NaN"):
+        nn.generate(cell, nan, jnp.array([1]), length=2)
 
 
 # What decodes without what came before

@@ -17,6 +17,7 @@ import numpy as np
 from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike, DTypeLike
 
+from jaxnn._core.arrays import check_integers_fit
 from jaxnn._core.paths import is_selection, path_text
 from jaxnn._core.types import (
     Arrays,
@@ -108,15 +109,23 @@ def _is_array(value: Any) -> bool:
     return hasattr(type(value), "__array__") or hasattr(type(value), "__jax_array__")
 
 
-def _as_array(value: Any) -> Any:
+def _as_array(where: str, value: Any) -> Any:
     """A number or an array as it is; anything else that is meant as an array, made one.
 
     Of the host where all numbers are, so that they can be checked under `jit` too.
     """
-    if isinstance(value, (jax.Array, np.ndarray, np.generic, int, float, complex)):
+    if value is None or isinstance(value, (jax.Array, int, float, complex)):
         return value
-    is_traced = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(value))
-    return (jnp if is_traced or hasattr(value, "__jax_array__") else np).asarray(value)
+    if not isinstance(value, (np.ndarray, np.generic)):
+        is_traced = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(value))
+        if is_traced or hasattr(value, "__jax_array__"):
+            return jnp.asarray(value)
+        value = np.asarray(value)
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{where} is a masked array, expected one without: its mask would be lost")
+    if value.dtype in (np.int64, np.uint64):
+        check_integers_fit(where, np.asarray(value), jax.dtypes.canonicalize_dtype(value.dtype))
+    return value
 
 
 def is_array_leaf(leaf: Any) -> bool:
@@ -144,11 +153,18 @@ def _is_dtype(value: Any) -> bool:
 
 
 def _is_initializer(value: Any) -> bool:
-    """Whether it is a function, and none of those that make initializers: these take no key."""
+    """Whether it is a function of a key, a shape and a dtype, not one that makes such functions."""
     if not _is_function(value):
         return False
+    try:
+        signature = inspect.signature(value)
+        signature.bind(None, None, None)
+    except TypeError:
+        return False
+    except ValueError:  # of C: nothing is known
+        return True
     is_known = getattr(value, "__module__", "") in _INITIALIZERS
-    return not is_known or "key" in inspect.signature(value).parameters
+    return not is_known or "key" in signature.parameters
 
 
 def _is_function(value: Any) -> bool:
@@ -316,7 +332,6 @@ class ArgumentChecks:
         self._rest = [(p.name, kinds[p.name]) for p in parameters if p.kind is p.VAR_POSITIONAL]
         arrays = [p.name for p in parameters if p.annotation in (ArrayLike, ArrayLike | None)]
         self._arrays = frozenset(arrays)
-        self._array_positions = [name in self._arrays for name, _ in self._by_position]
 
     def __call__(self, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
         """Raise for an argument that is of another kind than its annotation says."""
@@ -336,14 +351,16 @@ class ArgumentChecks:
         self, args: tuple[Any, ...], keywords: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments, with an array for each that is meant as one."""
+
+        def one(name: str, value: Any) -> Any:
+            is_array = name in self._arrays
+            return _as_array(f"{self._function}: {name}", value) if is_array else value
+
         as_arrays = [
-            _as_array(value) if is_array and value is not None else value
-            for is_array, value in zip(self._array_positions, args, strict=False)
+            one(name, value) for (name, _), value in zip(self._by_position, args, strict=False)
         ]
-        return (*as_arrays, *args[len(as_arrays) :]), {
-            name: _as_array(value) if name in self._arrays and value is not None else value
-            for name, value in keywords.items()
-        }
+        rest = args[len(as_arrays) :]
+        return (*as_arrays, *rest), {name: one(name, value) for name, value in keywords.items()}
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:

@@ -63,6 +63,27 @@ def wide_integers(x: ArrayLike) -> jax.Array:
     return x.astype(jnp.int32) if is_narrow else x
 
 
+def integers_may_not_fit(dtype: np.dtype, narrow: np.dtype) -> bool:
+    """Whether `dtype` has integers that `narrow` cannot hold."""
+    return dtype.kind in "iu" and dtype.newbyteorder("=") != narrow
+
+
+def check_integers_fit(where: str, array: np.ndarray, dtype: np.dtype) -> None:
+    """Raise unless `dtype` holds all integers: cast, they would be other labels or ids."""
+    if not integers_may_not_fit(array.dtype, dtype) or array.size == 0:
+        return
+    limits = np.iinfo(dtype)
+    if array.min() >= limits.min and array.max() <= limits.max:
+        return
+    wrong = np.argwhere((array < limits.min) | (array > limits.max))[0]
+    place = tuple(int(i) for i in wrong)
+    raise ValueError(
+        f"{where} has the integer {array[place]} at {place}, expected integers that {dtype} can "
+        f"hold, from {limits.min} to {limits.max}; wider ones need "
+        "jax.config.update('jax_enable_x64', True)"
+    )
+
+
 def hyperparameter(value: Any, dtype: Any) -> jax.Array:
     """A hyperparameter in `dtype`, whatever its own dtype."""
     return jnp.asarray(value).astype(dtype)

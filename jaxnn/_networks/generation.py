@@ -5,10 +5,12 @@ from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import LEAST_POSITIVE, check_count, check_key, check_range, is_inexact
+from jaxnn._core.bounds import OutOfBoundsError, looking_for_integers_outside
 from jaxnn._core.construction import constructor
 from jaxnn._core.decoding import decoded_steps, decoding_by_element
 from jaxnn._core.layer import Cell, Layer, LayerLike, as_layer
@@ -207,18 +209,41 @@ def generate(
     def traced(value: ArrayLike | None, dtype: DTypeLike) -> jax.Array | None:
         return None if value is None else jnp.asarray(value).astype(dtype)
 
-    new = compiled(_generate, cell, length, return_log_probs)(
+    tokens_given = jnp.atleast_2d(prompt).astype(jnp.int32)
+    new, is_nan = compiled(_generate, cell, length, return_log_probs)(
         params,
-        jnp.atleast_2d(prompt).astype(jnp.int32),
+        tokens_given,
         key,
         jnp.asarray(temperature).astype(jnp.float32),
         traced(top_k, jnp.int32),
         traced(top_p, jnp.float32),
         traced(end_token, jnp.int32),
     )
+    if not isinstance(is_nan, jax.core.Tracer) and is_nan:
+        _refuse_nan(cell, params, tokens_given)
     shape = (*prompt.shape[:-1], length)
     tokens, log_probs = jax.tree.map(lambda leaf: leaf.reshape(shape), new)
     return (tokens, log_probs) if return_log_probs else tokens
+
+
+def _refuse_nan(cell: Cell, params: PyTree, prompt: jax.Array) -> None:
+    """Raise for logits that are NaN: the token that made them so, if it was one of the prompt."""
+    tokens = jnp.unique(prompt)
+    try:
+        with looking_for_integers_outside():
+            cell.step(params, _first_carry(cell, params, tokens.shape), tokens)
+    except OutOfBoundsError as error:
+        place = tuple(int(i) for i in np.argwhere(np.asarray(prompt) == error.value)[0])
+        raise ValueError(
+            f"generate: prompt has the token {error.value} at {place}, expected 0 to "
+            f"{error.size - 1}, as {error.user} takes them"
+        ) from error
+    raise ValueError("generate: params give logits that are NaN, expected numbers")
+
+
+def _first_carry(cell: Cell, params: PyTree, batch: tuple[int, ...]) -> PyTree:
+    floats = [leaf.dtype for leaf in jax.tree.leaves(params) if is_inexact(leaf.dtype)]
+    return cell.initial_carry(params, batch, floats[0] if floats else jnp.result_type(float))
 
 
 def _generate(
@@ -232,18 +257,17 @@ def _generate(
     top_k: jax.Array | None,
     top_p: jax.Array | None,
     end_token: jax.Array | None,
-) -> tuple[jax.Array, jax.Array | None]:
-    """The new tokens and, if wanted, their log-probabilities."""
+) -> tuple[tuple[jax.Array, jax.Array | None], jax.Array]:
+    """The new tokens and, if wanted, their log-probabilities; whether a logit was NaN."""
     batch = prompt.shape[:1]
-    floats = [leaf.dtype for leaf in jax.tree.leaves(params) if is_inexact(leaf.dtype)]
-    carry = cell.initial_carry(params, batch, floats[0] if floats else jnp.result_type(float))
+    carry = _first_carry(cell, params, batch)
 
     def read(carry: PyTree, token: jax.Array) -> tuple[PyTree, None]:
         return cell.step(params, carry, token)[0], None
 
     def write(
         carry: tuple[PyTree, jax.Array, jax.Array], step: jax.Array
-    ) -> tuple[tuple[PyTree, jax.Array, jax.Array], tuple[jax.Array, jax.Array | None]]:
+    ) -> tuple[tuple[PyTree, jax.Array, jax.Array], tuple[Any, jax.Array]]:
         cell_carry, token, ended = carry
         cell_carry, logits = cell.step(params, cell_carry, token)
         step_key = None if key is None else jax.random.fold_in(key, step)
@@ -253,13 +277,13 @@ def _generate(
             token = jnp.where(ended, end_token, token)
             log_prob = None if log_prob is None else jnp.where(ended, 0, log_prob)
             ended = token == end_token
-        return (cell_carry, token, ended), (token, log_prob)
+        return (cell_carry, token, ended), ((token, log_prob), jnp.isnan(logits).any())
 
     with decoded_steps(prompt.shape[1] + length - 1):
         carry, _ = jax.lax.scan(read, carry, prompt[:, :-1].T)
         start = carry, prompt[:, -1], jnp.zeros(batch, bool)
-        _, new = jax.lax.scan(write, start, jnp.arange(length))
-    return jax.tree.map(jnp.transpose, new)  # type: ignore[no-any-return]
+        _, (new, is_nan) = jax.lax.scan(write, start, jnp.arange(length))
+    return jax.tree.map(jnp.transpose, new), is_nan.any()
 
 
 def _sample(

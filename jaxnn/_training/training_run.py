@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 
 from jaxnn._combinators.copies import copy_keys
 from jaxnn._core.arguments import checked
@@ -16,12 +15,10 @@ from jaxnn._core.types import Loss, LossFunction, OptimizerLike, PyTree, Regular
 from jaxnn._training.best import EarlyStopping
 from jaxnn._training.checks import warn_of_narrow_params
 from jaxnn._training.data.arrays import (
-    check_set,
-    check_size,
     check_steps,
-    count_examples,
     effective_batch_size,
     example_of,
+    on_device,
 )
 from jaxnn._training.data.epochs import Epoch
 from jaxnn._training.loop import scanned
@@ -151,13 +148,13 @@ def training_run(
             make(hyperparams) if makes_model else model,
             make_optimizer(hyperparams) if makes_optimizer else optimizer,
         )
-        check_initial("training_run", loss, params)
+        check_initial("training_run", loss, params, state)
         supervised = loss is not None
-        data, n = _as_arrays("data", data, supervised)
+        data, n = on_device("training_run", "data", data, supervised)
         epoch = Epoch(n, effective_batch_size("training_run", batch_size, n), shuffle)
         check_steps("training_run", epochs, epoch.steps)
         if validation is not None:
-            validation, _ = _as_arrays("validation", validation, supervised)
+            validation, _ = on_device("training_run", "validation", validation, supervised)
         if params is not None and state is None:
             state = {}
         carry = run.init(key, example_of(data), n, params, state)
@@ -168,12 +165,3 @@ def training_run(
         return *run.result(carry), history
 
     return train
-
-
-def _as_arrays(name: str, data: Any, supervised: bool) -> tuple[PyTree, int]:
-    """A data set, perhaps traced, as arrays, and the number of its examples."""
-    check_set("training_run", name, data, supervised)
-    arrays = jax.tree.map(jnp.asarray, tuple(data) if isinstance(data, list) else data)
-    n = count_examples("training_run", name, arrays)
-    check_size("training_run", name, n)
-    return arrays, n

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnn._core.arrays import check_integers_fit, integers_may_not_fit
 from jaxnn._core.paths import path_text
 from jaxnn._core.types import PyTree
 
@@ -33,7 +34,7 @@ def is_iterator(leaf: Any) -> bool:
 def copy_to_device(where: str, array: np.ndarray) -> jax.Array:
     """A copy of a NumPy array; an integer that its dtype on the device cannot hold raises."""
     own = _aligned(array.shape, device_dtype(array.dtype))
-    _check_integers(where, array, own.dtype)
+    check_integers_fit(where, array, own.dtype)
     np.copyto(own, array, casting="unsafe")
     copied: jax.Array = jax.device_put(own)
     return copied
@@ -42,7 +43,7 @@ def copy_to_device(where: str, array: np.ndarray) -> jax.Array:
 def take_to_device(where: str, array: np.ndarray, rows: np.ndarray) -> jax.Array:
     """A copy of some rows of a NumPy array; no other row is read."""
     dtype = device_dtype(array.dtype)
-    if _may_not_fit(array.dtype, dtype):
+    if integers_may_not_fit(array.dtype, dtype):
         return copy_to_device(where, np.take(array, rows, axis=0))
     own = _aligned((len(rows), *array.shape[1:]), dtype)
     np.take(array, rows, axis=0, out=own, mode="clip")  # the mode "raise" would copy once more
@@ -55,26 +56,6 @@ def place_of(where: str, path: tuple[Any, ...]) -> str:
     return f"{where} at {path_text(path)!r}" if path else where
 
 
-def _may_not_fit(dtype: np.dtype, narrow: np.dtype) -> bool:
-    return dtype.kind in "iu" and dtype.newbyteorder("=") != narrow
-
-
-def _check_integers(where: str, array: np.ndarray, dtype: np.dtype) -> None:
-    """Raise unless `dtype` holds all integers: cast, they would be other labels or ids."""
-    if not _may_not_fit(array.dtype, dtype) or array.size == 0:
-        return
-    limits = np.iinfo(dtype)
-    if array.min() >= limits.min and array.max() <= limits.max:
-        return
-    wrong = np.argwhere((array < limits.min) | (array > limits.max))[0]
-    place = tuple(int(i) for i in wrong)
-    raise ValueError(
-        f"{where} has the integer {array[place]} at {place}, expected integers that {dtype} can "
-        f"hold, from {limits.min} to {limits.max}; wider ones need "
-        "jax.config.update('jax_enable_x64', True)"
-    )
-
-
 def as_numpy(where: str, path: tuple[Any, ...], leaf: Any) -> np.ndarray:
     """A leaf as a NumPy array of numbers, which may share its memory."""
     place = f" at {path_text(path)!r}" if path else ""
@@ -84,13 +65,15 @@ def as_numpy(where: str, path: tuple[Any, ...], leaf: Any) -> np.ndarray:
             f"{where} has a masked array{expected}: its mask would be lost; give weights of 0"
         )
     if not hasattr(leaf, "__array__"):
-        raise TypeError(f"{where} has a {type(leaf).__name__}{expected}")
+        hint = "; lists of numbers need np.asarray" * isinstance(leaf, (int, float))
+        raise TypeError(f"{where} has a {type(leaf).__name__}{expected}{hint}")
     try:
         array = np.asarray(leaf)
     except (RuntimeError, TypeError, ValueError) as error:
         raise TypeError(f"{where} has a {type(leaf).__name__}{expected}: {error}") from error
     if not _is_known(array.dtype):
-        raise TypeError(f"{where} has the dtype {array.dtype}{expected}")
+        hint = "; np.unique(it, return_inverse=True) numbers classes" * (array.dtype.kind in "OSU")
+        raise TypeError(f"{where} has the dtype {array.dtype}{expected}{hint}")
     return array
 
 
