@@ -38,6 +38,23 @@ BAD_CALLS = {
         ValueError,
         ("linear: x has shape (4, 3)", "expected 2 features", "(2, 5)"),
     ),
+    "initializer_shape": (
+        lambda: nn.dense(3, kernel_init=lambda key, shape, dtype: ones(2)).init(
+            key(), ones((1, 4))
+        ),
+        ValueError,
+        ("initializer <lambda>: what it made has shape (2,)", "expected shape (4, 3)"),
+    ),
+    "serial_of_a_list": (
+        lambda: nn.serial([nn.dense(3), nn.relu]),
+        TypeError,
+        ("serial: '0' is a list", "serial(*layers)"),
+    ),
+    "parallel_of_a_dict": (
+        lambda: nn.parallel({"a": nn.dense(3)}),
+        TypeError,
+        ("parallel: '0' is a dict", "parallel(**layers)"),
+    ),
     "linear_scalar": (lambda: f.linear(1.0, ones((1, 2))), ValueError, ("x has shape ()",)),
     "linear_bias": (
         lambda: f.linear(ones(2), ones((2, 5)), ones(1)),

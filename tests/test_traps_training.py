@@ -221,14 +221,35 @@ MISTAKES = {
         TypeError,
         r"call it, accuracy",
     ),
-    "a callback alone": ({"callbacks": print}, TypeError, r"callbacks is <built-in.*a sequence"),
+    "a callback alone": (
+        {"callbacks": print},
+        TypeError,
+        r"callbacks is print, .*such as \[print\]",
+    ),
+    "a callback not called": (
+        {"callbacks": [nn.callbacks.csv_log]},
+        TypeError,
+        r"callbacks has csv_log, .*: call it, csv_log",
+    ),
     "a string of callbacks": ({"callbacks": "abc"}, TypeError, r"callbacks is 'abc'.*a sequence"),
+    "a function for a metric": (
+        {"metrics": {"a": SOFTMAX}},
+        TypeError,
+        r"\['a'\] is softmax_cross_entropy, .*nn\.metrics\.mean\(function\)",
+    ),
+    "stopping not called": (
+        {"early_stopping": nn.early_stopping},
+        TypeError,
+        r"early_stopping is early_stopping, expected nn\.early_stopping\(",
+    ),
+    "a state without params": ({"state": {}}, ValueError, "state is given and params is None"),
+    "a list of numbers alone": ({"data": [[1.0, 2.0]]}, TypeError, "of numbers need np.asarray"),
     "an optimizer not called": ({"optimizer": nn.optimizers.adam}, TypeError, r"call it, adam"),
     "a loss not called": ({"loss": nn.losses.ignoring}, TypeError, r"call it, ignoring"),
     "a penalty not called": ({"regularizer": nn.regularizers.l2}, TypeError, r"call it, l2"),
     "a number for a penalty": ({"regularizer": 1e-4}, TypeError, r"regularizer is 0.0001"),
     "lists of numbers": ({"data": ([[1.0, 2.0]], [0])}, ValueError, r"at '0/0/0'.*np.asarray"),
-    "labels in words": ({"data": (X, np.array(["a"] * 22))}, TypeError, r"at '1'"),
+    "labels in words": ({"data": (X, np.array(["a"] * 22))}, TypeError, r"at '1'.*np\.unique"),
     "stopping without validation": (
         {"early_stopping": nn.early_stopping("val_loss")},
         ValueError,
@@ -242,6 +263,19 @@ def test_a_mistake_is_told_with_its_remedy(mistake):
     changes, error, message = MISTAKES[mistake]
     with pytest.raises(error, match=message):
         fitted(LINEAR, **changes)
+
+
+@pytest.mark.parametrize(
+    ("y", "error", "message"),
+    [
+        (np.full(22, 2**32 + 1), ValueError, "data at '1' has the integer 4294967297"),
+        (np.array(["a"] * 22), TypeError, "data has the dtype <U1 at '1'"),
+    ],
+)
+def test_a_run_that_is_not_compiled_looks_at_its_data(y, error, message, key):
+    train = nn.training_run(LINEAR, loss=SOFTMAX, optimizer=nn.optimizers.sgd(0.1), epochs=1)
+    with pytest.raises(error, match=f"training_run: {message}"):
+        train(key, (X, y))
 
 
 # Labels and ids outside of what they index, where the early check does not see them

@@ -25,6 +25,13 @@ def named_children(
             f"{combinator}: got {len(positional)} positional and {len(named)} named layers "
             f"({', '.join(named)}), expected all of one kind"
         )
+    for given in positional[:1] if len(positional) == 1 else ():
+        if type(given) in (list, tuple, dict):
+            stars = "**" if isinstance(given, dict) else "*"
+            raise TypeError(
+                f"{combinator}: '0' is a {type(given).__name__}, expected layers, each an argument "
+                f"of its own: {combinator}({stars}layers)"
+            )
     by_name = named or {str(i): layer for i, layer in enumerate(positional)}
     return {name: as_layer(value, f"{combinator}: '{name}'") for name, value in by_name.items()}
 

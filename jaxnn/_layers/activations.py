@@ -8,6 +8,7 @@ from jaxnn._core.arrays import check_key
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, param_dtype, pure, shape_of
 from jaxnn._core.types import PyTree
+from jaxnn._layers.params import draw
 
 
 @constructor
@@ -48,6 +49,6 @@ def prelu(
         if per_channel and not shape:
             raise ValueError("prelu: x is a scalar, expected shape (..., channels)")
         own = shape[-1:] if per_channel else ()
-        return {"scale": negative_slope_init(key, own, param_dtype(x))}
+        return {"scale": draw(negative_slope_init, key, own, param_dtype(x))}
 
     return pure(init, lambda params, x: functional.prelu(x, params["scale"]))

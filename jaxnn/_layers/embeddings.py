@@ -8,6 +8,7 @@ from jaxnn._core.arrays import check_count, check_key
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, param_dtype, pure
 from jaxnn._core.types import PyTree
+from jaxnn._layers.params import draw
 
 
 @constructor
@@ -57,7 +58,7 @@ def embedding(
 
     def init(key: jax.Array, x: PyTree) -> PyTree:
         check_key("embedding", key)
-        return {"embedding": embedding_init(key, (num_embeddings, features), param_dtype(x))}
+        return {"embedding": draw(embedding_init, key, (num_embeddings, features), param_dtype(x))}
 
     def call(params: PyTree, x: PyTree, *, attend: bool = False) -> jax.Array:
         use = functional.attend if attend else functional.embed

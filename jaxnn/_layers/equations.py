@@ -78,14 +78,15 @@ def einsum(
             key: jax.Array, shape: Any, dtype: Any = None, out_sharding: Any = None
         ) -> jax.Array:
             keys = jax.random.split(key, math.prod(size[a] for a in shared))
-            kernels = jax.vmap(lambda key: draw(kernel_init, key, shape, dtype))(keys)
+            kernels = jax.vmap(lambda key: draw(kernel_init, key, matrix, dtype))(keys)
             kernel = kernels.reshape([size[a] for a in drawn])
             return jnp.transpose(kernel, [drawn.index(a) for a in terms.kernel])
 
         matrix = tuple(math.prod(size[a] for a in letters) for letters in (inputs, outputs))
+        kernel_shape = tuple(size[a] for a in terms.kernel)
         bias_shape = tuple(size[a] for a in terms.features)
         inits = one_matrix_for_each, bias_init if use_bias else None
-        return kernel_and_bias("einsum", key, matrix, param_dtype(x), *inits, bias_shape)
+        return kernel_and_bias("einsum", key, kernel_shape, param_dtype(x), *inits, bias_shape)
 
     def call(params: PyTree, x: PyTree) -> jax.Array:
         return functional.einsum(equation, x, *kernel_and_bias_of("einsum", params, use_bias))

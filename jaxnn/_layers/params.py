@@ -7,15 +7,23 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import Initializer
 
-from jaxnn._core.arrays import check_key
+from jaxnn._core.arguments import value_text
+from jaxnn._core.arrays import check_key, check_shape, floating
 
 Params = dict[str, jax.Array]
 ShapeTuple = tuple[int, ...]
 
 
 def draw(init: Initializer, key: jax.Array, shape: ShapeTuple, dtype: jnp.dtype) -> jax.Array:
-    """What an initializer makes; an array without elements needs none, which would divide by 0."""
-    return init(key, shape, dtype) if math.prod(shape) else jnp.zeros(shape, dtype)
+    """What an initializer makes, an array of that shape.
+
+    One without elements needs none, which would divide by 0.
+    """
+    if not math.prod(shape):
+        return jnp.zeros(shape, dtype)
+    made = floating(init(key, shape, dtype))
+    check_shape(f"initializer {value_text(init)}", "what it made", made, tuple(shape))
+    return made
 
 
 def kernel_and_bias(
@@ -36,7 +44,7 @@ def kernel_and_bias(
     params = {"kernel": draw(kernel_init, kernel_key, kernel_shape, dtype)}
     if bias_init is not None:
         bias_shape = kernel_shape[-1:] if bias_shape is None else bias_shape
-        params["bias"] = bias_init(bias_key, bias_shape, dtype)
+        params["bias"] = draw(bias_init, bias_key, bias_shape, dtype)
     return params
 
 
@@ -68,7 +76,7 @@ def scale_and_bias(
     scale_key, bias_key = jax.random.split(key)
     params = {}
     if scale_init is not None:
-        params["scale"] = scale_init(scale_key, shape, dtype)
+        params["scale"] = draw(scale_init, scale_key, shape, dtype)
     if bias_init is not None:
-        params["bias"] = bias_init(bias_key, shape, dtype)
+        params["bias"] = draw(bias_init, bias_key, shape, dtype)
     return params

@@ -224,7 +224,7 @@ def gru_cell(
         params = _init("gru_cell", key, 3, shapes, dtype, *inits)
         if use_bias and reset_after:
             bias_key = jax.random.fold_in(key, 3)
-            params["recurrent"]["bias"] = bias_init(bias_key, (features,), dtype)
+            params["recurrent"]["bias"] = draw(bias_init, bias_key, (features,), dtype)
         return params
 
     def initial_carry(params: PyTree, batch_shape: Sequence[int], dtype: DTypeLike) -> PyTree:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnn._core.arguments import value_text
 from jaxnn._core.construction import refuse_constructor
 from jaxnn._core.layer import Layer
 from jaxnn._core.paths import leaf_paths
@@ -74,8 +75,9 @@ def check_metrics(function: str, metrics: Mapping[str, Metric] | None) -> Metric
         refuse_constructor(metric, f"{function}: metrics[{name!r}]", "a Metric")
         if not isinstance(metric, Metric):
             raise TypeError(
-                f"{function}: metrics[{name!r}] is {metric!r}, expected a Metric such as "
-                "nn.metrics.accuracy()"
+                f"{function}: metrics[{name!r}] is {value_text(metric)}, expected a Metric such as "
+                "nn.metrics.accuracy(), or nn.metrics.mean(function) of a function of "
+                "(predictions, y)"
             )
     return pairs
 

@@ -205,7 +205,7 @@ def fit(
         members=members,
         sharding=None,
     )
-    check_initial("fit", loss, params)
+    check_initial("fit", loss, params, state)
     feed = _feed(run, model, loss, key, data, validation, epochs, batch_size, shuffle, members)
     check_steps("fit", epochs, feed.steps_per_epoch)
     steps = None if feed.steps_per_epoch is None else feed.steps_per_epoch * epochs

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxnn._combinators.sharded import sharded, sharded_loss
+from jaxnn._core.arguments import value_text
 from jaxnn._core.arrays import check_count
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, as_layer
@@ -50,7 +51,9 @@ def checked_run(
         check_count(function, "members", members)
     pairs = check_metrics(function, metrics)
     if best is not None and not isinstance(best, EarlyStopping):
-        raise TypeError(f"{function}: early_stopping is {best!r}, expected nn.early_stopping(...)")
+        raise TypeError(
+            f"{function}: early_stopping is {value_text(best)}, expected nn.early_stopping(...)"
+        )
     if loss is None:
         if isinstance(model, Layer) or not callable(model) or pairs:
             raise TypeError(
@@ -80,8 +83,10 @@ def checked_run(
     )
 
 
-def check_initial(function: str, loss: Any, params: PyTree) -> None:
-    """Raise unless params are given where there is no model to make them."""
+def check_initial(function: str, loss: Any, params: PyTree, state: PyTree) -> None:
+    """Raise unless params are given where there is no model to make them, or a state."""
+    if params is None and state is not None:
+        raise ValueError(f"{function}: state is given and params is None, expected both or neither")
     if loss is None and params is None:
         raise ValueError(
             f"{function}: params is None, expected the initial params: a loss function has no init"

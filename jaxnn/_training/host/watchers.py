@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from jaxnn._core.arguments import value_text
 from jaxnn.callbacks import Callback, Event
 
 
@@ -13,7 +14,8 @@ class Watchers:
     def __init__(self, callbacks: Sequence[Any], progress: Callback | None) -> None:
         if isinstance(callbacks, str | Callback) or not isinstance(callbacks, Sequence):
             raise TypeError(
-                f"fit: callbacks is {callbacks!r}, expected a sequence, such as [{callbacks!r}]"
+                f"fit: callbacks is {value_text(callbacks)}, expected a sequence, such as "
+                f"[{value_text(callbacks)}]"
             )
         self.of_user = [_as_callback(callback) for callback in callbacks]
         self._all = [*self.of_user, *([] if progress is None else [progress])]
@@ -57,6 +59,9 @@ def _is_true(result: Any) -> bool:
 def _as_callback(callback: Any) -> Callback:
     if isinstance(callback, Callback):
         return callback
+    if getattr(callback, "__module__", None) == Callback.__module__:
+        name = value_text(callback)
+        raise TypeError(f"fit: callbacks has {name}, expected a Callback: call it, {name}(...)")
     if callable(callback) and not isinstance(callback, type):
         return Callback(on_epoch=callback)
     raise TypeError(
