@@ -123,6 +123,9 @@ EXACT = {
         "optimizers.evaluation_params.opt_state optimizers.loss_scale.opt_state "
         "optimizers.skip_not_finite.gradient_step optimizers.skip_not_finite.params",
     ),
+    "fsdp.axis": "'abc'",
+    "sharding.batch": "only 'abc'",
+    "sharding.params": "{}",
     "losses.cosine_embedding_loss.margin": "-1 0",
     "pad_to.batch": "empty",
     "optimizers.skip_not_finite.updates": TREES,
