@@ -135,8 +135,9 @@ def value_of(wanted: EarlyStopping, row: Row) -> jax.Array:
     name = wanted.metric
     if name not in row or jnp.ndim(row[name]) != 0:
         single = sorted(key for key, value in row.items() if jnp.ndim(value) == 0)
+        hint = "; 'val_...' needs a validation set" * name.startswith("val_")
         raise ValueError(
-            f"early_stopping: metric is {name!r}, expected a metric with one value: {single}"
+            f"early_stopping: metric is {name!r}, expected a metric with one value: {single}{hint}"
         )
     return row[name].astype(jnp.result_type(float))
 
