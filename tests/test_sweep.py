@@ -453,6 +453,7 @@ def test_optimizers_of_optax_can_be_swept():
 
 BAD = {
     "no grid": ({"grid": [1]}, TypeError, "grid is \\[1\\], expected a dict"),
+    "nan in a grid": ({"grid": {"rate": [np.nan]}}, ValueError, r"grid\['rate'\] is \[nan\]"),
     "empty grid": ({"grid": {}}, ValueError, "grid is empty"),
     "empty": ({"grid": {"rate": []}}, ValueError, r"grid\['rate'\] has shape \(0,\)"),
     "one number": ({"grid": {"rate": 0.1}}, ValueError, r"grid\['rate'\] has shape \(\)"),

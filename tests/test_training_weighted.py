@@ -155,6 +155,11 @@ def test_a_weight_that_is_negative_or_not_finite_is_refused(weight, streamed):
         nn.evaluate(MODEL, {"kernel": jnp.zeros((3, CLASSES))}, {}, data, loss=SOFTMAX)
 
 
+def test_complex_weights_are_refused():
+    with pytest.raises(TypeError, match="data has weights of dtype complex64, expected real ones"):
+        fit((X, LABELS, np.ones((N, TIME), np.complex64)))
+
+
 def test_a_loss_that_has_zeros_for_a_label_is_refused():
     loss = functools.partial(functools.partial(SOFTMAX, ignore_index=-1), label_smoothing=0.1)
     for function in (

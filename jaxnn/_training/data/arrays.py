@@ -55,11 +55,15 @@ def arrays_on_device(where: str, tree: PyTree) -> PyTree:
 
 
 def check_weights(where: str, batch: Any) -> None:
-    """Raise if `batch` is `(x, y, weights)` and a weight is negative or not finite."""
+    """Raise if `batch` is `(x, y, weights)` and a weight is negative, complex or not finite."""
     if not (isinstance(batch, (tuple, list)) and len(batch) == 3):
         return
     weights = batch[2]
-    if isinstance(weights, jax.core.Tracer) or not hasattr(weights, "dtype"):
+    if not hasattr(weights, "dtype"):
+        return
+    if jnp.iscomplexobj(weights):
+        raise TypeError(f"{where} has weights of dtype {weights.dtype}, expected real ones")
+    if isinstance(weights, jax.core.Tracer):
         return
     if weights.dtype == bool:
         return

@@ -68,4 +68,6 @@ def _as_numbers(what: str, values: Any) -> np.ndarray:
         raise ValueError(
             f"sweep: {what} is {values!r}, expected integers that {numbers.dtype} can hold"
         )
+    if np.isnan(numbers).any():
+        raise ValueError(f"sweep: {what} is {values!r}, expected numbers")
     return numbers
