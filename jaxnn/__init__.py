@@ -16,6 +16,7 @@ from jaxnn._activations import *  # noqa: F403
 from jaxnn._combinators.chains import parallel, residual, serial
 from jaxnn._combinators.composition import compose
 from jaxnn._combinators.copies import ensemble, stack
+from jaxnn._combinators.deferral import deferred
 from jaxnn._combinators.freezing import freeze_params, frozen, unfreeze_params
 from jaxnn._combinators.reparametrization import spectral_norm, weight_norm
 from jaxnn._combinators.wrappers import mixed_precision, remat
@@ -113,6 +114,7 @@ __all__ = [
     "conv",
     "conv_lstm_cell",
     "conv_transpose",
+    "deferred",
     "dense",
     "dense_general",
     "depthwise_conv",

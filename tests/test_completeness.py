@@ -62,6 +62,7 @@ CONSTRUCTORS = [  # of layers
 
 NEEDS_NO_ROW = {
     "parameter": "has no input that could decide a dtype: test_parameter.py checks it",
+    "deferred": "returns what it was given: test_losses_linear.py trains with it",
     "mixed_precision": "rounds on purpose: test_combinators.py compares it with what it wraps",
 }
 

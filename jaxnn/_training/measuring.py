@@ -43,7 +43,8 @@ def loss_sums(values: Any, weights: Any) -> PyTree:
             f"loss: the values have shape {jnp.shape(values.values)} and their weights "
             f"{jnp.shape(values.weights)}, expected one shape"
         )
-    own = jnp.asarray(values.weights)
+    values = Weighted(*map(jnp.atleast_1d, values))  # one value, of the whole batch, is a mean
+    own = values.weights
     if weights is not None:
         own = own * element_weights(own.shape, weights, own.dtype)
     return metric.update(metric.init(), values.values, None, own)

@@ -22,6 +22,7 @@ from jaxnn.losses._divergences import (
     kl_divergence_with_log_targets,
 )
 from jaxnn.losses._likelihoods import gaussian_nll, poisson_nll
+from jaxnn.losses._linear_cross_entropy import linear_softmax_cross_entropy
 from jaxnn.losses._margins import (
     hinge_loss,
     margin_ranking_loss,
@@ -73,6 +74,7 @@ __all__ = [
     "kl_divergence",
     "kl_divergence_with_log_targets",
     "l2_loss",
+    "linear_softmax_cross_entropy",
     "log_cosh",
     "margin_ranking_loss",
     "multiclass_hinge_loss",

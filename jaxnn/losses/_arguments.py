@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -88,3 +89,24 @@ def all_axes(loss: str, axis: Axis, ndim: int, array: str) -> tuple[int, ...]:
     given = tuple(range(ndim)) if axis is None else axis
     canonical_axes(given, ndim, loss, array)
     return tuple(a % ndim for a in (given if isinstance(given, Sequence) else (given,)))
+
+
+@jax.custom_jvp
+def at_labels(scores: jax.Array, labels: jax.Array) -> jax.Array:
+    """`scores[..., labels]`; of a class that does not exist, the score of another.
+
+    The gradient is a comparison that is fused with what it is added to, where that of a gather is
+    a matrix of its own.
+    """
+    labels = jnp.clip(labels, 0, scores.shape[-1] - 1)
+    of_label = jnp.take_along_axis(scores, labels[..., None], -1)[..., 0]
+    return jnp.where(of_label == 0, 0, of_label)  # -0.0 is 0.0, as in a sum
+
+
+@at_labels.defjvp
+def _(primals: tuple[jax.Array, ...], tangents: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
+    scores, labels = primals
+    classes = jax.lax.broadcasted_iota(labels.dtype, scores.shape, scores.ndim - 1)
+    is_label = labels[..., None] == classes
+    of_label = jnp.sum(jnp.where(is_label, tangents[0], 0), -1)
+    return at_labels(scores, labels), of_label

@@ -11,6 +11,7 @@ from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import (
     check_range,
     check_shape,
+    concrete,
     hyperparameter,
     is_inexact,
     wide_integers,
@@ -18,7 +19,14 @@ from jaxnn._core.arrays import (
 )
 from jaxnn._core.bounds import check_bounds
 from jaxnn._core.types import Scalar
-from jaxnn.losses._arguments import Axis, all_axes, broadcast_mask, check_ignore_index, per_class
+from jaxnn.losses._arguments import (
+    Axis,
+    all_axes,
+    at_labels,
+    broadcast_mask,
+    check_ignore_index,
+    per_class,
+)
 
 
 @checked
@@ -73,8 +81,8 @@ def softmax_cross_entropy(
     function = "softmax_cross_entropy"
     check_range(function, "label_smoothing", label_smoothing, 0, 1)
     examples = _examples(function, logits, labels, axis, where, ignore_index)
-    targets = _smoothed(examples.targets, label_smoothing, examples.included)
-    return _expected(function, targets, _log_softmax(examples), class_weights)
+    log_probs = _log_softmax(examples)
+    return _cross_entropy(function, examples, log_probs, class_weights, label_smoothing)
 
 
 @checked
@@ -111,7 +119,7 @@ def softmax_cross_entropy_with_integer_labels(
             f"{function}: labels have dtype {jnp.asarray(labels).dtype}, expected integer classes"
         )
     examples = _examples(function, logits, labels, axis, where)
-    return _expected(function, examples.targets, _log_softmax(examples))
+    return _cross_entropy(function, examples, _log_softmax(examples))
 
 
 @checked
@@ -139,7 +147,7 @@ def safe_softmax_cross_entropy(
         0.693147...
     """
     examples = _examples("safe_softmax_cross_entropy", logits, labels, -1, where)
-    return _expected("safe_softmax_cross_entropy", examples.targets, _log_softmax(examples))
+    return _cross_entropy("safe_softmax_cross_entropy", examples, _log_softmax(examples))
 
 
 @checked
@@ -179,8 +187,8 @@ def poly_loss_cross_entropy(
     function = "poly_loss_cross_entropy"
     examples = _examples(function, logits, labels, axis, where)
     log_probs = _log_softmax(examples)
-    missed = jnp.sum(examples.targets * -jnp.expm1(log_probs), -1)
-    cross_entropy = _expected(function, examples.targets, log_probs)
+    missed = _sum_over_labels(examples, -jnp.expm1(log_probs))
+    cross_entropy = _cross_entropy(function, examples, log_probs)
     return cross_entropy + hyperparameter(epsilon, missed.dtype) * missed
 
 
@@ -221,7 +229,7 @@ def nll(
     """
     examples = _examples("nll", log_probs, labels, axis, where, ignore_index, "log_probs")
     log_probs = jnp.where(examples.included, examples.scores, 0)
-    return _expected("nll", examples.targets, log_probs, class_weights)
+    return _cross_entropy("nll", examples, log_probs, class_weights)
 
 
 @checked
@@ -303,20 +311,21 @@ def ranking_softmax_loss(
     function = "ranking_softmax_loss"
     check_shape(function, "labels", labels, jnp.shape(logits), "logits")
     examples = _examples(function, logits, labels, -1, where)
-    targets = examples.targets
+    targets = jnp.asarray(examples.targets)
     if weights is not None:
         check_range(function, "weights", weights, 0)
         check_shape(function, "weights", weights, targets.shape)
         weights = hyperparameter(weights, targets.dtype)
         targets = targets * jnp.where(examples.included, weights, 0)
-    return _expected(function, targets, _log_softmax(examples))
+    return _expected(targets, _log_softmax(examples), None)
 
 
 class _Examples(NamedTuple):
     """The arguments of a loss with the classes in the last axis."""
 
     scores: jax.Array
-    targets: jax.Array  # 0 for a class that takes no part, NaN for one that does not exist
+    targets: jax.Array | None  # 0 for a class that takes no part; None for integer labels
+    labels: jax.Array | None  # integers; None for distributions
     included: jax.Array  # which classes take part; broadcasts to the shape of the scores
 
 
@@ -352,12 +361,12 @@ def _examples(
                 "distributions"
             )
         targets = _classes_last(labels.astype(scores.dtype), axes)
-    else:
-        targets = _one_hot(loss, name, scores, labels, without_axes, scores_last.shape[-1])
-        check_bounds(loss, labels, scores_last.shape[-1], ignore_index)
-        if ignore_index is not None:
-            included = included & jnp.expand_dims(labels != ignore_index, -1)
-    return _Examples(scores_last, jnp.where(included, targets, 0), included)
+        return _Examples(scores_last, jnp.where(included, targets, 0), None, included)
+    _check_integers(loss, name, scores, labels, without_axes)
+    check_bounds(loss, labels, scores_last.shape[-1], ignore_index)
+    if ignore_index is not None:
+        included = included & jnp.expand_dims(labels != ignore_index, -1)
+    return _Examples(scores_last, None, labels, included)
 
 
 def _classes_last(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
@@ -367,15 +376,9 @@ def _classes_last(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     return x.reshape(*batch, math.prod(x.shape[len(batch) :]))
 
 
-def _one_hot(
-    loss: str,
-    name: str,
-    scores: jax.Array,
-    labels: jax.Array,
-    expected: tuple[int, ...],
-    classes: int,
-) -> jax.Array:
-    """Integer labels as distributions; NaN for a class that does not exist."""
+def _check_integers(
+    loss: str, name: str, scores: jax.Array, labels: jax.Array, expected: tuple[int, ...]
+) -> None:
     if labels.shape != expected:
         raise ValueError(
             f"{loss}: labels have shape {labels.shape} and {name} {scores.shape}, expected labels "
@@ -386,8 +389,6 @@ def _one_hot(
             f"{loss}: labels of shape {labels.shape} have dtype {labels.dtype}, expected integer "
             "classes"
         )
-    exists = jnp.expand_dims((labels >= 0) & (labels < classes), -1)
-    return jnp.where(exists, jax.nn.one_hot(labels, classes, dtype=scores.dtype), jnp.nan)
 
 
 def _smoothed(targets: jax.Array, part: ArrayLike, included: jax.Array) -> jax.Array:
@@ -407,12 +408,43 @@ def _log_softmax(examples: _Examples) -> jax.Array:
     return jax.nn.log_softmax(jnp.where(examples.included, examples.scores, otherwise))
 
 
-def _expected(
-    loss: str, targets: jax.Array, log_probs: jax.Array, class_weights: ArrayLike | None = None
+def _cross_entropy(
+    loss: str,
+    examples: _Examples,
+    log_probs: jax.Array,
+    class_weights: ArrayLike | None = None,
+    smoothing: Scalar = 0.0,
 ) -> jax.Array:
-    """`-Σ_c weight_c targets_c log_probs_c`, with `0 log 0 = 0`."""
+    """`-Σ_c weight_c targets_c log_probs_c` of smoothed targets, with `0 log 0 = 0`."""
+    included, weights = examples.included, None
     if class_weights is not None:
-        weights = per_class(loss, "class_weights", class_weights, targets)
+        weights = per_class(loss, "class_weights", class_weights, log_probs)
+    if examples.targets is not None:
+        return _expected(_smoothed(examples.targets, smoothing, included), log_probs, weights)
+    costs = -log_probs
+    if weights is not None:
+        costs = weights * jnp.where((weights == 0) & jnp.isposinf(costs), 0, costs)
+    of_label = _sum_over_labels(examples, costs)
+    if (known := concrete(smoothing)) is not None and known == 0:
+        return of_label
+    spread = _smoothed(jnp.zeros_like(log_probs), smoothing, included)
+    part = hyperparameter(smoothing, log_probs.dtype)
+    return jnp.where(part < 1, (1 - part) * of_label, 0) + _expected(spread, log_probs, weights)
+
+
+def _sum_over_labels(examples: _Examples, terms: jax.Array) -> jax.Array:
+    """`Σ_c targets_c terms_c`; NaN for a label that does not exist, 0 for one that is left out."""
+    if examples.targets is not None:
+        return jnp.sum(examples.targets * terms, -1)
+    labels, included = jnp.asarray(examples.labels), examples.included
+    of_label = at_labels(jnp.where(included, terms, 0), labels)
+    exists = (labels >= 0) & (labels < terms.shape[-1])
+    return jnp.where(exists | ~jnp.any(included, -1), of_label, jnp.nan)
+
+
+def _expected(targets: jax.Array, log_probs: jax.Array, weights: jax.Array | None) -> jax.Array:
+    """The same of given targets."""
+    if weights is not None:
         targets = targets * weights
     impossible = (targets == 0) & jnp.isneginf(log_probs)
     return jnp.sum(targets * jnp.where(impossible, 0, -log_probs), -1)

@@ -213,7 +213,8 @@ def _multiclass_margin(
     check_bounds(loss, labels, scores.shape[-1])
     if where is not None:
         scores = jnp.where(jnp.expand_dims(jnp.asarray(where), -1), scores, 0)
-    is_label = jax.nn.one_hot(labels, scores.shape[-1], dtype=bool)
+    classes = jax.lax.broadcasted_iota(labels.dtype, scores.shape, scores.ndim - 1)
+    is_label = labels[..., None] == classes
     of_label = jnp.sum(jnp.where(is_label, scores, 0), -1)
     values = jnp.max(jnp.where(is_label, scores, scores + margin), -1) - of_label
     exists = (labels >= 0) & (labels < scores.shape[-1])

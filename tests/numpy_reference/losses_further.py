@@ -201,3 +201,31 @@ def generalized_dice_loss(
         return d, per_pixel * dt
 
     return y, backward
+
+
+@in_float64
+def linear_softmax_cross_entropy(
+    x: Array,
+    kernel: Array,
+    labels: Array,
+    bias: Array,
+    label_smoothing: float = 0.0,
+    ignore_index: int | None = None,
+    soft_cap: float | None = None,
+) -> Result:
+    """The cross-entropy of c tanh(z / c), z = x W + b, whose slope is 1 - tanh(z / c)^2.
+
+    dx = dz W^T, dW = x^T dz and db = sum dz, of the rows that are not ignored.
+    """
+    z = x @ kernel + bias
+    bent = z if soft_cap is None else soft_cap * np.tanh(z / soft_cap)
+    slope = np.ones_like(z) if soft_cap is None else 1 - np.tanh(z / soft_cap) ** 2
+    counts = labels != (labels.max() + 1 if ignore_index is None else ignore_index)
+    y, backward = softmax_cross_entropy(bent, labels * counts, label_smoothing=label_smoothing)
+
+    def pullback(dy: Array) -> tuple[Array | None, ...]:
+        dz = backward(np.where(counts, dy, 0.0))[0] * slope
+        rows = dz.reshape(-1, dz.shape[-1])
+        return dz @ kernel.T, x.reshape(-1, x.shape[-1]).T @ rows, None, rows.sum(0)
+
+    return np.where(counts, y, 0.0), pullback

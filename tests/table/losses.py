@@ -473,6 +473,26 @@ def further_rows():
     )
 
 
+def heads(rng, shape):
+    """Rows, the kernel of 5 classes, labels, some of which are 1, and a bias."""
+    labels = rng.integers(0, 5, shape[:-1])
+    kernel, bias = rng.standard_normal((shape[-1], 5)), rng.standard_normal(5)
+    return rng.standard_normal(shape), kernel, np.asarray(labels), bias
+
+
+def linear_rows():
+    """The loss of a linear layer."""
+    for options in ({}, {"label_smoothing": 0.2, "ignore_index": 1, "soft_cap": 1.5}):
+        yield FunctionRow(
+            "losses.linear_softmax_cross_entropy",
+            nn.losses.linear_softmax_cross_entropy,
+            losses_further.linear_softmax_cross_entropy,
+            heads,
+            ((3,), (2, 4, 3)),
+            options,
+        )
+
+
 LAYERS = ()
 FUNCTIONS = (
     FunctionRow(
@@ -484,5 +504,6 @@ FUNCTIONS = (
     ),
     *elementwise_rows(),
     *cross_entropy_rows(),
+    *linear_rows(),
     *other_rows(),
 )
