@@ -1,5 +1,7 @@
 """Depth, ensembles, rematerialisation and mixed precision."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -272,13 +274,13 @@ def test_mixed_precision_computes_narrowly_and_keeps_everything_wide(compute, ke
     model = nn.mixed_precision(layer, compute)
     params, state = model.init(key, X)
     seen.clear()
-    (y, new_state), gradients = (
-        jax.value_and_grad(
-            lambda p: (lambda y, s: (y.sum(), (y, s)))(*model.apply(p, state, X, train=True)),
-            has_aux=True,
-        )(params)[0][1],
-        jax.grad(lambda p: model.apply(p, state, X, train=True)[0].sum())(params),
-    )
+
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def total(params):
+        y, new_state = model.apply(params, state, X, train=True)
+        return y.sum(), (y, new_state)
+
+    (_, (y, new_state)), gradients = fast_jit(total)(params)
     assert set(seen) == {jnp.dtype(compute)}
     kept = jax.tree.leaves((y, params, state, new_state, gradients))
     assert {leaf.dtype for leaf in kept} == {jnp.dtype("float32")}

@@ -59,7 +59,7 @@ def trainings():
     """Both with each patience; always one of the two, since what stops them is the same."""
     quick = {("fit", 1), ("training_run", 3), ("fit", 2)}
     for train in ("fit", "training_run"):
-        for patience, min_delta in ((1, 0.0), (3, 0.0), (2, 0.05), (20, 0.0)):
+        for patience, min_delta in ((1, 0.0), (3, 0.0), (2, 0.3), (20, 0.0)):
             marks = () if (train, patience) in quick else pytest.mark.slow
             yield pytest.param(train, patience, min_delta, marks=marks)
 

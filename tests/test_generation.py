@@ -101,7 +101,14 @@ def test_after_the_end_comes_nothing_else():
 # Log-probabilities
 
 
-@pytest.mark.parametrize("settings", [{}, {"temperature": 0.7, "top_k": 3}, {"key": None}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"temperature": 0.7, "top_k": 3},
+        {"key": None},
+    ],
+)
 def test_log_probs_of_sampling_are_those_of_one_pass(settings):
     """Decoding with the cache and teacher forcing agree, in the model's own distribution."""
     options = {"positions": nn.rotary(), "cache_length": 12}

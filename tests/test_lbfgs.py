@@ -236,7 +236,7 @@ def minimised(function, w, steps, optimizer=None):
     "name",
     [
         "rosenbrock",
-        "logistic",
+        pytest.param("logistic", marks=pytest.mark.slow),
         pytest.param("rosenbrock-8", marks=pytest.mark.slow),
         pytest.param("least-squares", marks=pytest.mark.slow),
     ],

@@ -80,7 +80,8 @@ FROZEN = {
     "loss": nn.losses.softmax_cross_entropy,
     "optimizer": nn.optimizers.sgd(0.0),
     "epochs": 2,
-    "batch_size": 5,
+    "batch_size": 10,
+    "shuffle": False,
     "metrics": {
         "auc": nn.metrics.roc_auc(3, average=None),
         "confusion": nn.metrics.confusion_matrix(3),
@@ -88,12 +89,12 @@ FROZEN = {
     },
 }
 MODEL = nn.dense(3)
-VALIDATION = X[:17], LABELS[:17]
+DATA, VALIDATION = (X, LABELS), (X[:17], LABELS[:17])
 
 
 def expected_history(params):
     """The metrics of the final, hence of every, model."""
-    for name, (x, y) in {"": (X, LABELS), "val_": VALIDATION}.items():
+    for name, (x, y) in {"": DATA, "val_": VALIDATION}.items():
         logits, _ = MODEL.apply(params, {}, x)
         for metric in ("auc", "confusion", "ap"):
             m = FROZEN["metrics"][metric]
@@ -110,7 +111,7 @@ def check(params, history):
 @pytest.mark.slow
 def test_training_run():
     train = jax.jit(nn.training_run(MODEL, **FROZEN))
-    params, _, history = train(jax.random.key(0), (X, LABELS), None, VALIDATION)
+    params, _, history = train(jax.random.key(0), DATA, None, VALIDATION)
     check(params, history)
 
 
@@ -119,7 +120,7 @@ def test_fit(progress, capsys):
     seen = []
     result = nn.fit(
         MODEL,
-        (X, LABELS),
+        DATA,
         key=jax.random.key(0),
         validation=VALIDATION,
         progress=progress,

@@ -106,11 +106,11 @@ def test_rprop_moves_at_the_first_step():
 
 
 def test_amsgrad_of_torch_forgets_that_the_first_gradient_was_large():
-    large_then_small = [100.0] + [1.0] * 200
+    large_then_small = [100.0] + [1.0] * 30
     ours = walk(nn.optimizers.amsgrad(1.0, b1=0.0), large_then_small)
     of_torch = walk(adam(1.0, b1=0.0, amsgrad=True), large_then_small)
     assert ours[-1] == pytest.approx(-0.01, rel=1e-3)
-    assert of_torch[-1] == pytest.approx(-np.sqrt((1 - 0.999**201) / (0.001 * 100**2)), rel=1e-3)
+    assert of_torch[-1] == pytest.approx(-np.sqrt((1 - 0.999**31) / (0.001 * 100**2)), rel=1e-3)
 
 
 def test_adam_is_nesterov_or_amsgrad():

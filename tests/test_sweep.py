@@ -35,7 +35,7 @@ def train(key, data, hyperparams, validation=None):
         ),
         regularizer=nn.regularizers.l2(given["strength"]),
         epochs=EPOCHS,
-        batch_size=8,
+        batch_size=11,
     )
     return run(key, data, validation=validation)
 
@@ -51,7 +51,7 @@ noisy = nn.training_run(
     loss=nn.losses.softmax_cross_entropy,
     optimizer=lambda h: nn.optimizers.sgd(h["rate"]),
     epochs=EPOCHS,
-    batch_size=8,
+    batch_size=11,
 )
 
 

@@ -125,7 +125,7 @@ def test_bad_input(case):
 WEIGHTS = np.array([0, 1, 2, 1, 3] * 5, np.int32)[:22]
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+@pytest.mark.parametrize("dtype", [pytest.param(np.float32, marks=pytest.mark.slow), np.int32])
 def test_a_weight_is_as_many_examples(dtype):
     """In one batch: the gradient, the loss, the metrics, and those of the validation."""
     repeated = tuple(np.repeat(part, WEIGHTS, axis=0) for part in DATA)
