@@ -12,18 +12,7 @@ from jax import export
 import jaxnn as nn
 from jaxnn._core.construction import _constructing
 from tests.compiling import fast_jit
-from tests.table import LAYERS, draw_layer, rng_for
-
-
-def cases(rows):
-    """A case for each row; the variants of a constructor, after its first row, are slow ones."""
-    seen = set()
-    params = []
-    for row in rows:
-        marks = [pytest.mark.slow] if row.constructor in seen else []
-        seen.add(row.constructor)
-        params.append(pytest.param(row, id=row.name, marks=marks))
-    return params
+from tests.table import LAYERS, cases, draw_layer, rng_for
 
 
 def modes(params):
@@ -55,7 +44,15 @@ each_layer_of_examples = pytest.mark.parametrize(
     ],
 )
 each_mode = pytest.mark.parametrize("train", [False, True], ids=["evaluation", "training"])
-each_dtype = pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+each_dtype = pytest.mark.parametrize(
+    "dtype",
+    [
+        pytest.param("float16", marks=pytest.mark.slow),
+        "bfloat16",
+        pytest.param("float32", marks=pytest.mark.slow),
+        "float64",
+    ],
+)
 
 drawn = functools.cache(draw_layer)
 

@@ -19,7 +19,14 @@ from tests.optimizer_wrapper_cases import (
 )
 
 O = nn.optimizers  # noqa: E741
-DTYPES = ["float16", "bfloat16", "float32", "float64", "complex64", "complex128"]
+DTYPES = [
+    pytest.param("float16", marks=pytest.mark.slow),
+    "bfloat16",
+    "float32",
+    "float64",
+    "complex64",
+    pytest.param("complex128", marks=pytest.mark.slow),
+]
 NEEDS_ORDER = {"keep_params_nonnegative"}  # of the params
 
 

@@ -12,7 +12,14 @@ from tests.optimizer_cases import every_case, every_distinct_case, usual_promoti
 from tests.optimizer_cases.adaptive import squares
 
 RATE = 0.02
-DTYPES = ["float16", "bfloat16", "float32", "float64", "complex64", "complex128"]
+DTYPES = [
+    pytest.param("float16", marks=pytest.mark.slow),
+    "bfloat16",
+    "float32",
+    "float64",
+    "complex64",
+    pytest.param("complex128", marks=pytest.mark.slow),
+]
 NEED_PATHS = {"adamw-mask-glob", "adamw-mask-globs"}  # these find nothing in an empty tree
 NEED_ORDER = ("clip-sgd", "adopt", "rprop", "sophia")  # which complex numbers have not
 REMEMBERS_PARAMS = "prodigy"
@@ -117,7 +124,9 @@ def test_updates_have_the_dtype_of_the_gradients(case):
 
 
 @every_distinct_case
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize(
+    "dtype", [jnp.float16, pytest.param(jnp.bfloat16, marks=pytest.mark.slow), jnp.float32]
+)
 def test_zero_gradients_give_finite_updates(case, dtype):
     optimizer = case.make(nn.optimizers, RATE)
     params = random_tree(0, dtype)
@@ -321,7 +330,9 @@ def test_hyperparameters_that_are_arrays(constructor):
 
 @every_constructor
 @pytest.mark.parametrize("given", ["float32", "float64", "bfloat16"])
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype", ["bfloat16", "float32", pytest.param("float64", marks=pytest.mark.slow)]
+)
 @pytest.mark.usefixtures("x64")
 def test_hyperparameters_of_any_dtype_do_not_promote(constructor, given, dtype):
     numbers = HYPERPARAMETERS[constructor]

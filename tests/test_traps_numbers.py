@@ -9,7 +9,7 @@ import pytest
 
 import jaxnn as nn
 from tests.compiling import fast_jit
-from tests.table import LAYERS
+from tests.table import LAYERS, cases
 
 narrow = pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 # Where a rounded sum would show in bfloat16 first.
@@ -290,7 +290,7 @@ def empty(shape):
     return [(*shape[:axis], 0, *shape[axis + 1 :]) for axis in range(len(shape))]
 
 
-@pytest.mark.parametrize("row", LAYERS, ids=[row.name for row in LAYERS])
+@pytest.mark.parametrize("row", cases(LAYERS))
 def test_empty_arrays_give_finite_results_or_an_error_in_words(row):
     layer = row.make()
     for shape in empty(row.shapes[0]):

@@ -25,7 +25,7 @@ from tests.table import (
     resampling,
     transformer,
 )
-from tests.table.rows import draw_layer, rng_for
+from tests.table.rows import cases, draw_layer, rng_for
 
 FAMILIES = (
     dense,
@@ -50,4 +50,4 @@ FAMILIES = (
 LAYERS = tuple(row for family in FAMILIES for row in family.LAYERS)
 FUNCTIONS = tuple(row for family in FAMILIES for row in family.FUNCTIONS)
 
-__all__ = ["FUNCTIONS", "LAYERS", "draw_layer", "rng_for"]
+__all__ = ["FUNCTIONS", "LAYERS", "cases", "draw_layer", "rng_for"]

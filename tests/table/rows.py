@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import pytest
 
 import jaxnn as nn
 
@@ -68,6 +69,17 @@ class Drawn(NamedTuple):
     params: Any
     state: Any
     x: Any
+
+
+def cases(rows):
+    """A case for each row; the variants of a constructor, after its first row, are slow ones."""
+    seen = set()
+    params = []
+    for row in rows:
+        marks = [pytest.mark.slow] if row.constructor in seen else []
+        seen.add(row.constructor)
+        params.append(pytest.param(row, id=row.name, marks=marks))
+    return params
 
 
 def draw_layer(row, shape=None, dtype=np.float32):
