@@ -15,6 +15,7 @@ from jaxnn._core.children import apply_child, init_child, with_state
 from jaxnn._core.construction import constructor, refuse_constructor
 from jaxnn._core.decoding import check_capacity, refuse_in_decoding
 from jaxnn._core.layer import Layer, LayerLike, abstract, as_layer, child_key, missing_key
+from jaxnn._core.meshes import placed_like
 from jaxnn._core.types import PyTree, Scalar
 from jaxnn._layers.dense import DenseLike, dense
 from jaxnn._layers.positions import Positions
@@ -333,6 +334,7 @@ def _extend(
     position, time = cache["position"], keys.ndim - 3
 
     def write(old: jax.Array, new: jax.Array) -> jax.Array:
+        old = placed_like(old, new)
         return lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), position, time)
 
     return {

@@ -11,6 +11,7 @@ from jaxnn import functional, initializers
 from jaxnn._core.arrays import check_axis_name, check_count, check_key, check_range, floating
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, param_dtype, shape_of
+from jaxnn._core.meshes import automatic
 from jaxnn._core.types import PyTree
 from jaxnn._layers.params import draw
 
@@ -86,11 +87,15 @@ def vector_quantizer(
                 "made by init"
             )
         x = floating(x)
+
+        def nearest_and_state(x: jax.Array, state: PyTree) -> tuple[jax.Array, PyTree]:
+            indices = functional.nearest_code(x, state["embedding"])
+            nearest = jnp.asarray(state["embedding"])[indices].astype(x.dtype)
+            return nearest, _follow(state, x, indices, decay, axis_name) if train else state
+
         constant = lax.stop_gradient(x)
-        indices = functional.nearest_code(constant, state["embedding"])
-        nearest = jnp.asarray(state["embedding"])[indices].astype(x.dtype)
-        if train:
-            state = _follow(state, constant, indices, decay, axis_name)
+        leading = (x.ndim, dict.fromkeys(state, 0))
+        nearest, state = automatic(nearest_and_state, constant, state, leading=leading)
         return lax.stop_gradient(nearest) + (x - constant), state
 
     return Layer(init, apply)

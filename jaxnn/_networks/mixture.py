@@ -23,6 +23,7 @@ from jaxnn._core.layer import (
     param_dtype,
     shape_of,
 )
+from jaxnn._core.meshes import automatic
 from jaxnn._core.types import PyTree
 from jaxnn._layers.params import draw
 
@@ -118,32 +119,42 @@ def mixture_of_experts(
     ) -> tuple[PyTree, PyTree]:
         by_name = child_params("mixture_of_experts", params, ("router", "experts"))
         x = floating(x)
-        tokens = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
         if where is not None:
             check_shape("mixture_of_experts", "where", where, x.shape[:-1])
-            where = jnp.ravel(where)
-            tokens = jnp.where(where[:, None], tokens, 0)  # NaN would reach the router's gradient
-        with child_scope("router"):
-            logits = functional.linear(widen(tokens), by_name["router"]["kernel"])
         own_key = None if key is None else child_key(key, "experts")
         keys = copy_keys("mixture_of_experts", own_key, num_experts)
+        tokens = math.prod(x.shape[:-1])
+        capacity = None
+        if capacity_factor is not None:
+            capacity = max(1, math.ceil(capacity_factor * top_k * tokens / num_experts))
 
         def one(params: PyTree, x: jax.Array, key: Any) -> PyTree:
             return expert.apply(params, {}, x, key=key, train=train)[0]
 
-        def run(slots: jax.Array) -> jax.Array:
-            with child_scope("experts"):
-                return jnp.asarray(jax.vmap(one)(by_name["experts"], slots, keys))
+        def mixed(
+            x: jax.Array, by_name: PyTree, where: jax.Array | None, keys: Any
+        ) -> tuple[jax.Array, jax.Array | None]:
+            of_token = x.reshape(tokens, x.shape[-1])
+            if where is not None:
+                where = jnp.ravel(where)
+                of_token = jnp.where(where[:, None], of_token, 0)  # NaN would reach the gradient
+            with child_scope("router"):
+                logits = functional.linear(widen(of_token), by_name["router"]["kernel"])
 
-        capacity = None
-        if capacity_factor is not None:
-            capacity = max(1, math.ceil(capacity_factor * top_k * len(tokens) / num_experts))
-        y = functional.mixture_of_experts(
-            tokens, logits, run, top_k=top_k, capacity=capacity, where=where
-        )
+            def run(slots: jax.Array) -> jax.Array:
+                with child_scope("experts"):
+                    return jnp.asarray(jax.vmap(one)(by_name["experts"], slots, keys))
+
+            y = functional.mixture_of_experts(
+                of_token, logits, run, top_k=top_k, capacity=capacity, where=where
+            )
+            loss = functional.expert_balance(logits, top_k=top_k, where=where) if train else None
+            return y.reshape(*x.shape[:-1], y.shape[-1]), loss
+
+        leading = (x.ndim - 1, 0 if train else None)
+        y, balance = automatic(mixed, x, by_name, where, keys, leading=leading)
         if train:
-            balance = functional.expert_balance(logits, top_k=top_k, where=where)
             state = {"balance_loss": balance.astype(state["balance_loss"].dtype)}
-        return y.reshape(*x.shape[:-1], y.shape[-1]), state
+        return y, state
 
     return Layer(init, apply)

@@ -20,6 +20,7 @@ from jaxnn._core.children import (
 from jaxnn._core.construction import constructor, refuse_constructor
 from jaxnn._core.decoding import decoded_steps, refuse_in_decoding
 from jaxnn._core.layer import Cell, Layer, LayerLike, abstract, as_layer, pure
+from jaxnn._core.meshes import placed_as_after
 from jaxnn._core.paths import leaf_paths, same_structure
 from jaxnn._core.types import PyTree
 from jaxnn.functional._scans import padded, parts_of, scan_in_parts, where, zeros_like
@@ -354,6 +355,15 @@ def _scan(
         valid = jnp.expand_dims(positions, range(1, 1 + lengths.ndim)) < lengths[None]
         # Padding that is not a number would reach the gradient through a mask on the result alone.
         xs = where(valid, xs, zeros_like(xs))
+
+    def first_step(carry: PyTree) -> PyTree:
+        x_t, valid_t = jax.tree.map(lambda leaf: leaf[0], (xs, valid))
+        after = cell.step(params, carry, x_t, key=key, train=train)
+        return padded(valid_t, after, carry)[0]
+
+    if len(positions):
+        with decoded_steps(len(positions)):
+            carry = placed_as_after(first_step, carry, params, xs)
     parts = parts_of(cell.step)
     if parts is not None:
         return scan_in_parts(*parts, reverse, params, carry, xs, valid)

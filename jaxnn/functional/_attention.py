@@ -1,6 +1,8 @@
 """Attention: softmax in float32 or wider, and zeros where there is nothing to attend to."""
 
+import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ from jaxnn._core.arrays import (
     widen,
 )
 from jaxnn._core.decoding import refuse_in_decoding
+from jaxnn._core.meshes import automatic, is_explicit
 from jaxnn._core.types import Scalar
 from jaxnn.functional._dropout import dropout
 from jaxnn.functional._masks import (
@@ -96,6 +99,18 @@ def dot_product_attention(
     query, key, value = floating(query), jnp.asarray(key), jnp.asarray(value)
     for name, given in (("query", query), ("key", key), ("value", value), ("bias", bias)):
         refuse_complex("dot_product_attention", name, given)
+    if is_explicit(query, key, value):
+        options = {"bias": bias, "mask": mask, "query_offset": query_offset, "scale": scale}
+        options |= {"dropout_rate": dropout_rate, "dropout_key": dropout_key}
+        again: Any = functools.partial(dot_product_attention, is_causal=is_causal, window=window)
+        return automatic(  # type: ignore[no-any-return]
+            lambda query, key, value, options: again(query, key, value, **options),
+            query,
+            key,
+            value,
+            options,
+            leading=query.ndim - 1,
+        )
     key, value = key.astype(query.dtype), value.astype(query.dtype)
     _check_shapes(query.shape, key.shape, value.shape)
     *batch, query_length, num_heads, head_dim = query.shape

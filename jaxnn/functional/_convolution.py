@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_count, check_shape, compute_dtype, floating, spread
 from jaxnn._core.decoding import refuse_in_decoding
+from jaxnn._core.meshes import automatic, shape_like
 from jaxnn._core.types import Padding, PerAxis
 from jaxnn.functional._convolution_forms import (
     Convolution,
@@ -94,11 +95,15 @@ def conv(
     geometry = kernel_geometry("conv", kernel, strides, kernel_dilation)
     pads = pads_of("conv", sizes, geometry, padding)
     dtype = compute_dtype(x, kernel)
-    rows = x.astype(dtype).reshape(math.prod(batch), *x.shape[-1 - rank :])
-    rows = _padded_with_itself(rows, pads)
-    c = _convolution(rows, kernel, geometry, pads, feature_group_count)
-    y = convolution(c, rows, kernel.astype(dtype))
-    return _add_bias("conv", y.reshape(*batch, *y.shape[1:]), bias)
+
+    def of_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        rows = _padded_with_itself(x.reshape(math.prod(batch), *x.shape[-1 - rank :]), pads)
+        c = _convolution(rows, kernel, geometry, pads, feature_group_count)
+        y = convolution(c, rows, kernel)
+        return y.reshape(*batch, *y.shape[1:])
+
+    y = automatic(of_rows, x.astype(dtype), kernel.astype(dtype), leading=len(batch))
+    return _add_bias("conv", y, bias)
 
 
 @checked
@@ -175,13 +180,21 @@ def conv_transpose(
             f"expected a size of which it makes {sizes}, that of x"
         )
     dtype = compute_dtype(x, kernel)
-    rows = x.astype(dtype).reshape(math.prod(batch), *x.shape[-1 - rank :])
-    of_conv = swap_channels(kernel.astype(dtype), feature_group_count)
-    example = jax.ShapeDtypeStruct((len(rows), *wanted, kernel.shape[-1]), dtype)
-    pad = partial(_padded_with_itself, pads=pads)
-    c = _convolution(jax.eval_shape(pad, example), of_conv, geometry, pads, feature_group_count)
-    (y,) = jax.linear_transpose(pad, example)(transposed_convolution(c, rows, of_conv))
-    return _add_bias("conv_transpose", y.reshape(*batch, *y.shape[1:]), bias)
+
+    def of_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        rows = x.reshape(math.prod(batch), *x.shape[-1 - rank :])
+        of_conv = swap_channels(kernel, feature_group_count)
+        pad = partial(_padded_with_itself, pads=pads)
+        shape = (len(rows), *wanted, kernel.shape[-1])
+        before = jax.eval_shape(pad, jax.ShapeDtypeStruct(shape, dtype))
+        c = _convolution(before, of_conv, geometry, pads, feature_group_count)
+        y = transposed_convolution(c, rows, of_conv)
+        (before_pad,) = jax.linear_transpose(pad, shape_like(shape, y))(y)
+        x_like: jax.Array = before_pad.reshape(*batch, *shape[1:])
+        return x_like
+
+    y = automatic(of_rows, x.astype(dtype), kernel.astype(dtype), leading=len(batch))
+    return _add_bias("conv_transpose", y, bias)
 
 
 def _padded_with_itself(x: jax.Array, pads: Pads) -> jax.Array:

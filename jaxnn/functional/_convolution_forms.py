@@ -21,6 +21,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from jaxnn._core.arrays import accumulator_dtype, along
+from jaxnn._core.meshes import placed_alike, shape_like
 
 
 class Convolution(NamedTuple):
@@ -74,7 +75,7 @@ def xla_output(c: Convolution, x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def xla_input_gradient(c: Convolution, y: jax.Array, kernel: jax.Array) -> jax.Array:
     """The gradient with respect to x, `y` being that with respect to y."""
-    x = jax.ShapeDtypeStruct((len(y), *c.sizes, kernel.shape[-2] * c.groups), y.dtype)
+    x = shape_like((len(y), *c.sizes, kernel.shape[-2] * c.groups), y)
     return _transposed(lambda x: xla_output(c, x, kernel), x, y)
 
 
@@ -175,7 +176,7 @@ def _sum_of_chunks(
         return total + gradient(c, *chunk).astype(total.dtype), None
 
     shape = (*c.window, x.shape[-1] // c.groups, y.shape[-1])
-    zero = jnp.zeros(shape, accumulator_dtype(x.dtype))
+    zero, _ = placed_alike(jnp.zeros(shape, accumulator_dtype(x.dtype)), x)
     images = len(x) // chunks if chunks else 1
     split = tuple(z.reshape(chunks, images, *z.shape[1:]) for z in (x, y))
     return lax.scan(add, zero, split)[0].astype(x.dtype)
@@ -360,7 +361,13 @@ def _bilinear(on_cpu: Map, by_xla: Map, first: Map, second: Map) -> Map:
             terms.append(lax.platform_dependent(a, db, cpu=along_second, default=by_xla_of_c))
         return z, sum(terms[1:], terms[0])
 
-    return jax.jit(value, static_argnums=0, inline=True)
+    compiled = jax.jit(value, static_argnums=0, inline=True)
+
+    def of_operands(c: Convolution, a: jax.Array, b: jax.Array) -> jax.Array:
+        z: jax.Array = compiled(c, *placed_alike(a, b))
+        return z
+
+    return of_operands
 
 
 convolution = _bilinear(output, xla_output, input_gradient, kernel_gradient)

@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import canonical_axes, check_shape, compute_dtype, refuse_complex, spread
+from jaxnn._core.meshes import automatic, is_explicit
 from jaxnn._core.types import Axes
 from jaxnn.functional._pooling import global_max_pool
 
@@ -43,13 +44,15 @@ def linear(x: ArrayLike, kernel: ArrayLike, bias: ArrayLike | None = None) -> ja
             f"to fit a kernel of shape {kernel.shape}"
         )
     dtype = compute_dtype(x, kernel)
+    batch = x.shape[:-1]
+    x, kernel = x.astype(dtype), kernel.astype(dtype)
     # One flat matrix product: batched ones are 1.6 to 1.9 times slower on CPU.
-    rows = math.prod(x.shape[:-1])
-    y = x.astype(dtype).reshape(rows, kernel.shape[0]) @ kernel.astype(dtype)
+    is_flat = not is_explicit(x)  # there, axes that are split cannot become one
+    y = (x.reshape(math.prod(batch), kernel.shape[0]) if is_flat else x) @ kernel
     if bias is not None:
         check_shape("linear", "bias", bias, kernel.shape[1:])
-        y = y + spread(jnp.asarray(bias).astype(dtype), (1,), y.shape)
-    return y.reshape(*x.shape[:-1], kernel.shape[1])
+        y = y + spread(jnp.asarray(bias).astype(dtype), (y.ndim - 1,), y.shape)
+    return y.reshape(*batch, kernel.shape[1]) if is_flat else y
 
 
 @checked
@@ -190,4 +193,4 @@ def reshape(x: ArrayLike, shape: Sequence[int]) -> jax.Array:
             f"reshape: x has shape {x.shape} and shape is {shape}, expected {size} elements after "
             "the first axis, and -1 at most once"
         )
-    return x.reshape(x.shape[0], *new)
+    return automatic(lambda x: x.reshape(x.shape[0], *new), x, leading=1)  # type: ignore[no-any-return]

@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import accumulator_dtype
 from jaxnn._core.bounds import check_bounds
+from jaxnn._core.meshes import automatic
 from jaxnn.functional._dense import linear
 
 
@@ -43,7 +44,8 @@ def embed(ids: ArrayLike, embedding: ArrayLike) -> jax.Array:
         raise TypeError(f"embed: ids have dtype {ids.dtype}, expected integers")
     check_bounds("embed", ids, len(embedding))
     is_wide = accumulator_dtype(embedding.dtype) == embedding.dtype
-    return _rows(embedding, ids) if is_wide else _rows_of_narrow(embedding, ids)
+    rows = _rows if is_wide else _rows_of_narrow
+    return automatic(lambda ids, table: rows(table, ids), ids, embedding, leading=ids.ndim)  # type: ignore[no-any-return]
 
 
 @checked

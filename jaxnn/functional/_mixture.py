@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_count, check_shape, floating, refuse_complex, widen
+from jaxnn._core.meshes import automatic
 
 
 @checked
@@ -77,27 +78,35 @@ def mixture_of_experts(
         tokens if capacity is None else check_count("mixture_of_experts", "capacity", capacity)
     )
 
-    gates, chosen = jax.lax.top_k(jax.nn.softmax(logits, axis=-1), top_k)
-    if top_k > 1:
-        gates = gates / jnp.sum(gates, axis=-1, keepdims=True)
+    def sent(
+        x: jax.Array, logits: jax.Array, where: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """What each expert gets, the gates of each token and its slots."""
+        gates, chosen = jax.lax.top_k(jax.nn.softmax(logits, axis=-1), top_k)
+        if top_k > 1:
+            gates = gates / jnp.sum(gates, axis=-1, keepdims=True)
 
-    # The places of the choices in their experts' queues: all first choices, then all second ones.
-    chosen = chosen if where is None else jnp.where(where[:, None], chosen, num_experts)
-    queue = jax.nn.one_hot(chosen.T.reshape(-1), num_experts, dtype=jnp.int32)
-    ahead = jnp.cumsum(queue, axis=0, dtype=jnp.int32) - queue
-    place = jnp.sum(ahead * queue, axis=-1, dtype=jnp.int32).reshape(top_k, tokens).T
-    has_room = (place < capacity) & (chosen < num_experts)
-    slot = jnp.where(has_room, chosen * capacity + place, num_experts * capacity)
+        # The places of the choices in their experts' queues: all first choices, then all second.
+        chosen = chosen if where is None else jnp.where(where[:, None], chosen, num_experts)
+        queue = jax.nn.one_hot(chosen.T.reshape(-1), num_experts, dtype=jnp.int32)
+        ahead = jnp.cumsum(queue, axis=0, dtype=jnp.int32) - queue
+        place = jnp.sum(ahead * queue, axis=-1, dtype=jnp.int32).reshape(top_k, tokens).T
+        has_room = (place < capacity) & (chosen < num_experts)
+        slot = jnp.where(has_room, chosen * capacity + place, num_experts * capacity)
 
-    slots = jnp.zeros((num_experts * capacity, x.shape[1]), x.dtype)
-    for choice in range(top_k):
-        slots = slots.at[slot[:, choice]].set(x, mode="drop")
-    y = experts(slots.reshape(num_experts, capacity, x.shape[1]))
-    rows = y.reshape(num_experts * capacity, y.shape[-1])
-    given = rows.at[slot].get(mode="fill", fill_value=0)  # (tokens, top_k, out)
-    return jnp.sum(widen(given) * gates[:, :, None].astype(widen(given).dtype), axis=1).astype(
-        y.dtype
-    )
+        slots = jnp.zeros((num_experts * capacity, x.shape[1]), x.dtype)
+        for choice in range(top_k):
+            slots = slots.at[slot[:, choice]].set(x, mode="drop")
+        return slots.reshape(num_experts, capacity, x.shape[1]), gates, slot
+
+    def received(gates: jax.Array, slot: jax.Array, y: jax.Array) -> jax.Array:
+        rows = y.reshape(num_experts * capacity, y.shape[-1])
+        given = rows.at[slot].get(mode="fill", fill_value=0)  # (tokens, top_k, out)
+        weights = gates[:, :, None].astype(widen(given).dtype)
+        return jnp.sum(widen(given) * weights, axis=1).astype(y.dtype)
+
+    slots, gates, slot = automatic(sent, x, logits, where, leading=(0, 1, 1))
+    return automatic(received, gates, slot, experts(slots), leading=1)  # type: ignore[no-any-return]
 
 
 @checked

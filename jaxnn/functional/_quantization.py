@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import floating, promoted, refuse_complex, widen
+from jaxnn._core.meshes import automatic
 
 
 @checked
@@ -45,8 +46,12 @@ def nearest_code(x: ArrayLike, codes: ArrayLike) -> jax.Array:
             f"axis to fit codes of shape {codes.shape}"
         )
     dtype = promoted(widen(x).dtype, widen(codes).dtype)
-    vectors = x.astype(dtype).reshape(math.prod(x.shape[:-1]), codes.shape[1])
-    codes = codes.astype(dtype)
+    x, codes = x.astype(dtype), codes.astype(dtype)
+    return automatic(_nearest, x, codes, leading=x.ndim - 1)  # type: ignore[no-any-return]
+
+
+def _nearest(x: jax.Array, codes: jax.Array) -> jax.Array:
+    vectors = x.reshape(math.prod(x.shape[:-1]), codes.shape[1])
     # ‖x - c‖² = ‖x‖² + ‖c‖² - 2 x·c, about the mean of the codes, far from which it would cancel.
     center = jnp.mean(codes, axis=0, keepdims=True)
     vectors, codes = vectors - center, codes - center

@@ -19,6 +19,7 @@ from jaxnn._core.arrays import (
     real_dtype,
     widen,
 )
+from jaxnn._core.meshes import placed_alike
 from jaxnn._core.types import Axes
 from jaxnn.functional._normalization import other_axes
 
@@ -167,6 +168,7 @@ def power_iteration(
         v = _unit(_product(jnp.conj(matrix.T), u), v, epsilon)
         return _unit(_product(matrix, v), u, epsilon), v
 
+    _, *start = placed_alike(matrix, *start)
     new_u, new_v = lax.fori_loop(0, n_steps, step, tuple(start))
     return new_u.astype(jnp.result_type(u)), new_v.astype(jnp.result_type(v))
 

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import along, floating, is_inexact, widen
+from jaxnn._core.meshes import automatic
 from jaxnn._core.types import SpatialShape
 from jaxnn.functional._spatial import per_axis, spatial_rank, split
 
@@ -56,13 +57,17 @@ def upsample(x: ArrayLike, scale: SpatialShape, *, method: Method = "nearest") -
     scales = per_axis("upsample", "scale", scale, rank)
     if method != "nearest" and 0 in x.shape[-1 - rank : -1]:
         raise ValueError(f"upsample: x has shape {x.shape}, expected elements to interpolate")
-    y = widen(x) if is_inexact(x.dtype) else x  # the gradient is a sum over what an element gives
-    for axis, factor in enumerate(scales, start=x.ndim - 1 - rank):
-        if method == "nearest":
-            y = jnp.repeat(y, factor, axis)
-        elif factor > 1:
-            y = _interpolate(y, factor, axis)
-    return y.astype(x.dtype)
+
+    def upsampled(x: jax.Array) -> jax.Array:
+        y = widen(x) if is_inexact(x.dtype) else x  # a gradient is a sum over what an element gives
+        for axis, factor in enumerate(scales, start=x.ndim - 1 - rank):
+            if method == "nearest":
+                y = jnp.repeat(y, factor, axis)
+            elif factor > 1:
+                y = _interpolate(y, factor, axis)
+        return y.astype(x.dtype)
+
+    return automatic(upsampled, x, leading=x.ndim - 1 - rank)  # type: ignore[no-any-return]
 
 
 @checked
@@ -106,10 +111,14 @@ def pixel_shuffle(x: ArrayLike, factor: SpatialShape) -> jax.Array:
             f"divides, the pixels made of each with factor {factor}"
         )
     n = len(batch)
-    y = x.reshape(*batch, *sizes, channels, *factors)
     pixels = zip(range(n, n + rank), range(n + rank + 1, n + 2 * rank + 1), strict=True)
-    y = y.transpose(*range(n), *itertools.chain(*pixels), n + rank)
-    return y.reshape(*batch, *(s * f for s, f in zip(sizes, factors, strict=True)), channels)
+    order = (*range(n), *itertools.chain(*pixels), n + rank)
+
+    def shuffled(x: jax.Array) -> jax.Array:
+        y = x.reshape(*batch, *sizes, channels, *factors).transpose(order)
+        return y.reshape(*batch, *(s * f for s, f in zip(sizes, factors, strict=True)), channels)
+
+    return automatic(shuffled, x, leading=n)  # type: ignore[no-any-return]
 
 
 @checked
@@ -149,11 +158,15 @@ def pixel_unshuffle(x: ArrayLike, factor: SpatialShape) -> jax.Array:
         )
     n = len(batch)
     coarse = [s // f for s, f in zip(sizes, factors, strict=True)]
-    pixels = itertools.chain(*zip(coarse, factors, strict=True))
-    y = x.reshape(*batch, *pixels, x.shape[-1])
+    pixels = list(itertools.chain(*zip(coarse, factors, strict=True)))
     of_coarse, of_factors = range(n, n + 2 * rank, 2), range(n + 1, n + 2 * rank, 2)
-    y = y.transpose(*range(n), *of_coarse, n + 2 * rank, *of_factors)
-    return y.reshape(*batch, *coarse, x.shape[-1] * math.prod(factors))
+    order = (*range(n), *of_coarse, n + 2 * rank, *of_factors)
+
+    def unshuffled(x: jax.Array) -> jax.Array:
+        y = x.reshape(*batch, *pixels, x.shape[-1]).transpose(order)
+        return y.reshape(*batch, *coarse, x.shape[-1] * math.prod(factors))
+
+    return automatic(unshuffled, x, leading=n)  # type: ignore[no-any-return]
 
 
 def check_method(method: Method) -> None:

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_range, check_shape, hyperparameter, wide_integers, widen
+from jaxnn._core.meshes import automatic, placed_alike
 
 
 @checked
@@ -65,6 +66,21 @@ def ctc_loss(
     _check(logits, logit_paddings, labels, label_paddings, blank_id)
     is_frame = ~jnp.asarray(logit_paddings).astype(bool)
     is_label = ~jnp.asarray(label_paddings).astype(bool)
+    impossible = hyperparameter(log_epsilon, logits.dtype)
+    of_arrays = functools.partial(_loss, blank_id)
+    return automatic(  # type: ignore[no-any-return]
+        of_arrays, logits, is_frame, labels, is_label, impossible, leading=1
+    )
+
+
+def _loss(
+    blank_id: int,
+    logits: jax.Array,
+    is_frame: jax.Array,
+    labels: jax.Array,
+    is_label: jax.Array,
+    impossible: jax.Array,
+) -> jax.Array:
     exists = (labels >= 0) & (labels < logits.shape[-1])
     labels = jnp.where(is_label & exists, labels, blank_id)
     states, may_skip = _states(labels, blank_id)
@@ -79,7 +95,7 @@ def ctc_loss(
         return jnp.where(is_frame[:, None], following, alpha), None
 
     start = jnp.where(jnp.arange(states.shape[1]) == 0, 0, -jnp.inf).astype(logits.dtype)
-    start = jnp.broadcast_to(start, states.shape)
+    start, _ = placed_alike(jnp.broadcast_to(start, states.shape), emitted)
     alpha, _ = lax.scan(advance, start, (emitted.swapaxes(0, 1), is_frame.swapaxes(0, 1)))
 
     last = 2 * jnp.sum(is_label, 1, keepdims=True)  # the blank after the last label
@@ -87,7 +103,6 @@ def ctc_loss(
         jnp.take_along_axis(a, last, axis=1)[:, 0] for a in (alpha, _moved(alpha, 1))
     )
     log_prob = _log_sum(at_blank, at_label)
-    impossible = hyperparameter(log_epsilon, logits.dtype)
     log_prob = jnp.where(jnp.isneginf(log_prob), impossible, log_prob)
     return jnp.where(jnp.all(exists | ~is_label, 1), -log_prob, jnp.nan)
 

@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import LEAST_POSITIVE, absolute, check_range, hyperparameter, widen
+from jaxnn._core.meshes import placed_like
 from jaxnn._core.types import Scalar
 from jaxnn.losses._arguments import fitting, masked
 
@@ -204,7 +205,7 @@ def quantile_loss(
     errors = -_errors("quantile_loss", predictions, targets, where)
     quantile = hyperparameter(quantile, errors.dtype)
     try:
-        quantile = jnp.broadcast_to(quantile, errors.shape)
+        quantile = placed_like(jnp.broadcast_to(quantile, errors.shape), errors)
     except ValueError as error:
         raise ValueError(
             f"quantile_loss: quantile has shape {quantile.shape}, expected one that broadcasts to "

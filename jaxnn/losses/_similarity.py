@@ -14,6 +14,7 @@ from jaxnn._core.arrays import (
     hyperparameter,
     widen,
 )
+from jaxnn._core.meshes import automatic
 from jaxnn._core.types import Scalar
 from jaxnn.losses._arguments import Axis, all_axes, broadcast_mask, clamped, fitting, masked
 
@@ -255,13 +256,21 @@ def ntxent(
         check_shape("ntxent", "where", where, (n,))
         included = jnp.asarray(where).astype(bool)
         embeddings = jnp.where(included[:, None], embeddings, 0)
+    temperature = hyperparameter(temperature, embeddings.dtype)
+    return automatic(  # type: ignore[no-any-return]
+        _ntxent, embeddings, labels, included, temperature, leading=0
+    )
+
+
+def _ntxent(
+    embeddings: jax.Array, labels: jax.Array, included: jax.Array, temperature: jax.Array
+) -> jax.Array:
     units = _unit(embeddings, jnp.finfo(embeddings.dtype).eps, (1,))
-    similarities = jnp.matmul(units, units.T, precision="highest")
-    similarities = similarities / hyperparameter(temperature, units.dtype)
+    similarities = jnp.matmul(units, units.T, precision="highest") / temperature
 
     both = included[:, None] & included[None, :]
     equal = labels[:, None] == labels[None, :]
-    is_pair = both & equal & ~jnp.eye(n, dtype=bool)
+    is_pair = both & equal & ~jnp.eye(len(labels), dtype=bool)
     is_negative = both & ~equal
     has_negative = jnp.any(is_negative, 1, keepdims=True)
     negatives = jnp.where(is_negative, similarities, jnp.where(has_negative, -jnp.inf, 0))
@@ -318,19 +327,30 @@ def clip_loss(
             f"clip_loss: first has shape {first.shape}, expected shape (batch, features)"
         )
     n = len(first)
-    matches = jnp.eye(n, dtype=bool)
-    if labels is not None:
-        check_shape("clip_loss", "labels", labels, (n,))
-        matches = jnp.asarray(labels)[:, None] == jnp.asarray(labels)[None, :]
+    if labels is None:
+        labels = jnp.arange(n)
+    check_shape("clip_loss", "labels", labels, (n,))
     included = jnp.full((n,), True)
     if where is not None:
         check_shape("clip_loss", "where", where, (n,))
         included = jnp.asarray(where).astype(bool)
         first, second = (jnp.where(included[:, None], x, 0) for x in (first, second))
-        matches = matches & included[None, :]
+    temperature = hyperparameter(temperature, first.dtype)
+    return automatic(  # type: ignore[no-any-return]
+        _clip_loss, first, second, jnp.asarray(labels), included, temperature, leading=1
+    )
+
+
+def _clip_loss(
+    first: jax.Array,
+    second: jax.Array,
+    labels: jax.Array,
+    included: jax.Array,
+    temperature: jax.Array,
+) -> jax.Array:
+    matches = (labels[:, None] == labels[None, :]) & included[None, :]
     units = [_unit(x, jnp.finfo(x.dtype).eps, (1,)) for x in (first, second)]
-    similarities = jnp.matmul(units[0], units[1].T, precision="highest")
-    similarities = similarities / hyperparameter(temperature, similarities.dtype)
+    similarities = jnp.matmul(units[0], units[1].T, precision="highest") / temperature
     targets = matches.astype(similarities.dtype)
     targets = targets / jnp.maximum(jnp.sum(targets, 1, keepdims=True), 1)
 
