@@ -19,6 +19,12 @@ from jaxnn._combinators.copies import ensemble, stack
 from jaxnn._combinators.deferral import deferred
 from jaxnn._combinators.freezing import freeze_params, frozen, unfreeze_params
 from jaxnn._combinators.reparametrization import spectral_norm, weight_norm
+from jaxnn._combinators.weight_quantization import (
+    dequantize_params,
+    quantization_aware,
+    quantize_params,
+    quantized,
+)
 from jaxnn._combinators.wrappers import mixed_precision, remat
 from jaxnn._core.layer import Cell, Layer, elementwise, pure, stateless
 from jaxnn._core.sharding import fsdp, sharding
@@ -118,6 +124,7 @@ __all__ = [
     "dense",
     "dense_general",
     "depthwise_conv",
+    "dequantize_params",
     "dropout",
     "early_stopping",
     "einsum",
@@ -172,6 +179,9 @@ __all__ = [
     "predict_with_spread",
     "prelu",
     "pure",
+    "quantization_aware",
+    "quantize_params",
+    "quantized",
     "recurrent",
     "regularizers",
     "remat",

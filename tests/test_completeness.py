@@ -63,6 +63,10 @@ CONSTRUCTORS = [  # of layers
 NEEDS_NO_ROW = {
     "parameter": "has no input that could decide a dtype: test_parameter.py checks it",
     "deferred": "returns what it was given: test_losses_linear.py trains with it",
+    **dict.fromkeys(
+        ("quantized", "quantization_aware"),
+        "round on purpose: test_weight_quantization.py compares them with NumPy",
+    ),
     "mixed_precision": "rounds on purpose: test_combinators.py compares it with what it wraps",
 }
 

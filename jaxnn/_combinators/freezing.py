@@ -110,7 +110,7 @@ def freeze_params(
         >>> model.apply(params, state, jnp.ones((1, 3)))[0].shape
         (1, 2)
     """
-    return _moved("freeze_params", params, state, path, lambda path, *own: _frozen(*own))
+    return moved("freeze_params", params, state, path, lambda path, *own: _frozen(*own))
 
 
 @checked
@@ -151,7 +151,7 @@ def unfreeze_params(
             )
         return state["params"], state.get("state", {})
 
-    return _moved("unfreeze_params", params, state, path, thaw)
+    return moved("unfreeze_params", params, state, path, thaw)
 
 
 def _frozen(params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
@@ -161,7 +161,7 @@ def _frozen(params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
 Move = Callable[[str, PyTree, PyTree], tuple[PyTree, PyTree]]
 
 
-def _moved(
+def moved(
     function: str, params: PyTree, state: PyTree, path: str | Sequence[str], move: Move
 ) -> tuple[PyTree, PyTree]:
     """Params and state with those of the layers at these paths as `move` makes them."""

@@ -226,7 +226,7 @@ def _init(
     """The params and state of the layer inside, and its kernels that `where` chooses, by path."""
     with recorded_copies() as copied:
         params, state = init_side_by_side(wrapper, {"layer": layer}, key, x, layer=extra)
-    kernels = _chosen(wrapper, params["layer"], where)
+    kernels = chosen_kernels(wrapper, params["layer"], where)
     for path, leaf in kernels.items():
         if any(leaf is copy for copy in copied):
             raise ValueError(
@@ -236,7 +236,7 @@ def _init(
     return params, state, kernels
 
 
-def _chosen(wrapper: str, params: PyTree, where: Selection) -> dict[str, jax.Array]:
+def chosen_kernels(wrapper: str, params: PyTree, where: Selection) -> dict[str, jax.Array]:
     """The kernels that `where` chooses, by path."""
     leaves = _by_path(params)
     if not leaves:

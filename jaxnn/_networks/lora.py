@@ -19,7 +19,7 @@ from jaxnn._core.children import (
     wrap,
 )
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, LayerLike, as_layer, child_key
+from jaxnn._core.layer import Layer, LayerLike, as_layer, child_key, param_dtype
 from jaxnn._core.paths import leaf_paths
 from jaxnn._core.types import Arrays, PyTree, Scalar
 from jaxnn._layers.params import draw
@@ -36,8 +36,9 @@ def lora(
     """Low-rank adaptation of a dense layer: `y = layer(x) + scale * x @ down @ up`.
 
     `up` is initially zero, so that the layer computes what it did without the correction. To train
-    the correction alone, take `nn.lora(nn.frozen(layer), rank)`. `nn.merge_lora` adds the
-    correction to the kernel, for which `nn.unfreeze_params` brings it back to the params.
+    the correction alone, take `nn.lora(nn.frozen(layer), rank)`, or `nn.quantized` for `nn.frozen`.
+    `nn.merge_lora` adds the correction to the kernel, for which `nn.unfreeze_params` or
+    `nn.dequantize_params` brings it back to the params.
 
     Paper: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models,
     https://arxiv.org/abs/2106.09685
@@ -83,9 +84,9 @@ def lora(
         if kernel is None or kernel.ndim != 2:
             shape = "no kernel" if kernel is None else f"a kernel of shape {kernel.shape}"
             raise ValueError(f"lora: {layer!r} has {shape}, expected one of shape (in, out)")
-        inputs, outputs = kernel.shape
-        down = draw(kernel_init, child_key(key, "down"), (inputs, rank), kernel.dtype)
-        up = jnp.zeros((rank, outputs), kernel.dtype)
+        dtype, (inputs, outputs) = param_dtype(x), kernel.shape
+        down = draw(kernel_init, child_key(key, "down"), (inputs, rank), dtype)
+        up = jnp.zeros((rank, outputs), dtype)
         correction = {"down": {"kernel": down}, "up": {"kernel": up}}
         return {"layer": params} | correction, with_state("layer", state)
 
@@ -110,9 +111,9 @@ def lora(
 
 def _kernel(params: PyTree, state: PyTree) -> jax.Array | None:
     """The kernel of a layer, which may be in wrappers as `nn.frozen` and `nn.weight_norm`."""
-    for tree in (params, state.get("params")):
+    for tree in (params, state.get("params"), state.get("integers")):
         while isinstance(tree, Mapping):
-            if "kernel" in tree:
+            if tree.get("kernel") is not None:
                 return tree["kernel"]  # type: ignore[no-any-return]
             tree = tree.get("layer")
     return None
@@ -131,7 +132,8 @@ def merge_lora(params: Arrays, *, scale: Scalar = 1.0) -> PyTree:
         The parameters of the same model without `nn.lora`, which computes the same to rounding.
 
     Raises:
-        ValueError: a layer with a correction has no kernel in its params, as a frozen one.
+        ValueError: a layer with a correction has no kernel in its params, as one that is frozen or
+            quantised.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -145,11 +147,12 @@ def merge_lora(params: Arrays, *, scale: Scalar = 1.0) -> PyTree:
         if params.keys() == {"layer", "down", "up"}:
             down, up = params["down"]["kernel"], params["up"]["kernel"]
             inner = merge_lora(params["layer"], scale=scale)
-            if not isinstance(inner, Mapping) or "kernel" not in inner:
+            if not isinstance(inner, Mapping) or inner.get("kernel") is None:
                 raise ValueError(
                     f"merge_lora: params has a correction to a layer with "
                     f"{leaf_paths(inner)[:3]}, expected 'kernel': nn.unfreeze_params(params, state,"
-                    " path) brings that of a frozen layer; other wrappers belong around nn.lora"
+                    " path) brings that of a frozen layer, nn.dequantize_params that of a quantised"
+                    " one; other wrappers belong around nn.lora"
                 )
             kernel = inner["kernel"]
             wide = accumulator_dtype(kernel.dtype)

@@ -366,6 +366,13 @@ BY_HAND = {
         {"params": nn.lora(MODEL, 2).init(key(), X)[0]},
         nothing,
     ),
+    "quantize_params": ({"params": PARAMS}, nothing),
+    "dequantize_params": (
+        dict(zip(("params", "state"), nn.quantize_params(PARAMS), strict=True)),
+        nothing,
+    ),
+    "quantized": ({"layer": MODEL}, applied(X)),
+    "quantization_aware": ({"layer": MODEL}, applied(X)),
     "compose": ({"forward": lambda f, x: f.first(x), "children": {"first": MODEL}}, applied(X)),
     "mixed_precision": ({"layer": MODEL}, applied(X)),
     "predict": ({"model": MODEL, "params": PARAMS, "state": {}, "x": X}, nothing),

@@ -105,7 +105,7 @@ EXACT = {
     **_for(
         "[]",
         "autoregressive.features dense_general.features freeze_params.path "
-        "parameter.shape unfreeze_params.path",
+        "parameter.shape unfreeze_params.path quantize_params.path dequantize_params.path",
     ),
     **_for("{}", "attention.use_bias"),
     **_for(
@@ -138,6 +138,7 @@ EXACT = {
 OF_OTHERS = {
     **_for("0", "recurrent.time_axis bidirectional.time_axis"),
     **_for("-1 0 1.5 nan True empty", "export_params.state"),
+    **_for("None -1 0 1.5 nan True [] {} empty", "quantize_params.params"),
     **_for("None [] {} empty", "import_params.like"),
     **_for("empty", "import_params.state"),
     **_for("{}", "import_params.path"),
