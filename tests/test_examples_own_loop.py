@@ -33,6 +33,12 @@ def policy_gradient():
     return module_of("policy_gradient")
 
 
+@pytest.fixture(scope="module")
+def grpo():
+    """The script."""
+    return module_of("grpo")
+
+
 def keys(n):
     """So many keys, none of which was used before."""
     return list(jax.random.split(jax.random.key(0), n))
@@ -240,10 +246,46 @@ def test_a_few_steps_make_the_episodes_longer(policy_gradient):
     assert lengths[-3:].mean() > 2 * lengths[:3].mean()
 
 
+@pytest.mark.slow
+def test_what_was_sampled_has_the_probabilities_of_the_loss(grpo):
+    """The first gradient is that of the policy: the mean of advantage times log-probability."""
+    model = grpo.model()
+    params, _ = fast_jit(model.init)(jax.random.key(0), jnp.zeros((1, 3), jnp.int32))
+    tokens, log_probs, rewards = fast_jit(grpo.sampled)(params, jax.random.key(1))
+    prompts, written = np.split(np.asarray(tokens), 2, axis=1)
+    np.testing.assert_array_equal(prompts.reshape(32, 16, 3), prompts[::16, None].repeat(16, 1))
+    np.testing.assert_allclose(rewards, (written == prompts[:, ::-1]).mean(1), rtol=1e-6)
+
+    groups = np.asarray(rewards).reshape(32, 16)
+    advantage = (groups - groups.mean(1, keepdims=True)) / (groups.std(1, keepdims=True) + 1e-4)
+
+    @fast_jit
+    def both(params):
+        def policy(params):
+            logits, _ = model.apply(params, {}, tokens[:, :-1])
+            chosen = nn.functional.token_log_probs(logits, tokens[:, 1:])[:, 2:]
+            return -jnp.mean(advantage.reshape(-1, 1) * chosen), chosen
+
+        expected, chosen = jax.grad(policy, has_aux=True)(params)
+        batch = tokens, log_probs, rewards
+        return expected, jax.grad(lambda p: grpo.loss_fn(p, {}, batch, None)[0])(params), chosen
+
+    expected, got, chosen = both(params)
+    np.testing.assert_allclose(chosen, log_probs, rtol=1e-5, atol=1e-5)
+    jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, 1e-3, 1e-5), got, expected)
+
+
+@pytest.mark.slow
+def test_reward_alone_teaches_to_reverse(grpo, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["grpo", "--batches", "100"])
+    grpo.main()
+    assert number(r"^Batch 100: mean reward (\S+)$", capsys.readouterr().out) > 0.4  # chance: 0.17
+
+
 # What they are written with
 
 
-@pytest.mark.parametrize("name", ["gan", "vae", "policy_gradient"])
+@pytest.mark.parametrize("name", ["gan", "vae", "policy_gradient", "grpo"])
 def test_only_public_names_are_used(name):
     tree = ast.parse((EXAMPLES / f"{name}.py").read_text())
     imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
