@@ -43,7 +43,7 @@ def scanned(
         if epoch.full == 1:
             carry, _ = one_step(carry, 0)
         else:
-            carry, _ = lax.scan(one_step, carry, jnp.arange(epoch.full))
+            carry, _ = lax.scan(one_step, carry, jnp.arange(epoch.full, dtype=jnp.int32))
         if epoch.left:
             carry, _ = one_step(carry, epoch.full, epoch.left)
         return finished(run, carry, validation)
@@ -74,8 +74,9 @@ def scanned(
         return lax.scan(one_epoch, carry, numbers)
 
     at_once = max(rows for rows in range(1, ROWS_AT_ONCE + 1) if epochs % rows == 0)
+    numbers = jnp.arange(epochs, dtype=jnp.int32)
     sums, carry = carry.sums, carry._replace(sums={})  # which do not outlive an epoch
-    carry, history = lax.scan(some_epochs, carry, jnp.arange(epochs).reshape(-1, at_once))
+    carry, history = lax.scan(some_epochs, carry, numbers.reshape(-1, at_once))
     history = {name: lax.collapse(rows, 0, 2) for name, rows in history.items()}
     return carry, rows_that_count(carry, history) if run.may_stop else history
 

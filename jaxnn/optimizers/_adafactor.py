@@ -126,16 +126,16 @@ def scale_by_factored_rms(
             axes = axes_of(g)
             if axes is None:
                 v = moments.moving_average(v, square, decay)
-                return g / moments.safe_sqrt(v).astype(g.dtype), v_row, v_col, v
+                return moments.quotient(g, moments.safe_sqrt(v).astype(g.dtype)), v_row, v_col, v
             second, largest = axes
             v_row = moments.moving_average(v_row, jnp.mean(square, largest), decay)
             v_col = moments.moving_average(v_col, jnp.mean(square, second), decay)
             rows, columns = jnp.expand_dims(v_row, largest), jnp.expand_dims(v_col, second)
             # Roots of the factors: their product may be less than the least float32.
             root = moments.safe_sqrt(
-                rows / jnp.mean(rows, second, keepdims=True)
+                moments.quotient(rows, jnp.mean(rows, second, keepdims=True))
             ) * moments.safe_sqrt(columns)
-            return g / root.astype(g.dtype), v_row, v_col, v
+            return moments.quotient(g, root.astype(g.dtype)), v_row, v_col, v
 
         updates, *squares = leafwise(
             "scale_by_factored_rms", rule, updates, state.v_row, state.v_col, state.v

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import accumulator_dtype, hyperparameter, promoted
+from jaxnn._core.arrays import accumulator_dtype, concrete, hyperparameter, promoted
 from jaxnn._core.types import PyTree
 from jaxnn.optimizers import _precision as precision
 
@@ -99,4 +99,23 @@ def at_most(size: jax.Array, limit: jax.Array) -> jax.Array:
 def over_root(mean: jax.Array, square: jax.Array, eps: Any, eps_root: Any = 0.0) -> jax.Array:
     """`mean / (√(square + eps_root) + eps)`."""
     root = safe_sqrt(square + hyperparameter(eps_root, square.dtype))
-    return mean / (root + hyperparameter(eps, square.dtype)).astype(mean.dtype)
+    divisor = (root + hyperparameter(eps, square.dtype)).astype(mean.dtype)
+    known = concrete(eps)
+    return mean / divisor if known is not None and known > 0 else quotient(mean, divisor)
+
+
+@jax.custom_jvp
+def quotient(x: jax.Array, divisor: jax.Array) -> jax.Array:
+    """`x / divisor`, 0 where the divisor is 0.
+
+    Its derivative does not square the divisor: of a root of 1e-30, that would overflow.
+    """
+    is_zero = divisor == 0
+    return jnp.where(is_zero, 0, x / jnp.where(is_zero, 1, divisor))
+
+
+@quotient.defjvp
+def _quotient_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (x, divisor), (dx, d_divisor) = primals, tangents
+    y = quotient(x, divisor)
+    return y, quotient(dx - y * d_divisor, divisor)
