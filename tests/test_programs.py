@@ -2,7 +2,11 @@
 
 import functools
 import gc
+import os
+import subprocess
+import sys
 import weakref
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -93,3 +97,29 @@ def test_fit_keeps_a_bounded_number_of_models_alive(few):
         del model
     gc.collect()
     assert [reference() is None for reference in alive] == [True, True, False]
+
+
+@pytest.mark.slow
+def test_another_rate_compiles_nothing_in_a_second_process(tmp_path):
+    """Where the rate is an argument of the run; with JAX's cache of compiled programs."""
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    script = Path(__file__).with_name("compiled_rate.py")
+    results = []
+    for rate in ("0.1", "0.03"):
+        done = subprocess.run(
+            [sys.executable, str(script), rate],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        compiled_programs, weight = done.stdout.split()
+        results.append((int(compiled_programs), float(weight)))
+    (first, weight), (second, other_weight) = results
+    assert first > 0
+    assert second == 0
+    assert weight != other_weight
