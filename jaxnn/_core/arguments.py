@@ -27,6 +27,7 @@ from jaxnn._core.types import (
     Scalar,
     ScalarOrSchedule,
     Selection,
+    Size,
     Steps,
 )
 
@@ -178,6 +179,7 @@ _SELECTION = Kind(is_selection, ("globs", "a predicate", "a tree of booleans"))
 KINDS: dict[Any, Kind | None] = {
     bool: _FLAG,
     int: Kind(is_integer, ("an integer",)),
+    Size: Kind(lambda v: is_integer(v) or jax.export.is_symbolic_dim(v), ("an integer",)),
     float: _NUMBER,
     str: Kind(lambda value: isinstance(value, str), ("a string",)),
     bytes: Kind(lambda value: isinstance(value, bytes), ("bytes",)),

@@ -207,6 +207,16 @@ def check_finite(function: str, **values: Any) -> None:
         check_range(function, name, value, -np.inf)
 
 
+def is_symbolic(*sizes: Any) -> bool:
+    """Whether one of the sizes is symbolic, as `jax.export` has them."""
+    return any(map(jax.export.is_symbolic_dim, sizes))
+
+
+def check_size(function: str, name: str, value: Any) -> Any:
+    """`check_count`, for what may be the size of an axis and so symbolic, which is at least 1."""
+    return value if is_symbolic(value) else check_count(function, name, value)
+
+
 def check_count(function: str, name: str, value: Any) -> int:
     """`value` as a Python integer of at least 1."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):

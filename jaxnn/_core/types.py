@@ -28,6 +28,9 @@ Steps: TypeAlias = int | float | np.number[Any] | jax.Array
 Shape: TypeAlias = Sequence[int]
 """The sizes of the axes of an array."""
 
+Size: TypeAlias = Annotated[int, "possibly symbolic"]
+"""The size of an axis, which in `jax.export` may be symbolic."""
+
 Axes: TypeAlias = int | Sequence[int]
 """One axis of an array, or several; negative numbers count from the last."""
 

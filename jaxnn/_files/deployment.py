@@ -111,7 +111,14 @@ def export(
         program, arguments = _plain_function(lambda x: apply(params, state, x), specs)
     else:
         program, arguments = _plain_function(apply, abstract(params), abstract(state), specs)
-    exported = jax.export.export(jax.jit(program), platforms=platforms)(*arguments)
+    try:
+        exported = jax.export.export(jax.jit(program), platforms=platforms)(*arguments)
+    except jax.errors.InconclusiveDimensionOperation as error:
+        question, *_ = str(error).splitlines()
+        raise ValueError(
+            f"export: {question} Expected constraints that answer it, as 'time <= 512', or sizes "
+            "of which it is plain, as '2*time'"
+        ) from error
     with replacing("export", path) as file:
         file.write(exported.serialize(vjp_order=vjp_order))
 

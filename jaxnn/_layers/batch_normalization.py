@@ -94,9 +94,10 @@ def batch_norm(
         count = _count(x, axis, axis_name)
         if train and count > 0:  # of nothing there are no statistics
             mean, var = functional.batch_statistics(x, axis=axis, axis_name=axis_name)
+            unbiased = count / jax.core.max_dim(count - 1, 1)
             state = {
                 "mean": _running(state["mean"], mean, decay),
-                "var": _running(state["var"], var * (count / max(count - 1, 1)), decay),
+                "var": _running(state["var"], var * unbiased, decay),
             }
         else:
             mean, var = state["mean"], state["var"]

@@ -1,6 +1,7 @@
 """Mixtures of experts."""
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -126,7 +127,9 @@ def mixture_of_experts(
         tokens = math.prod(x.shape[:-1])
         capacity = None
         if capacity_factor is not None:
-            capacity = max(1, math.ceil(capacity_factor * top_k * tokens / num_experts))
+            share = Fraction(float(capacity_factor)).limit_denominator(10**6) * top_k / num_experts
+            least = -(-share.numerator * tokens // share.denominator)
+            capacity = jax.core.max_dim(least, 1)
 
         def one(params: PyTree, x: jax.Array, key: Any) -> PyTree:
             return expert.apply(params, {}, x, key=key, train=train)[0]

@@ -349,7 +349,7 @@ def _scan(
     reverse: bool,
 ) -> tuple[PyTree, PyTree]:
     """The final carry and all outputs, time being the first axis."""
-    positions = jnp.arange(len(jax.tree.leaves(xs)[0]))
+    positions = jnp.arange(jax.tree.leaves(xs)[0].shape[0])
     valid = None
     if lengths is not None:
         valid = jnp.expand_dims(positions, range(1, 1 + lengths.ndim)) < lengths[None]
@@ -379,7 +379,7 @@ def _scan(
         result = cell.step(own, carry, x_t, key=step_key, train=train)
         return padded(valid_t, result, carry)
 
-    with decoded_steps(len(positions)), repeated_calls(len(positions)):
+    with decoded_steps(positions.shape[0]), repeated_calls(positions.shape[0]):
         return lax.scan(step, carry, (positions, xs, valid), reverse=reverse)
 
 

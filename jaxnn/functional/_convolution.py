@@ -8,7 +8,14 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
-from jaxnn._core.arrays import check_count, check_shape, compute_dtype, floating, spread
+from jaxnn._core.arrays import (
+    check_count,
+    check_shape,
+    compute_dtype,
+    floating,
+    is_symbolic,
+    spread,
+)
 from jaxnn._core.decoding import refuse_in_decoding
 from jaxnn._core.meshes import automatic, shape_like
 from jaxnn._core.types import Padding, PerAxis
@@ -185,7 +192,7 @@ def conv_transpose(
         rows = x.reshape(math.prod(batch), *x.shape[-1 - rank :])
         of_conv = swap_channels(kernel, feature_group_count)
         pad = partial(_padded_with_itself, pads=pads)
-        shape = (len(rows), *wanted, kernel.shape[-1])
+        shape = (rows.shape[0], *wanted, kernel.shape[-1])
         before = jax.eval_shape(pad, jax.ShapeDtypeStruct(shape, dtype))
         c = _convolution(before, of_conv, geometry, pads, feature_group_count)
         y = transposed_convolution(c, rows, of_conv)
@@ -200,6 +207,12 @@ def conv_transpose(
 def _padded_with_itself(x: jax.Array, pads: Pads) -> jax.Array:
     """`x` with the padding that is not zeros."""
     if pads.mode == "constant":
+        return x
+    if pads.mode == "wrap" and is_symbolic(*x.shape[1:-1]):  # which jnp.pad does not take
+        for axis, (low, high) in enumerate(pads.pairs, 1):
+            size = x.shape[axis]
+            index = jnp.remainder(jnp.arange(low + size + high) - low, size)
+            x = jnp.take(x, index, axis, mode="clip")
         return x
     return jnp.pad(x, [(0, 0), *pads.pairs, (0, 0)], mode=pads.mode)
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jaxnn._core.arrays import accumulator_dtype, along
+from jaxnn._core.arrays import accumulator_dtype, along, is_symbolic
 from jaxnn._core.meshes import placed_alike, shape_like
 
 
@@ -75,7 +75,7 @@ def xla_output(c: Convolution, x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def xla_input_gradient(c: Convolution, y: jax.Array, kernel: jax.Array) -> jax.Array:
     """The gradient with respect to x, `y` being that with respect to y."""
-    x = shape_like((len(y), *c.sizes, kernel.shape[-2] * c.groups), y)
+    x = shape_like((y.shape[0], *c.sizes, kernel.shape[-2] * c.groups), y)
     return _transposed(lambda x: xla_output(c, x, kernel), x, y)
 
 
@@ -95,7 +95,7 @@ def output(c: Convolution, x: jax.Array, kernel: jax.Array) -> jax.Array:
     if len(c.sizes) == 3:
         of_planes, planes = _planes(c, x)
         y = output(of_planes, planes, _kernel_of_planes(kernel))
-        return y.reshape(len(x), *c.outputs, y.shape[-1])
+        return y.reshape(x.shape[0], *c.outputs, y.shape[-1])
     return xla_output(c, x, kernel)
 
 
@@ -112,7 +112,7 @@ def input_gradient(c: Convolution, y: jax.Array, kernel: jax.Array) -> jax.Array
     phases = []
     for phase in itertools.product(*map(_phases, *c[:5], c.outputs)):
         if any(axis is None for axis in phase):  # which no tap reaches
-            phases.append(jnp.zeros((len(y), *length, kernel.shape[-1]), y.dtype))
+            phases.append(jnp.zeros((y.shape[0], *length, kernel.shape[-1]), y.dtype))
             continue
         taps, dilation, pads = zip(*phase, strict=True)
         part = kernel[taps]
@@ -127,17 +127,18 @@ def kernel_gradient(c: Convolution, x: jax.Array, y: jax.Array) -> jax.Array:
     if c.groups > UNROLLED_GROUPS:
         padded = _padded(x, c.pads)
         c = c._replace(sizes=padded.shape[1:-1], pads=((0, 0),) * len(c.sizes))
-        return _sum_of_chunks(_products_of_taps, c, padded, y, len(x))
+        return _sum_of_chunks(_products_of_taps, c, padded, y, x.shape[0])
     if c.groups > 1:
         return _group_by_group(kernel_gradient, c, x, y)
     channels = x.shape[-1], y.shape[-1]
     patches = math.prod((*c.window, *c.outputs, channels[0]))
-    if patches <= math.prod(x.shape[1:]) + math.prod(y.shape[1:]):  # what is transposed below
+    transposed = math.prod(x.shape[1:]) + math.prod(y.shape[1:])  # by the convolution below
+    if is_symbolic(patches) or patches <= transposed:
         seen = jnp.concatenate(list(_taps(c, x)), -1)
         return (_rows(seen).T @ _rows(y)).reshape(*c.window, *channels)
     if len(c.sizes) == 3:
         of_planes, planes = _planes(c, x)
-        gradient = kernel_gradient(of_planes, planes, y.reshape(len(planes), *y.shape[2:]))
+        gradient = kernel_gradient(of_planes, planes, y.reshape(planes.shape[0], *y.shape[2:]))
         split = gradient.reshape(*c.window[1:], c.window[0], *channels)
         return jnp.moveaxis(split, 2, 0)
     return _sum_of_chunks(_exchanged, c, x, y, _chunks(x, y) if len(c.sizes) == 2 else 1)
@@ -159,6 +160,8 @@ CHUNK_IMAGES = 16  # at least, as it is they that are added, in vectors of as ma
 
 def _chunks(x: jax.Array, y: jax.Array) -> int:
     """Into how many equal chunks the batch is divided."""
+    if is_symbolic(*x.shape, *y.shape):
+        return 1
     excess = (x.nbytes + y.nbytes) / CHUNK_BYTES
     counts = [n for n in range(1, len(x) // CHUNK_IMAGES + 1) if len(x) % n == 0] or [1]
     return next((n for n in counts if n >= excess), counts[-1])
@@ -177,7 +180,7 @@ def _sum_of_chunks(
 
     shape = (*c.window, x.shape[-1] // c.groups, y.shape[-1])
     zero, _ = placed_alike(jnp.zeros(shape, accumulator_dtype(x.dtype)), x)
-    images = len(x) // chunks if chunks else 1
+    images = 1 if chunks == 0 else x.shape[0] // chunks
     split = tuple(z.reshape(chunks, images, *z.shape[1:]) for z in (x, y))
     return lax.scan(add, zero, split)[0].astype(x.dtype)
 
@@ -244,7 +247,7 @@ def _taps(c: Convolution, x: jax.Array) -> Iterator[jax.Array]:
     for tap in itertools.product(*map(range, c.window)):
         start = [t * d for t, d in zip(tap, c.dilation, strict=True)]
         stop = [a + (n - 1) * s + 1 for a, n, s in zip(start, c.outputs, c.strides, strict=True)]
-        yield lax.slice(x, (0, *start, 0), (len(x), *stop, x.shape[-1]), steps)
+        yield lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), steps)
 
 
 def _sum_of_taps(c: Convolution, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -278,7 +281,7 @@ def _products_of_taps(c: Convolution, x: jax.Array, y: jax.Array) -> jax.Array:
 def _outer_product_of_groups(c: Convolution, x: jax.Array, y: jax.Array) -> jax.Array:
     if x.shape[-1] == c.groups:  # depthwise
         products = _rows(jnp.repeat(x, y.shape[-1] // c.groups, -1) * y)
-        return jnp.ones((1, len(products)), y.dtype) @ products  # which is faster than a sum
+        return jnp.ones((1, products.shape[0]), y.dtype) @ products  # which is faster than a sum
     return jnp.einsum("...gi,...go->igo", _groups(c, x), _groups(c, y))
 
 

@@ -7,14 +7,15 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
-from jaxnn._core.arrays import check_count, promoted
+from jaxnn._core.arrays import check_size, promoted
+from jaxnn._core.types import Size
 
 AttentionWindow = int | tuple[int, int]
 
 
 @checked
 def causal_mask(
-    query_length: int, key_length: int | None = None, *, query_offset: ArrayLike | None = None
+    query_length: Size, key_length: Size | None = None, *, query_offset: ArrayLike | None = None
 ) -> jax.Array:
     """Each query attends to the keys up to its own position: `j <= query_offset + i`.
 
@@ -43,9 +44,9 @@ def causal_mask(
 
 @checked
 def local_mask(
-    query_length: int,
+    query_length: Size,
     window: AttentionWindow,
-    key_length: int | None = None,
+    key_length: Size | None = None,
     *,
     query_offset: ArrayLike | None = None,
 ) -> jax.Array:
@@ -78,7 +79,7 @@ def local_mask(
 
 
 @checked
-def padding_mask(lengths: ArrayLike, key_length: int) -> jax.Array:
+def padding_mask(lengths: ArrayLike, key_length: Size) -> jax.Array:
     """Every query attends to the keys within its sequence's length, `j < lengths`.
 
     Args:
@@ -100,7 +101,7 @@ def padding_mask(lengths: ArrayLike, key_length: int) -> jax.Array:
                [1, 1, 1]], dtype=int32)
     """
     lengths = _integers("padding_mask", "lengths", lengths, 1).astype(jnp.int32)
-    positions = jnp.arange(check_count("padding_mask", "key_length", key_length), dtype=jnp.int32)
+    positions = jnp.arange(check_size("padding_mask", "key_length", key_length), dtype=jnp.int32)
     return (positions[None, :] < lengths[:, None])[:, None, None, :]
 
 
@@ -205,7 +206,7 @@ def check_window(function: str, window: AttentionWindow) -> tuple[int, int]:
 
 
 def check_offset(
-    function: str, offset: ArrayLike | None, query_length: int, key_length: int
+    function: str, offset: ArrayLike | None, query_length: Size, key_length: Size
 ) -> jax.Array:
     """A query offset as an int32 scalar; without one there must be as many queries as keys."""
     if offset is None and query_length != key_length:
@@ -231,12 +232,12 @@ def _integers(function: str, name: str, value: ArrayLike, ndim: int) -> jax.Arra
 
 
 def _distances(
-    function: str, query_length: int, key_length: int | None, query_offset: ArrayLike | None
+    function: str, query_length: Size, key_length: Size | None, query_offset: ArrayLike | None
 ) -> jax.Array:
     """How far each key lies before each query, shape `(1, 1, query_length, key_length)`."""
-    check_count(function, "query_length", query_length)
+    check_size(function, "query_length", query_length)
     key_length = (
-        query_length if key_length is None else check_count(function, "key_length", key_length)
+        query_length if key_length is None else check_size(function, "key_length", key_length)
     )
     offset = check_offset(function, query_offset, query_length, key_length)
     of_queries = offset + jnp.arange(query_length, dtype=jnp.int32)

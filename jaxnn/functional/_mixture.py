@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
-from jaxnn._core.arrays import check_count, check_shape, floating, refuse_complex, widen
+from jaxnn._core.arrays import check_count, check_shape, check_size, floating, refuse_complex, widen
 from jaxnn._core.meshes import automatic
+from jaxnn._core.types import Size
 
 
 @checked
@@ -18,7 +19,7 @@ def mixture_of_experts(
     experts: Callable[[jax.Array], jax.Array],
     *,
     top_k: int = 2,
-    capacity: int | None = None,
+    capacity: Size | None = None,
     where: ArrayLike | None = None,
 ) -> jax.Array:
     """Route each token to its `top_k` most likely experts: `y = sum_e g_e f_e(x)`.
@@ -75,7 +76,7 @@ def mixture_of_experts(
     _check_top_k("mixture_of_experts", top_k, num_experts)
     # No expert gets a token twice, so `tokens` places are always enough.
     capacity = (
-        tokens if capacity is None else check_count("mixture_of_experts", "capacity", capacity)
+        tokens if capacity is None else check_size("mixture_of_experts", "capacity", capacity)
     )
 
     def sent(
@@ -149,9 +150,9 @@ def expert_balance(
     _check_top_k("expert_balance", top_k, num_experts)
     if logits.shape[0] == 0:
         return jnp.zeros((), logits.dtype)
-    weights = jnp.ones((len(logits), 1), logits.dtype)
+    weights = jnp.ones((logits.shape[0], 1), logits.dtype)
     if where is not None:
-        where = _checked_where("expert_balance", where, len(logits))[:, None]
+        where = _checked_where("expert_balance", where, logits.shape[0])[:, None]
         weights, logits = where.astype(logits.dtype), jnp.where(where, logits, 0)
     _, chosen = jax.lax.top_k(logits, top_k)
     share = jnp.mean(jax.nn.one_hot(chosen, num_experts, dtype=logits.dtype), axis=1)

@@ -15,6 +15,7 @@ from jaxnn._core.arrays import (
     check_range,
     floating,
     is_inexact,
+    is_symbolic,
     refuse_complex,
     widen,
 )
@@ -105,12 +106,12 @@ def avg_pool(
     windows = pooling_windows("avg_pool", x, window_shape, strides, padding)
     y = combine_windows(widen(x), windows, 0, jnp.add)
     for axis, size, stride, _, pads in windows:
-        count = np.full(y.shape[axis], size)
-        if not count_include_pad:
-            first = np.arange(y.shape[axis]) * stride - pads[0]
-            inside = np.minimum(first + size, x.shape[axis]) - np.maximum(first, 0)
-            count = np.maximum(inside, 1)
-        y = y / along(count.astype(y.dtype), (axis,), y.ndim)
+        if count_include_pad:
+            y = y / size
+            continue
+        first = jnp.arange(y.shape[axis]) * stride - pads[0]
+        inside = jnp.minimum(first + size, x.shape[axis]) - jnp.maximum(first, 0)
+        y = y / along(jnp.maximum(inside, 1).astype(y.dtype), (axis,), y.ndim)
     return y.astype(x.dtype)
 
 
@@ -195,7 +196,7 @@ def adaptive_max_pool(x: ArrayLike, output_size: PartialSpatialShape) -> jax.Arr
     y = widen(x) if is_inexact(x.dtype) else x
     # From the last axis to the first, so that the first in row-major order wins.
     for axis, size in reversed(_output_sizes("adaptive_max_pool", x, output_size)):
-        parts, is_part = _parts(y, axis, size)
+        parts, is_part = _parts("adaptive_max_pool", y, axis, size)
         parts = jnp.where(is_part, parts, jnp.asarray(_least(y.dtype), y.dtype))
         y = jnp.squeeze(_maximum_along(parts, axis + 1), axis + 1)
     return y.astype(x.dtype)
@@ -228,7 +229,7 @@ def adaptive_avg_pool(x: ArrayLike, output_size: PartialSpatialShape) -> jax.Arr
     x = floating(x)
     y = widen(x)
     for axis, size in _output_sizes("adaptive_avg_pool", x, output_size):
-        parts, is_part = _parts(y, axis, size)
+        parts, is_part = _parts("adaptive_avg_pool", y, axis, size)
         count = is_part.sum(axis=axis + 1).astype(y.dtype)
         y = jnp.where(is_part, parts, 0).sum(axis=axis + 1) / count
     return y.astype(x.dtype)
@@ -334,16 +335,21 @@ def _output_sizes(
     ]
 
 
-def _parts(x: jax.Array, axis: int, size: int) -> tuple[jax.Array, jax.Array]:
+def _parts(function: str, x: jax.Array, axis: int, size: int) -> tuple[jax.Array, jax.Array]:
     """`axis` as two, `size` parts of equal length, and which elements are of the part."""
     n = x.shape[axis]
+    if n % size == 0:
+        parts = x.reshape(*x.shape[:axis], size, n // size, *x.shape[axis + 1 :])
+        return parts, along(jnp.ones((size, n // size), bool), (axis, axis + 1), parts.ndim)
+    if is_symbolic(n):
+        raise ValueError(
+            f"{function}: axis {axis} of x has {n} elements, expected a multiple of output_size, "
+            f"{size}, where their number is symbolic"
+        )
     numbers = np.arange(size)
     start, stop = numbers * n // size, -(-(numbers + 1) * n // size)
     index = start[:, None] + np.arange(max(stop - start))
-    if n % size == 0:
-        parts = x.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
-    else:
-        parts = jnp.take(x, np.minimum(index, n - 1), axis, mode="clip")
+    parts = jnp.take(x, np.minimum(index, n - 1), axis, mode="clip")
     return parts, along(index < stop[:, None], (axis, axis + 1), parts.ndim)
 
 
