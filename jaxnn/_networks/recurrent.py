@@ -349,7 +349,8 @@ def _scan(
     reverse: bool,
 ) -> tuple[PyTree, PyTree]:
     """The final carry and all outputs, time being the first axis."""
-    positions = jnp.arange(jax.tree.leaves(xs)[0].shape[0])
+    steps = jax.tree.leaves(xs)[0].shape[0]
+    positions = jnp.arange(steps)
     valid = None
     if lengths is not None:
         valid = jnp.expand_dims(positions, range(1, 1 + lengths.ndim)) < lengths[None]
@@ -361,8 +362,8 @@ def _scan(
         after = cell.step(params, carry, x_t, key=key, train=train)
         return padded(valid_t, after, carry)[0]
 
-    if len(positions):
-        with decoded_steps(len(positions)):
+    if steps > 0:
+        with decoded_steps(steps):
             carry = placed_as_after(first_step, carry, params, xs)
     parts = parts_of(cell.step)
     if parts is not None:
@@ -379,7 +380,7 @@ def _scan(
         result = cell.step(own, carry, x_t, key=step_key, train=train)
         return padded(valid_t, result, carry)
 
-    with decoded_steps(positions.shape[0]), repeated_calls(positions.shape[0]):
+    with decoded_steps(steps), repeated_calls(steps):
         return lax.scan(step, carry, (positions, xs, valid), reverse=reverse)
 
 

@@ -29,7 +29,7 @@ BY_PARAMETER = {
         "0",
         "adam_b1 adam_b2 b1 b2 b3 beta beta3 blank_id cooldown decay dropout_rate "
         "end_token label_smoothing max_consecutive_errors momentum padding pct_start "
-        "print_win_rate_every_n_steps rate rho rtol sparsity window",
+        "print_win_rate_every_n_steps rate rho rtol sparsity vjp_order window",
     ),
     **_for(
         "1.5",
@@ -55,7 +55,7 @@ BY_PARAMETER = {
         "scale scale_factor scale_offset step_offset step_size value weight_lr_power",
     ),
     **_for(STEPS, "decay_steps transition_steps"),
-    **_for("[]", "axis_name callbacks ignore record"),
+    **_for("[]", "axis_name callbacks constraints ignore record"),
     **_for("{}", "boundaries_and_scales convert keywords metadata metrics rename"),
     **_for("constructor", "dense"),
     **_for("'abc'", "best checkpoint directory"),
