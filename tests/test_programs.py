@@ -48,6 +48,16 @@ def test_the_least_recently_used_goes_first(few):
     assert compiled(scaled, 2) is not second
 
 
+def test_half_of_them_go_where_memory_maps_run_out(few, monkeypatch):
+    monkeypatch.setattr(programs, "MOST_PROGRAMS", 99)
+    kept = [compiled(scaled, number) for number in range(8)]
+    assert [compiled(scaled, number) for number in range(8)] == kept
+    monkeypatch.setattr(programs, "MOST_MAPS", 1)
+    compiled(scaled, 8)
+    assert len(programs._programs) == 5
+    assert compiled(scaled, 7) is kept[7]
+
+
 def test_the_parts_of_a_program_live_as_long_as_it(few):
     layer = nn.serial(nn.dense(3), lambda x: x)
     alive = weakref.ref(layer.apply)

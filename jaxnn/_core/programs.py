@@ -11,6 +11,9 @@ import jax
 from jaxnn._core.construction import IncomparableError, comparable
 
 MOST_PROGRAMS = 128
+# Of the 65,530 memory maps that Linux gives a process, which ends without them. XLA's programs for
+# CPUs take hundreds each, those of deep networks thousands.
+MOST_MAPS = 30_000
 
 _programs: OrderedDict[Hashable, jax.stages.Wrapped] = OrderedDict()
 _lock = threading.RLock()  # a handler of signals may ask while its thread does
@@ -20,8 +23,8 @@ def compiled(function: Callable[..., Any], *static: Any, **options: Any) -> jax.
     """`jax.jit(partial(function, *static), **options)`, the same for equal calls.
 
     The functions among `static` (a layer, a loss) live as long as the program: until
-    `MOST_PROGRAMS` others were asked for since. `jax.jit` by itself would keep its static arguments
-    alive for ever.
+    `MOST_PROGRAMS` others were asked for since, or memory maps run out. `jax.jit` by itself would
+    keep its static arguments alive for ever.
 
     Args:
         function: a pure function.
@@ -39,7 +42,17 @@ def compiled(function: Callable[..., Any], *static: Any, **options: Any) -> jax.
         program = _programs.get(key)
         if program is None:
             program = _programs[key] = jax.jit(functools.partial(function, *static), **options)
-            while len(_programs) > MOST_PROGRAMS:
+            most = MOST_PROGRAMS if _memory_maps() < MOST_MAPS else 1 + len(_programs) // 2
+            while len(_programs) > most:
                 _programs.popitem(last=False)
         _programs.move_to_end(key)
     return program
+
+
+def _memory_maps() -> int:
+    """How many memory maps the process has, 0 where the system does not tell."""
+    try:
+        with open("/proc/self/maps", "rb") as maps:
+            return sum(1 for _ in maps)
+    except OSError:
+        return 0
