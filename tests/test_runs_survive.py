@@ -176,6 +176,20 @@ def test_a_run_that_is_lost_in_nan_is_not_saved_over_the_last(tmp_path, small_ch
     assert np.all(np.isfinite(saved["carry/train/params/kernel"]))
 
 
+def test_a_member_that_is_lost_in_nan_does_not_keep_the_others_from_being_saved(
+    tmp_path, small_chunks
+):
+    def loss_fn(params, state, batch, key):
+        return (params["w"] * batch).mean(), (state, {})
+
+    options = QUICK | {"data": np.ones((8, 1), np.float32), "model": loss_fn, "loss": None}
+    options |= {"params": {"w": np.array([1.0, np.nan], np.float32)}, "members": 2}
+    with pytest.raises(OSError, match="the pipe is closed"):
+        fitted(checkpoint=tmp_path, callbacks=[at_step(3, fail)], **options)
+    saved = nn.load(tmp_path / "last.safetensors")
+    assert np.isfinite(saved["carry/train/params/w"]).tolist() == [True, False]
+
+
 # Signals
 
 
@@ -325,6 +339,14 @@ def test_a_run_that_met_a_bad_step_tries_it_again(choice, tmp_path, whole):
     assert_equal((again.params, again.history), (whole.params, whole.history))
 
 
+@pytest.mark.parametrize(("first", "second"), [(None, "skip"), ("skip", None), ("stop", "skip")])
+def test_what_to_do_about_bad_steps_is_decided_anew(first, second, tmp_path, whole):
+    fitted(checkpoint=tmp_path, on_nonfinite=first, **(QUICK | {"epochs": 2}))
+    again = fitted(checkpoint=tmp_path, resume=True, on_nonfinite=second, **QUICK)
+    assert_equal(again.params, whole.params)
+    assert_equal(again.history["loss"], whole.history["loss"])
+
+
 def test_another_value_to_tell_the_best_by_begins_anew(tmp_path):
     options = QUICK | {"validation": VALIDATION, "metrics": {"a": nn.metrics.accuracy()}}
     fitted(checkpoint=nn.checkpoints(tmp_path, best="val_a"), **(options | {"epochs": 2}))
@@ -346,6 +368,14 @@ FIRST = {"model": nn.serial(nn.dense(4), nn.tanh, nn.dense(3)), "epochs": 1, "sh
 
 def scaled_loss(factor):
     return lambda y, t: factor * nn.losses.softmax_cross_entropy(y, t)
+
+
+class ScaledLoss:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, y, t):
+        return scaled_loss(self.factor)(y, t)
 
 
 CHANGES = {
@@ -372,6 +402,12 @@ CHANGES = {
     ),
     "loss": ({}, {"loss": nn.losses.poly_loss_cross_entropy}, "loss softmax.*expected poly"),
     "closure": ({"loss": scaled_loss(1.0)}, {"loss": scaled_loss(2.0)}, "loss another scaled_loss"),
+    "object": ({"loss": ScaledLoss(1.0)}, {"loss": ScaledLoss(2.0)}, "loss another ScaledLoss"),
+    "jitted": (
+        {"loss": jax.jit(scaled_loss(1.0))},
+        {"loss": jax.jit(scaled_loss(2.0))},
+        "loss another .*scaled_loss",
+    ),
     "regularizer": ({}, {"regularizer": nn.regularizers.l2(0.1)}, "regularizer None, expected l2"),
     "data": ({}, {"data": (DATA[0] + 1, DATA[1])}, "data another float32"),
     "validation": ({}, {"validation": VALIDATION}, "validation nothing, expected float32"),
@@ -455,6 +491,22 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(damage, tmp_path, whole,
     last.write_bytes(last.read_bytes()[:-3] if damage == "short" else b"")
     with pytest.warns(RuntimeWarning, match="training goes on from checkpoint-3.safetensors"):
         assert goes_on(tmp_path, whole) == 9
+
+
+@pytest.mark.filterwarnings("ignore:saved_metadata")  # that the last is damaged
+def test_what_a_run_goes_on_from_stays_until_the_next_is_written(tmp_path, whole, monkeypatch):
+    fitted(checkpoint=nn.checkpoints(tmp_path, every_epochs=1), **(QUICK | {"epochs": 3}))
+    (tmp_path / "last.safetensors").write_bytes(b"damaged")
+    real = checkpoints.save
+
+    def save(path, tree, **options):
+        return fail() if path.name == "last.safetensors" else real(path, tree, **options)
+
+    monkeypatch.setattr(checkpoints, "save", save)
+    with pytest.warns(RuntimeWarning, match="was not written"):
+        assert goes_on(tmp_path, whole) == 6
+    monkeypatch.undo()
+    assert goes_on(tmp_path, whole) == 6
 
 
 def test_checkpoints_are_due_by_steps_epochs_or_seconds(tmp_path, small_chunks, monkeypatch):

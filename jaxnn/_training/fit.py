@@ -322,9 +322,19 @@ def _trained(
 
 def _is_worth_saving(feed: Feed, store: Checkpoints) -> bool:
     """Whether a run that failed has its arrays and something new, and is not lost in NaN."""
-    if not feed.at.is_whole or np.isnan(feed.at.position.loss):
+    at = feed.at
+    return at.is_whole and at.step > store.step and not _is_lost(at.position)
+
+
+def _is_lost(position: Position) -> bool:
+    """Whether the loss is NaN and so are params, those of each member if there are several."""
+    if not np.isnan(position.loss):
         return False
-    return feed.at.step > store.step
+    members = position.carry.stopped.shape
+    is_sound = np.ones(members, bool)
+    for leaf in jax.tree.leaves(position.carry.train.params):
+        is_sound &= np.isfinite(np.asarray(leaf)).reshape(*members, -1).all(axis=-1)
+    return not np.any(is_sound)
 
 
 def _best_of(carry: Carry) -> tuple[Any, Any]:

@@ -169,9 +169,11 @@ class Checkpoints:
     def _set_aside(self) -> None:
         """Give the last one its other name; it stays where it is until the next takes its place."""
         older = self._directory / f"checkpoint-{self._number}.safetensors"
+        if older.exists():  # a life was killed here, or the run went on from it
+            return
         try:
             os.link(self._last, older)
-        except OSError:  # the file system has no links, or a life that was killed made this one
+        except OSError:  # the file system has no links
             os.replace(self._last, older)
 
     def _keeps_older(self) -> bool:
@@ -371,9 +373,10 @@ def _assembled(
 ) -> tuple[Position, set[str]]:
     """The position that is saved, and which of the wrappers' entries are those of the beginning.
 
-    Where changes are accepted, the history may have other columns: NaN before they were there.
+    Where changes are accepted, the history may have other columns: NaN before they were there. So
+    may that of skipped steps anyhow: what to do about bad steps is decided anew.
     """
-    measured = ("history/", "carry/sums/") if accepts_changes else ()
+    measured = ("history/", "carry/sums/") if accepts_changes else ("history/skipped",)
     leaves, names = jax.tree.leaves(beginning), leaf_paths(beginning)
     entries = {name: m[1] for name in (*names, *arrays) if (m := _KEPT.match(name))}
     fresh = {entry for name, entry in entries.items() if name in names and name not in arrays}

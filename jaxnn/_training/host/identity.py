@@ -86,6 +86,9 @@ def _parts(value: Any, seen: set[int]) -> Iterator[str]:
     elif isinstance(value, types.FunctionType):
         seen.add(id(value))
         yield from _of_function(value, seen)
+    elif callable(value) and not isinstance(value, type) and hasattr(value, "__dict__"):
+        seen.add(id(value))  # a loss that is an object, or jitted
+        yield from _parts((type(value).__qualname__, type(value).__call__, vars(value)), seen)
     else:
         yield getattr(value, "__qualname__", None) or type(value).__qualname__
 
