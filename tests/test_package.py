@@ -9,6 +9,7 @@ from importlib.metadata import requires, version
 from pathlib import Path
 from types import ModuleType
 
+import jax
 import pytest
 
 import jaxnn as nn
@@ -64,6 +65,16 @@ def test_nobody_is_sent_to_the_package_of_a_stranger():
         str(path) for path, text in texts.items() if wanted.search(text.decode(errors="ignore"))
     ]
     assert found == []
+
+
+def test_the_versions_of_jax_that_are_promised_have_this_one():
+    text = (ROOT / "SECURITY.md").read_text()
+    oldest, newest = re.search(r"jax (\d+\.\d+\.\d+) to (\d+\.\d+)", text).groups()
+    assert f'"jax>={oldest}", "jaxlib>={oldest}"' in (ROOT / "pyproject.toml").read_text()
+    running = jax.__version_info__
+    assert running >= tuple(map(int, oldest.split(".")))
+    if running[:2] > tuple(map(int, newest.split("."))):
+        pytest.skip(f"jax {jax.__version__} is newer than {newest}, which SECURITY.md promises")
 
 
 def test_workflows_use_actions_by_their_hash_and_end_in_time():
