@@ -119,6 +119,12 @@ def plateau(library: Any, rate: Any, **kwargs: Any) -> Any:
 PLATEAU = {"factor": 0.5, "patience": 3, "rtol": 0.05, "cooldown": 2, "accumulation_size": 4}
 
 
+def on_simplex(weights: Any) -> Any:
+    vector = np.concatenate([weights["kernel"].reshape(-1), weights["bias"]])
+    vector = reference.projection_simplex(vector)
+    return {"kernel": vector[:6].reshape(3, 2), "bias": vector[6:]}
+
+
 def every_one_to_four(count: Any) -> Any:
     return 1 + count % 4
 
@@ -335,6 +341,34 @@ CASES = [
         lambda rate: reference.keep_params_nonnegative(adam(rate)),
     ),
     Wrapper(
+        "project_params",
+        lambda library, rate: library.chain(
+            library.adam(rate), library.project_params(library.projection_simplex)
+        ),
+        lambda rate: reference.project_params(on_simplex, adam(rate)),
+        optax=None,
+    ),
+    Wrapper(
+        "scale_by_backtracking_linesearch",
+        lambda library, rate: library.chain(
+            library.sgd(3.0), library.scale_by_backtracking_linesearch(20, slope_rtol=0.1)
+        ),
+        lambda rate: reference.scale_by_backtracking_linesearch(
+            each(rules.sgd(3.0)), slope_rtol=0.1
+        ),
+        optax_tolerance=1e-8,
+        passes_extra=True,
+    ),
+    Wrapper(
+        "named_chain",
+        lambda library, rate: library.named_chain(
+            ("none", library.zero_nans()),
+            ("adam", library.adam(rate)),
+        ),
+        lambda rate: of_gradients(reference.zero_nans, adam(rate)),
+        slow=True,
+    ),
+    Wrapper(
         "apply_if_finite",
         lambda library, rate: library.apply_if_finite(library.adam(rate), 2),
         lambda rate: reference.apply_if_finite(adam(rate), 2),
@@ -378,7 +412,10 @@ CASES = [
 # The names that have no row: questions, what needs another walk, what is random.
 NAMES_WITHOUT_ROW = {
     *("evaluation_params", "schedule_free_eval_params", "skip_not_finite", "unitwise_norm"),
-    *("loss_scale", "map_params"),
+    *("loss_scale", "map_params", "get_state", "set_state", "skip_large_updates"),
+    *("incremental_update", "periodic_update"),
+    *("projection_box", "projection_l1_ball", "projection_l2_ball", "projection_linf_ball"),
+    "projection_non_negative",
     *("lbfgs", "scale_by_lbfgs", "scale_by_zoom_linesearch", "value_and_grad_from_state"),
     *("add_noise", "master_weights", "stochastic_rounding"),
 }

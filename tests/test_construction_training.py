@@ -62,6 +62,8 @@ NEEDED = {
     "l2_strength": 0.5,
     "learning_rate": 0.5,
     "mask": "kernel",
+    "max_backtracking_steps": 5,
+    "projection": lambda: nn.optimizers.projection_simplex,
     "max_consecutive_errors": 2,
     "max_delta": 0.5,
     "max_linesearch_steps": 5,

@@ -166,6 +166,7 @@ def test_extra_keywords_reach_the_transformation_that_wants_them():
 DEMANDING = {
     "reduce_on_plateau": lambda: nn.optimizers.reduce_on_plateau(patience=1),
     "scale_by_zoom_linesearch": lambda: nn.optimizers.scale_by_zoom_linesearch(5),
+    "scale_by_backtracking_linesearch": lambda: nn.optimizers.scale_by_backtracking_linesearch(5),
     "lbfgs": nn.optimizers.lbfgs,
     "sophia": lambda: nn.optimizers.sophia(0.1),
     "sam": lambda: nn.optimizers.sam(nn.optimizers.sgd(0.1), opaque_mode=True),

@@ -8,7 +8,12 @@ a traced array cannot be checked; all others are, when the optimizer is made. Th
 tuples with the names and fields of optax's.
 """
 
-from jaxnn.optimizers._accumulation import MultiStepsState, accumulate, skip_not_finite
+from jaxnn.optimizers._accumulation import (
+    MultiStepsState,
+    accumulate,
+    skip_large_updates,
+    skip_not_finite,
+)
 from jaxnn.optimizers._adabelief import ScaleByBeliefState, adabelief, scale_by_belief
 from jaxnn.optimizers._adadelta import ScaleByAdaDeltaState, adadelta, scale_by_adadelta
 from jaxnn.optimizers._adafactor import FactoredState, adafactor, scale_by_factored_rms
@@ -20,7 +25,19 @@ from jaxnn.optimizers._ademamix import ScaleByAdemamixState, ademamix, scale_by_
 from jaxnn.optimizers._adopt import adopt, scale_by_adopt
 from jaxnn.optimizers._amsgrad import ScaleByAmsgradState, amsgrad, scale_by_amsgrad
 from jaxnn.optimizers._averaging import EmaState, ParamsEmaState, ema, evaluation_params, params_ema
-from jaxnn.optimizers._base import EmptyState, Optimizer, apply_updates, chain, identity
+from jaxnn.optimizers._backtracking import (
+    BacktrackingLinesearchInfo,
+    ScaleByBacktrackingLinesearchState,
+    scale_by_backtracking_linesearch,
+)
+from jaxnn.optimizers._base import (
+    EmptyState,
+    Optimizer,
+    apply_updates,
+    chain,
+    identity,
+    named_chain,
+)
 from jaxnn.optimizers._block_rms import clip_by_block_rms, scale_by_param_block_rms
 from jaxnn.optimizers._by_path import (
     MaskedNode,
@@ -39,7 +56,7 @@ from jaxnn.optimizers._clipping import (
     unitwise_norm,
 )
 from jaxnn.optimizers._constraining import keep_params_nonnegative
-from jaxnn.optimizers._finite import ApplyIfFiniteState, apply_if_finite
+from jaxnn.optimizers._finite import ApplyIfFiniteState, ZeroNansState, apply_if_finite, zero_nans
 from jaxnn.optimizers._injection import (
     InjectStatefulHyperparamsState,
     WrappedScheduleState,
@@ -68,6 +85,15 @@ from jaxnn.optimizers._normalizing import centralize, normalize, normalize_by_up
 from jaxnn.optimizers._novograd import ScaleByNovogradState, novograd, scale_by_novograd
 from jaxnn.optimizers._plateau import ReduceLROnPlateauState, reduce_on_plateau
 from jaxnn.optimizers._prodigy import ProdigyState, prodigy
+from jaxnn.optimizers._projections import (
+    project_params,
+    projection_box,
+    projection_l1_ball,
+    projection_l2_ball,
+    projection_linf_ball,
+    projection_non_negative,
+    projection_simplex,
+)
 from jaxnn.optimizers._radam import radam, scale_by_radam
 from jaxnn.optimizers._rmsprop import (
     ScaleByRmsState,
@@ -101,6 +127,8 @@ from jaxnn.optimizers._sophia import (
     scale_by_sophia,
     sophia,
 )
+from jaxnn.optimizers._states import get_state, set_state
+from jaxnn.optimizers._targets import incremental_update, periodic_update
 from jaxnn.optimizers._trust_ratio import lamb, lars, scale_by_trust_ratio
 from jaxnn.optimizers._weight_decay import WeightDecaySchedule, add_decayed_weights
 from jaxnn.optimizers._yogi import scale_by_yogi, yogi
@@ -108,6 +136,7 @@ from jaxnn.optimizers._yogi import scale_by_yogi, yogi
 __all__ = [
     "AddNoiseState",
     "ApplyIfFiniteState",
+    "BacktrackingLinesearchInfo",
     "EmaState",
     "EmptyState",
     "FactoredState",
@@ -132,6 +161,7 @@ __all__ = [
     "ScaleByAdanState",
     "ScaleByAdemamixState",
     "ScaleByAmsgradState",
+    "ScaleByBacktrackingLinesearchState",
     "ScaleByBeliefState",
     "ScaleByLBFGSState",
     "ScaleByLionState",
@@ -150,6 +180,7 @@ __all__ = [
     "TraceState",
     "WeightDecaySchedule",
     "WrappedScheduleState",
+    "ZeroNansState",
     "ZoomLinesearchInfo",
     "accumulate",
     "adabelief",
@@ -178,9 +209,11 @@ __all__ = [
     "ema",
     "evaluation_params",
     "freeze",
+    "get_state",
     "global_norm",
     "hutchinson_estimator_diag_hessian",
     "identity",
+    "incremental_update",
     "inject_hyperparams",
     "keep_params_nonnegative",
     "lamb",
@@ -195,12 +228,21 @@ __all__ = [
     "muon",
     "nadam",
     "nadamw",
+    "named_chain",
     "normalize",
     "normalize_by_update_norm",
     "novograd",
     "params_ema",
     "partition",
+    "periodic_update",
     "prodigy",
+    "project_params",
+    "projection_box",
+    "projection_l1_ball",
+    "projection_l2_ball",
+    "projection_linf_ball",
+    "projection_non_negative",
+    "projection_simplex",
     "radam",
     "reduce_on_plateau",
     "rmsprop",
@@ -214,6 +256,7 @@ __all__ = [
     "scale_by_ademamix",
     "scale_by_adopt",
     "scale_by_amsgrad",
+    "scale_by_backtracking_linesearch",
     "scale_by_belief",
     "scale_by_factored_rms",
     "scale_by_lbfgs",
@@ -237,9 +280,11 @@ __all__ = [
     "schedule_free_adamw",
     "schedule_free_eval_params",
     "schedule_free_sgd",
+    "set_state",
     "set_to_zero",
     "sgd",
     "sign_sgd",
+    "skip_large_updates",
     "skip_not_finite",
     "sophia",
     "stochastic_rounding",
@@ -247,4 +292,5 @@ __all__ = [
     "unitwise_norm",
     "value_and_grad_from_state",
     "yogi",
+    "zero_nans",
 ]

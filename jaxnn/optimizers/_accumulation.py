@@ -1,5 +1,6 @@
 """Gradient accumulation: one update for several batches."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,10 +10,10 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from jaxnn._core.arguments import checked
-from jaxnn._core.arrays import check_range, concrete, floating, hyperparameter, widen
+from jaxnn._core.arrays import check_range, concrete, floating, hyperparameter, total, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.paths import same_structure
-from jaxnn._core.types import Arrays, OptimizerLike, PyTree, ScalarOrSchedule
+from jaxnn._core.types import Arrays, Limit, OptimizerLike, PyTree, ScalarOrSchedule
 from jaxnn.optimizers import _checks as check
 from jaxnn.optimizers import _moments as moments
 from jaxnn.optimizers import _precision as precision
@@ -238,3 +239,38 @@ def skip_not_finite(
     num_not_finite = sum(counts, moments.zero_count())
     should_skip = num_not_finite > 0
     return should_skip, {"should_skip": should_skip, "num_not_finite": num_not_finite}
+
+
+@checked
+def skip_large_updates(
+    updates: Arrays, gradient_step: jax.Array, params: PyTree, max_squared_norm: Limit
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Whether the gradients are large or not finite, as `accumulate`'s `should_skip_update_fn`.
+
+    With `functools.partial(skip_large_updates, max_squared_norm=...)`.
+
+    Args:
+        updates: a tree of floating arrays.
+        gradient_step: unused.
+        params: unused.
+        max_squared_norm: the squared global norm from which on they are skipped, at least 0.
+
+    Returns:
+        A boolean, and `{"should_skip": it, "norm_squared": the squared norm}`.
+
+    Raises:
+        TypeError: `updates` is no tree of arrays.
+        ValueError: `max_squared_norm` is negative.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> skip, _ = nn.optimizers.skip_large_updates({"w": jnp.array([3.0, 4.0])}, 0, None, 20.0)
+        >>> bool(skip)
+        True
+    """
+    check_range("skip_large_updates", "max_squared_norm", max_squared_norm, 0, math.inf)
+    check.gradients("skip_large_updates", updates)
+    squares = (jnp.sum(moments.abs_square(widen(leaf))) for leaf in jax.tree.leaves(updates))
+    norm_squared = total(squares)
+    should_skip = ~(norm_squared < hyperparameter(max_squared_norm, norm_squared.dtype))
+    return should_skip, {"should_skip": should_skip, "norm_squared": norm_squared}

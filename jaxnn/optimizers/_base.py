@@ -132,6 +132,59 @@ def chain(*transformations: OptimizerLike) -> Optimizer:
     return Optimizer(init, with_rates(update, rates))
 
 
+@constructor
+def named_chain(*transformations: tuple[str, OptimizerLike]) -> Optimizer:
+    """`chain`, with a name for each transformation, under which its state is found.
+
+    Args:
+        *transformations: pairs of a name and an `Optimizer` or optax transformation.
+
+    Returns:
+        An `Optimizer` whose state is a dict of theirs.
+
+    Raises:
+        TypeError: an argument is no pair of a name and an optimizer.
+        ValueError: a name occurs twice.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> optimizer = nn.optimizers.named_chain(
+        ...     ("clip", nn.optimizers.clip(1.0)), ("adam", nn.optimizers.adam(0.1)))
+        >>> sorted(optimizer.init(jnp.ones(2)))
+        ['adam', 'clip']
+    """
+    for position, pair in enumerate(transformations):
+        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
+            raise TypeError(
+                f"named_chain: transformations[{position}] is {pair!r}, expected a pair "
+                "(name, optimizer)"
+            )
+        check_optimizer(pair[1], f"named_chain: transformations[{position}][1]")
+    names = [name for name, _ in transformations]
+    if len(set(names)) < len(names):
+        raise ValueError(f"named_chain: transformations have the names {names}, expected each once")
+    chained = chain(*(transformation for _, transformation in transformations))
+
+    def in_order(state: PyTree) -> PyTree:
+        return tuple(state[name] for name in names)
+
+    def init(params: PyTree) -> PyTree:
+        return dict(zip(names, chained.init(params), strict=True))
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        if state.keys() != set(names):
+            raise ValueError(f"named_chain: state has {sorted(state)}, expected {sorted(names)}")
+        updates, states = chained.update(updates, in_order(state), params, **extra)
+        return updates, dict(zip(names, states, strict=True))
+
+    def rates(before: PyTree, after: PyTree) -> Rates:
+        return learning_rates(chained, in_order(before), in_order(after))
+
+    return Optimizer(init, with_rates(update, rates))
+
+
 def check_optimizer(value: Any, where: str) -> None:
     """Raise unless `value` follows the protocol; `where` names it in the error."""
     if not is_optimizer(value):

@@ -28,6 +28,43 @@ class ApplyIfFiniteState(NamedTuple):
     inner_state: PyTree
 
 
+class ZeroNansState(NamedTuple):
+    """Whether each leaf of the last gradients had a NaN."""
+
+    found_nan: PyTree
+
+
+@constructor
+def zero_nans() -> Optimizer:
+    """Put 0 in the place of NaN in the gradients.
+
+    Returns:
+        An `Optimizer` with state `ZeroNansState(found_nan)`: a boolean for each leaf.
+
+    Raises:
+        TypeError: a leaf is the gradient of an integer.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> first = nn.optimizers.zero_nans()
+        >>> updates, state = first.update(jnp.array([jnp.nan, 2.0]), first.init(jnp.ones(2)))
+        >>> updates, state.found_nan
+        (Array([0., 2.], dtype=float32), Array(True, dtype=bool))
+    """
+
+    def init(params: PyTree) -> PyTree:
+        return ZeroNansState(jax.tree.map(lambda _: jnp.zeros((), bool), params))
+
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        check.gradients("zero_nans", updates)
+        found = jax.tree.map(lambda g: jnp.any(jnp.isnan(g)), updates)
+        return jax.tree.map(lambda g: jnp.where(jnp.isnan(g), 0, g), updates), ZeroNansState(found)
+
+    return Optimizer(init, update)
+
+
 @constructor
 def apply_if_finite(inner: OptimizerLike, max_consecutive_errors: Scalar) -> Optimizer:
     """Skip updates whose gradients contain an infinity or NaN: zeros, and the state is unchanged.

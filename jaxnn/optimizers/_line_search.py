@@ -191,9 +191,8 @@ def scale_by_zoom_linesearch(
         def real(number: ArrayLike) -> jax.Array:
             return hyperparameter(number, dtype)
 
-        wanted = inspect.signature(value_fn).parameters
         value_and_grad = jax.value_and_grad(value_fn)
-        known = {key: given for key, given in extra.items() if key in wanted}
+        known = declared_by(value_fn, extra)
 
         def evaluated(step: jax.Array) -> tuple[Point, PyTree]:
             there = apply_updates(params, scaled(updates, step))
@@ -209,10 +208,10 @@ def scale_by_zoom_linesearch(
                 slope_error = p.slope - (2 * real(slope_rtol) - 1) * start.slope
                 rise = p.value - start.value - real(approx_dec_rtol) * jnp.abs(start.value)
                 error = jnp.minimum(error, jnp.maximum(slope_error, rise))
-            return _violation(error)
+            return violation(error)
 
         def curvature_error(p: Point) -> jax.Array:
-            return _violation(jnp.abs(p.slope) - real(curv_rtol) * jnp.abs(start.slope))
+            return violation(jnp.abs(p.slope) - real(curv_rtol) * jnp.abs(start.slope))
 
         guess = real(1.0) if initial_guess_strategy == "one" else state.learning_rate
         limit = real(jnp.inf if max_learning_rate is None else max_learning_rate)
@@ -287,7 +286,13 @@ def scale_by_zoom_linesearch(
     return Optimizer(init, update)
 
 
-def _violation(error: jax.Array) -> jax.Array:
+def declared_by(value_fn: Callable[..., Any], extra: dict[str, Any]) -> dict[str, Any]:
+    """The extra keywords that are named by a function."""
+    wanted = inspect.signature(value_fn).parameters
+    return {key: given for key, given in extra.items() if key in wanted}
+
+
+def violation(error: jax.Array) -> jax.Array:
     """By how much a condition is violated; infinity for NaN."""
     return jnp.where(jnp.isnan(error), jnp.inf, jnp.maximum(error, 0))
 

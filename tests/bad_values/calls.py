@@ -421,6 +421,8 @@ OPTIMIZER_ARGUMENTS = {
     "step_size_fn": lambda count: 0.1,
     "max_linesearch_steps": 3,
     "transforms": {"*": SGD},
+    "max_backtracking_steps": 3,
+    "projection": optimizers.projection_simplex,
     "transformations": (SGD, optimizers.scale(1.0)),
 }
 AVERAGING = optimizers.schedule_free_sgd(0.1).init(PARAMS)
@@ -430,7 +432,27 @@ FUNCTIONS_OF_OPTIMIZERS = {
         "opt_state": AVERAGING,
         "params": PARAMS,
     },
+    "get_state": {"state": AVERAGING, "name": "z"},
     "global_norm": {"tree": PARAMS},
+    "incremental_update": {"new_tensors": PARAMS, "old_tensors": PARAMS, "step_size": 0.5},
+    "periodic_update": {
+        "new_tensors": PARAMS,
+        "old_tensors": PARAMS,
+        "steps": 3,
+        "update_period": 2,
+    },
+    "projection_box": {"tree": PARAMS, "lower": 0.0, "upper": 1.0},
+    **{
+        f"projection_{name}": {"tree": PARAMS}
+        for name in ("l1_ball", "l2_ball", "linf_ball", "non_negative", "simplex")
+    },
+    "set_state": {"state": AVERAGING, "name": "z", "value": PARAMS},
+    "skip_large_updates": {
+        "updates": PARAMS,
+        "gradient_step": jnp.int32(0),
+        "params": PARAMS,
+        "max_squared_norm": 2.0,
+    },
     "loss_scale": {"opt_state": optimizers.dynamic_loss_scale(SGD).init(PARAMS)},
     "schedule_free_eval_params": {
         "state": AVERAGING,
@@ -450,6 +472,9 @@ def calls_of_optimizers():
         short = name.partition(".")[2]
         if short in FUNCTIONS_OF_OPTIMIZERS:
             yield Call(name, FUNCTIONS_OF_OPTIMIZERS[short], nothing)
+            continue
+        if short == "named_chain":
+            yield Call(name, {"transformations": [("sgd", SGD)]}, optimized)
             continue
         needed = [
             p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty

@@ -121,12 +121,24 @@ EXACT = {
     **_for(
         EVERYTHING,  # of which there is none to be found, or which is not used
         "optimizers.evaluation_params.opt_state optimizers.loss_scale.opt_state "
+        "optimizers.skip_large_updates.gradient_step optimizers.skip_large_updates.params "
         "optimizers.skip_not_finite.gradient_step optimizers.skip_not_finite.params",
     ),
     "fsdp.axis": "'abc'",
     "sharding.batch": "only 'abc'",
     "sharding.params": "{}",
     "losses.cosine_embedding_loss.margin": "-1 0",
+    "optimizers.incremental_update.step_size": "0",
+    "optimizers.periodic_update.steps": "0",
+    "optimizers.scale_by_backtracking_linesearch.max_backtracking_steps": "0",
+    "optimizers.scale_by_backtracking_linesearch.rtol": AT_LEAST_0,
+    "optimizers.set_state.value": "",
+    "optimizers.skip_large_updates.max_squared_norm": AT_LEAST_0,
+    **_for(
+        "1.5",
+        "optimizers.projection_l1_ball.scale optimizers.projection_l2_ball.scale "
+        "optimizers.projection_linf_ball.scale optimizers.projection_simplex.scale",
+    ),
     "pad_to.batch": "empty",
     "optimizers.skip_not_finite.updates": TREES,
     "optimizers.global_norm.tree": TREES,

@@ -463,6 +463,106 @@ def keep_params_nonnegative(optimizer: TreeReference) -> TreeReference:
     return TreeReference(optimizer.init, update)
 
 
+def project_params(
+    projection: Callable[[Arrays], Arrays], optimizer: TreeReference
+) -> TreeReference:
+    """The optimizer, its weights projected after each step."""
+
+    def update(
+        gradients: Arrays, state: Any, weights: Arrays, problem: Problem | None = None
+    ) -> tuple[Arrays, Any]:
+        deltas, state = optimizer.update(gradients, state, weights, problem)
+        there = projection({p: w + deltas[p] for p, w in weights.items()})
+        return {p: there[p] - w for p, w in weights.items()}, state
+
+    return TreeReference(optimizer.init, update)
+
+
+def projection_non_negative(x: Array) -> Array:
+    """max(x, 0)."""
+    return np.maximum(as_float64(x), 0)
+
+
+def projection_box(x: Array, lower: Array, upper: Array) -> Array:
+    """min(max(x, lower), upper)."""
+    return np.minimum(np.maximum(as_float64(x), lower), upper)
+
+
+def projection_linf_ball(x: Array, scale: float = 1.0) -> Array:
+    """The box of that half width."""
+    return projection_box(x, -scale, scale)
+
+
+def projection_l2_ball(x: Array, scale: float = 1.0) -> Array:
+    """On the sphere, if it is outside."""
+    norm = np.sqrt((as_float64(x) ** 2).sum())
+    return as_float64(x) * (scale / norm if norm > scale else 1)
+
+
+def projection_simplex(x: Array, scale: float = 1.0) -> Array:
+    """max(x - tau, 0), with tau by bisection: the sum falls as it grows."""
+    x = as_float64(x)
+    low, high = x.min() - scale, x.max()
+    for _ in range(200):
+        tau = (low + high) / 2
+        low, high = (tau, high) if np.maximum(x - tau, 0).sum() > scale else (low, tau)
+    return np.maximum(x - high, 0)
+
+
+def projection_l1_ball(x: Array, scale: float = 1.0) -> Array:
+    """On the face of its signs, if it is outside."""
+    x = as_float64(x)
+    return x if np.abs(x).sum() <= scale else np.sign(x) * projection_simplex(np.abs(x), scale)
+
+
+def scale_by_backtracking_linesearch(
+    optimizer: TreeReference,
+    slope_rtol: float = 1e-4,
+    decrease_factor: float = 0.8,
+    increase_factor: float = 1.5,
+    max_learning_rate: float = 1.0,
+    max_backtracking_steps: int = 20,
+) -> TreeReference:
+    """Nocedal and Wright, algorithm 3.1, from a step that grows between searches."""
+
+    def init(weights: Arrays) -> Any:
+        return {"inner": optimizer.init(weights), "step": 1.0}
+
+    def update(
+        gradients: Arrays, state: Any, weights: Arrays, problem: Problem | None = None
+    ) -> tuple[Arrays, Any]:
+        assert problem is not None
+        deltas, inner = optimizer.update(gradients, state["inner"], weights, problem)
+        slope = sum((gradients[p] * deltas[p]).sum() for p in weights)
+        step, value = (
+            min(state["step"] * increase_factor, max_learning_rate),
+            problem.value(weights),
+        )
+        for _ in range(max_backtracking_steps):
+            there = problem.value({p: w + step * deltas[p] for p, w in weights.items()})
+            if there <= value + slope_rtol * step * slope:
+                break
+            step *= decrease_factor
+        return {p: step * d for p, d in deltas.items()}, {"inner": inner, "step": step}
+
+    return TreeReference(init, update)
+
+
+def zero_nans(gradients: Arrays, weights: Arrays) -> Arrays:
+    """0 for NaN."""
+    return {p: np.where(np.isnan(g), 0, g) for p, g in gradients.items()}
+
+
+def incremental_update(new: Array, old: Array, step_size: float) -> Array:
+    """The point that far between them."""
+    return as_float64(old) + step_size * (as_float64(new) - as_float64(old))
+
+
+def periodic_update(new: Array, old: Array, steps: int, update_period: int) -> Array:
+    """The new one at every so many steps."""
+    return new if steps % update_period == 0 else old
+
+
 def master_weights(optimizer: TreeReference, rounded: Callable[[Array], Array]) -> TreeReference:
     """The optimizer of weights with all digits; the weights are those, rounded."""
 
