@@ -309,3 +309,35 @@ def test_lora_needs_a_kernel_of_two_axes(layer, message, key):
 def test_lora_rank(rank, error):
     with pytest.raises(error, match=f"lora: rank is {rank}"):
         nn.lora(nn.dense(2), rank)
+
+
+def test_lora_of_kernels_of_a_whole_model_by_path(key):
+    model = nn.serial(
+        mix=nn.residual(nn.attention(2)), norm=nn.layer_norm(), out=nn.dense(3, use_bias=False)
+    )
+    x = jax.random.normal(jax.random.key(2), (2, 5, 4))
+    axis = (-2, -1)
+    where = ["mix/*query/kernel", "mix/*value/kernel"]
+    adapted = nn.lora(model, 2, where=where, axis=axis, scale=0.5)
+    params, state = adapted.init(key, x)
+    assert sorted(params["down"]) == sorted(params["up"])
+    assert len(params["down"]) == 2
+    before, _ = model.apply(params["layer"], state, x)
+    np.testing.assert_allclose(adapted.apply(params, state, x)[0], before, rtol=1e-6)
+    keys = iter(jax.random.split(jax.random.key(3), 2))
+    params["up"] = jax.tree.map(lambda up: jax.random.normal(next(keys), up.shape), params["up"])
+    after, _ = adapted.apply(params, state, x)
+    assert not np.allclose(after, before, atol=1e-2)
+    merged = nn.merge_lora(params, scale=0.5, axis=axis)
+    assert jax.tree.structure(merged) == jax.tree.structure(params["layer"])
+    np.testing.assert_allclose(model.apply(merged, state, x)[0], after, rtol=1e-5)
+    for path, up in params["up"].items():
+        leaf, base = merged, params["layer"]
+        for name in path.split("/"):
+            leaf, base = (t[int(name)] if isinstance(t, tuple) else t[name] for t in (leaf, base))
+        delta = 0.5 * np.asarray(params["down"][path], np.float64) @ np.asarray(up, np.float64)
+        np.testing.assert_allclose(leaf - base, delta.reshape(base.shape), atol=1e-5)
+    with pytest.raises(ValueError, match="lora: where"):
+        nn.lora(model, 2, where="nothing*").init(key, x)
+    with pytest.raises(ValueError, match=r"expected lora inside of nn\.stack"):
+        nn.lora(nn.stack(nn.dense(4), 2), 2, where="*").init(key, x)

@@ -64,7 +64,7 @@ def weight_norm(layer: LayerLike, *, axis: Axes = -1, where: Selection = KERNELS
     layer = as_layer(layer, "weight_norm: layer")
 
     def init(key: jax.Array, x: PyTree, **extra: Any) -> tuple[PyTree, PyTree]:
-        params, state, kernels = _init("weight_norm", layer, where, key, x, extra)
+        params, state, kernels = init_with_kernels("weight_norm", layer, where, key, x, extra)
         scale = {path: kernel_length(kernel, axis) for path, kernel in kernels.items()}
         return {**params, "scale": scale}, state
 
@@ -78,12 +78,12 @@ def weight_norm(layer: LayerLike, *, axis: Axes = -1, where: Selection = KERNELS
         **extra: Any,
     ) -> tuple[PyTree, PyTree]:
         by_name = child_params("weight_norm", params, ("layer", "scale"))
-        directions = _by_path(by_name["layer"])
+        directions = leaves_by_path(by_name["layer"])
         kernels = {
             path: functional.weight_norm(directions[path], scale, axis=axis)
             for path, scale in by_name["scale"].items()
         }
-        whole = _replaced(by_name["layer"], kernels)
+        whole = with_leaves(by_name["layer"], kernels)
         y, layer_state = apply_child(layer, "layer", whole, state, x, key, train, **extra)
         return y, with_state("layer", layer_state)
 
@@ -143,7 +143,7 @@ def spectral_norm(
     n_steps = check_count("spectral_norm", "n_steps", n_steps)
 
     def init(key: jax.Array, x: PyTree, **extra: Any) -> tuple[PyTree, PyTree]:
-        params, state, kernels = _init("spectral_norm", layer, where, key, x, extra)
+        params, state, kernels = init_with_kernels("spectral_norm", layer, where, key, x, extra)
         vectors = {
             path: _first_vectors(child_key(key, f"vectors/{path}"), kernel, axis, epsilon)
             for path, kernel in kernels.items()
@@ -164,7 +164,7 @@ def spectral_norm(
             raise ValueError(
                 f"spectral_norm: state has {sorted(state)}, expected 'u' and 'v' as made by init"
             )
-        leaves = _by_path(raw)
+        leaves = leaves_by_path(raw)
         vectors = {path: (u, state["v"][path]) for path, u in state["u"].items()}
         if train:
             vectors = {
@@ -182,7 +182,7 @@ def spectral_norm(
             path: functional.spectral_norm(leaves[path], u, v, axis=axis, epsilon=epsilon)
             for path, (u, v) in vectors.items()
         }
-        whole = _replaced(raw, kernels)
+        whole = with_leaves(raw, kernels)
         y, layer_state = apply_child(layer, "layer", whole, state, x, key, train, **extra)
         return y, with_state("layer", layer_state) | _vectors_by_side(vectors)
 
@@ -209,18 +209,18 @@ def _vectors_by_side(vectors: dict[str, Vectors]) -> dict[str, dict[str, jax.Arr
     }
 
 
-def _by_path(tree: PyTree) -> dict[str, jax.Array]:
+def leaves_by_path(tree: PyTree) -> dict[str, jax.Array]:
     return {path_text(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _replaced(tree: PyTree, leaves: dict[str, jax.Array]) -> PyTree:
+def with_leaves(tree: PyTree, leaves: dict[str, jax.Array]) -> PyTree:
     """`tree` with other leaves at the paths that `leaves` names."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: leaves.get(path_text(path), leaf), tree
     )
 
 
-def _init(
+def init_with_kernels(
     wrapper: str, layer: Layer, where: Selection, key: jax.Array, x: PyTree, extra: dict[str, Any]
 ) -> tuple[dict[str, PyTree], dict[str, PyTree], dict[str, jax.Array]]:
     """The params and state of the layer inside, and its kernels that `where` chooses, by path."""
@@ -238,7 +238,7 @@ def _init(
 
 def chosen_kernels(wrapper: str, params: PyTree, where: Selection) -> dict[str, jax.Array]:
     """The kernels that `where` chooses, by path."""
-    leaves = _by_path(params)
+    leaves = leaves_by_path(params)
     if not leaves:
         raise ValueError(
             f"{wrapper}: layer has no parameters, expected some; nn.frozen, which has them in its "

@@ -1,5 +1,7 @@
 """Low-rank adaptation."""
 
+import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,8 +10,9 @@ import jax.numpy as jnp
 from jax.nn.initializers import Initializer
 
 from jaxnn import functional, initializers
+from jaxnn._combinators.reparametrization import init_with_kernels, leaves_by_path, with_leaves
 from jaxnn._core.arguments import checked
-from jaxnn._core.arrays import accumulator_dtype, check_count, hyperparameter
+from jaxnn._core.arrays import accumulator_dtype, canonical_axes, check_count, hyperparameter
 from jaxnn._core.children import (
     apply_child,
     child_params,
@@ -20,8 +23,8 @@ from jaxnn._core.children import (
 )
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, LayerLike, as_layer, child_key, param_dtype
-from jaxnn._core.paths import leaf_paths
-from jaxnn._core.types import Arrays, PyTree, Scalar
+from jaxnn._core.paths import is_selection, leaf_paths
+from jaxnn._core.types import Arrays, Axes, PyTree, Scalar, Selection
 from jaxnn._layers.params import draw
 
 
@@ -32,8 +35,12 @@ def lora(
     *,
     scale: Scalar = 1.0,
     kernel_init: Initializer = initializers.he_uniform(),  # noqa: B008
+    where: Selection | None = None,
+    axis: Axes = -1,
 ) -> Layer:
     """Low-rank adaptation of a dense layer: `y = layer(x) + scale * x @ down @ up`.
+
+    With `where`, of the chosen kernels of a whole model: `kernel + scale * down @ up`.
 
     `up` is initially zero, so that the layer computes what it did without the correction. To train
     the correction alone, take `nn.lora(nn.frozen(layer), rank)`, or `nn.quantized` for `nn.frozen`.
@@ -48,13 +55,19 @@ def lora(
         rank: the rank of the correction.
         scale: factor of the correction (the paper's `alpha / rank`).
         kernel_init: initializer of `down`, shape `(in, rank)`; `up`, shape `(rank, out)`, is zeros.
+        where: which of the layer's parameters, of two axes or more: a glob on the path or several
+            (`"*/attention/*/kernel"`), a predicate `(path, leaf) -> bool` or a tree of booleans.
+        axis: with `where`, the axis or axes of a kernel's outputs: `(-2, -1)` for queries, keys and
+            values of attention. All others are its inputs.
 
     Returns:
-        A `Layer` with params `{"layer": ..., "down": {"kernel"}, "up": {"kernel"}}`.
+        A `Layer` with params `{"layer": ..., "down": {"kernel"}, "up": {"kernel"}}`; with `where`,
+        `down` and `up` have an entry for the path of each chosen kernel.
 
     Raises:
-        TypeError: `rank` is not an integer.
-        ValueError: `rank` is less than 1, or `layer` has no kernel of two axes.
+        TypeError: `rank` is not an integer, or `where` no selection.
+        ValueError: `rank` is less than 1, or `layer` has no kernel of two axes; `where` matches
+            nothing, or a parameter with fewer than two axes, or of copies of a layer.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -71,6 +84,12 @@ def lora(
     """
     layer = as_layer(layer, "lora: layer")
     check_count("lora", "rank", rank)
+    if where is not None:
+        if not is_selection(where):
+            raise TypeError(
+                f"lora: where is {where!r}, expected globs, a predicate or a tree of booleans"
+            )
+        return _lora_by_path(layer, rank, scale, kernel_init, where, axis)
 
     def init(key: jax.Array, x: PyTree, **extra: Any) -> tuple[PyTree, PyTree]:
         with recorded_copies() as copied:
@@ -109,6 +128,71 @@ def lora(
     return wrap(layer, apply, init)
 
 
+def _lora_by_path(
+    layer: Layer,
+    rank: int,
+    scale: Scalar,
+    kernel_init: Initializer,
+    where: Selection,
+    axis: Axes,
+) -> Layer:
+    def init(key: jax.Array, x: PyTree, **extra: Any) -> tuple[PyTree, PyTree]:
+        params, state, kernels = init_with_kernels("lora", layer, where, key, x, extra)
+        down: dict[str, jax.Array] = {}
+        up: dict[str, jax.Array] = {}
+        for path, kernel in kernels.items():
+            outputs = math.prod(
+                kernel.shape[a] for a in canonical_axes(axis, kernel.ndim, "lora", path)
+            )
+            shape = kernel.size // outputs, rank
+            down[path] = draw(kernel_init, child_key(key, f"down/{path}"), shape, kernel.dtype)
+            up[path] = jnp.zeros((rank, outputs), kernel.dtype)
+        return {**params, "down": down, "up": up}, state
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        **extra: Any,
+    ) -> tuple[PyTree, PyTree]:
+        by_name = child_params("lora", params, ("layer", "down", "up"))
+        whole = _corrected(by_name["layer"], by_name["down"], by_name["up"], scale, axis)
+        y, layer_state = apply_child(layer, "layer", whole, state, x, key, train, **extra)
+        return y, with_state("layer", layer_state)
+
+    return wrap(layer, apply, init)
+
+
+def _corrected(
+    params: PyTree, down: Mapping[str, Any], up: Mapping[str, Any], scale: Scalar, axis: Axes
+) -> PyTree:
+    """The params with each correction added to the kernel at its path."""
+    leaves = leaves_by_path(params)
+    if not down.keys() <= leaves.keys():
+        raise ValueError(
+            f"merge_lora: params has corrections of {sorted(down)[:3]} to a layer with "
+            f"{leaf_paths(params)[:3]}, expected 'kernel': nn.unfreeze_params(params, state, path) "
+            "brings that of a frozen layer, nn.dequantize_params that of a quantised one; other "
+            "wrappers belong around nn.lora"
+        )
+
+    def corrected(path: str) -> jax.Array:
+        kernel = leaves[path]
+        outputs = canonical_axes(axis, kernel.ndim, "lora", path)
+        order = (*(a for a in range(kernel.ndim) if a not in outputs), *outputs)
+        wide = accumulator_dtype(kernel.dtype)
+        correction = jnp.matmul(down[path].astype(wide), up[path].astype(wide))
+        correction = correction.reshape([kernel.shape[a] for a in order])
+        correction = correction.transpose([order.index(a) for a in range(kernel.ndim)])
+        merged = kernel.astype(wide) + correction * hyperparameter(scale, wide)
+        return merged.astype(kernel.dtype)
+
+    return with_leaves(params, {path: corrected(path) for path in down})
+
+
 def _kernel(params: PyTree, state: PyTree) -> jax.Array | None:
     """The kernel of a layer, which may be in wrappers as `nn.frozen` and `nn.weight_norm`."""
     for tree in (params, state.get("params"), state.get("integers")):
@@ -120,13 +204,14 @@ def _kernel(params: PyTree, state: PyTree) -> jax.Array | None:
 
 
 @checked
-def merge_lora(params: Arrays, *, scale: Scalar = 1.0) -> PyTree:
+def merge_lora(params: Arrays, *, scale: Scalar = 1.0, axis: Axes = -1) -> PyTree:
     """Add every low-rank correction to its kernel: `kernel + scale * down @ up`.
 
     Args:
         params: the parameters of a model, with or without `nn.lora` in it, at any depth and also
             in a `stack` or an `ensemble`.
         scale: the `scale` that those layers were made with.
+        axis: the `axis` that those layers were made with.
 
     Returns:
         The parameters of the same model without `nn.lora`, which computes the same to rounding.
@@ -144,24 +229,21 @@ def merge_lora(params: Arrays, *, scale: Scalar = 1.0) -> PyTree:
                [1., 2.]], dtype=float32)
     """
     if isinstance(params, Mapping):
-        if params.keys() == {"layer", "down", "up"}:
-            down, up = params["down"]["kernel"], params["up"]["kernel"]
-            inner = merge_lora(params["layer"], scale=scale)
-            if not isinstance(inner, Mapping) or inner.get("kernel") is None:
-                raise ValueError(
-                    f"merge_lora: params has a correction to a layer with "
-                    f"{leaf_paths(inner)[:3]}, expected 'kernel': nn.unfreeze_params(params, state,"
-                    " path) brings that of a frozen layer, nn.dequantize_params that of a quantised"
-                    " one; other wrappers belong around nn.lora"
-                )
-            kernel = inner["kernel"]
-            wide = accumulator_dtype(kernel.dtype)
-            correction = jnp.matmul(down.astype(wide), up.astype(wide))
-            merged = kernel.astype(wide) + correction * hyperparameter(scale, wide)
-            return {**inner, "kernel": merged.astype(kernel.dtype)}
-        return {name: merge_lora(child, scale=scale) for name, child in params.items()}
+        merged = {name: merge_lora(child, scale=scale, axis=axis) for name, child in params.items()}
+        if params.keys() != {"layer", "down", "up"}:
+            return merged
+        function = functools.partial(_corrected, scale=scale, axis=axis)
+        depth = _copies(params)
+        for _ in range(depth):
+            function = jax.vmap(function)
+        return function(merged["layer"], params["down"], params["up"])
     if isinstance(params, tuple) and hasattr(params, "_fields"):
-        return type(params)(*(merge_lora(child, scale=scale) for child in params))
+        return type(params)(*(merge_lora(child, scale=scale, axis=axis) for child in params))
     if isinstance(params, (tuple, list)):
-        return type(params)(merge_lora(child, scale=scale) for child in params)
+        return type(params)(merge_lora(child, scale=scale, axis=axis) for child in params)
     return params
+
+
+def _copies(params: Mapping[str, Any]) -> int:
+    """How many axes of copies, as of `stack`, the params of a layer have before its own."""
+    return max((jnp.ndim(leaf) - 2 for leaf in jax.tree.leaves(params["down"])), default=0)
