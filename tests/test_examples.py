@@ -3,10 +3,11 @@
 import inspect
 import re
 
+import numpy as np
 import pytest
 
 import jaxnn as nn
-from tests.scripts import module_of, printed, run
+from tests.scripts import losses_of_steps, module_of, printed, run
 
 FORWARD = """\
 Predicted house price: -1401.69
@@ -64,6 +65,21 @@ def needs_examples_extra():
 
 
 @pytest.mark.usefixtures("needs_examples_extra")
+def test_a_few_steps_on_the_digits_lower_the_loss_and_are_drawn():
+    digits = module_of("digits")
+    (images, labels), _, _ = digits.load(seed=0)
+    few = images[:64], labels[:64]
+    losses = losses_of_steps(digits.MODEL, digits.LOSS, few, 10)
+    assert losses[-1] < 0.7 * losses[0]
+    names = ("loss", "val_loss", "accuracy", "val_accuracy")
+    figure = digits.draw(dict.fromkeys(names, np.array(losses)), *few, np.eye(10)[labels[:64]])
+    _, predictions = figure.subfigs
+    assert predictions.get_suptitle() == "Test: 100.0% right, 0 of 64 wrong (red)"
+    assert len(predictions.axes) == 30
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("needs_examples_extra")
 def test_digits_draws_a_picture(tmp_path):
     picture = tmp_path / "picture.png"
     text = printed("digits", "--epochs", 2, "--output", picture)
@@ -72,7 +88,9 @@ def test_digits_draws_a_picture(tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
-@pytest.mark.parametrize("module", ["sklearn.datasets", "matplotlib.figure"])
+@pytest.mark.parametrize(
+    "module", ["sklearn.datasets", pytest.param("matplotlib.figure", marks=pytest.mark.slow)]
+)
 def test_digits_names_the_extra_that_it_needs(module):
     done = run("digits", blocked=[module])
     assert done.returncode == 1
