@@ -100,12 +100,12 @@ def test_a_global_norm_that_overflows_in_fp16():
     assert updates.dtype == jnp.float16
 
 
-@pytest.mark.parametrize("eps_in_sqrt", [True, False])
+@pytest.mark.parametrize("eps_in_sqrt", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_centered_rmsprop_when_the_variance_rounds_below_zero(eps_in_sqrt):
     optimizer = rmsprop(0.1, centered=True, eps_in_sqrt=eps_in_sqrt)
-    gradients = jnp.asarray(np.random.default_rng(0).uniform(1, 5000, 2000), jnp.float32)
+    gradients = jnp.asarray(np.random.default_rng(0).uniform(1, 5000, 200), jnp.float32)
     state = optimizer.init(gradients)
-    for _ in range(60):  # not in one program, where XLA may fuse the rounding away
+    for _ in range(150):  # not in one program, where XLA may fuse the rounding away
         updates, state = optimizer.update(gradients, state)
         assert np.isfinite(updates).all()
 
