@@ -144,7 +144,7 @@ def test_examples_without_weight_teach_nothing():
     weights = np.ones(22, np.float32)
     weights[:11] = 0
     data = (x, LABELS, weights)
-    ours = fitted(LINEAR, data, batch_size=11)
+    ours = fitted(LINEAR, data, batch_size=11, on_nonfinite="raise")
     rest = fitted(
         LINEAR,
         (X[11:], LABELS[11:]),
