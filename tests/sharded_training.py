@@ -1,6 +1,7 @@
 """Training on eight devices against one; run as a program, with eight devices of the CPU."""
 
 import sys
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,9 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 import jaxnn as nn
+from jaxnn._training.sweeps.lanes import on_devices
 from tests.collectives import collectives
-from tests.compiling import fast_jit
+from tests.compiling import counted_compilations, fast_jit
 
 FSDP = nn.fsdp("data", min_size=1)
 KEY = jax.random.key(0)
@@ -146,7 +148,139 @@ def check_own_loop():
     assert_placed(got.params, sharding)
     moments = got.opt_state[0].mu["kernel"]
     assert moments.addressable_shards[0].data.size == moments.size // 8
-    assert not params["kernel"].is_deleted()
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((params, KEY)))
+
+
+def fitted(model, data, **arguments):
+    """The params, state and history of `fit`."""
+    return nn.fit(
+        model,
+        data,
+        loss=nn.losses.squared_error,
+        optimizer=nn.optimizers.adam(1e-2),
+        key=KEY,
+        epochs=3,
+        progress=False,
+        **arguments,
+    )
+
+
+def check_fit():
+    """`fit`, `evaluate` and `predict` on data in memory; a second call compiles nothing."""
+    model, (x, y) = nn.dense(8), data_of()
+    sharding = nn.sharding(params=FSDP)
+    further = {"batch_size": 16}
+    expected = fitted(model, (x, y), **further)
+    got = fitted(model, (x, y), sharding=sharding, **further)
+    with counted_compilations() as compilations:
+        fitted(model, (x, y), sharding=sharding, **further)
+    assert not compilations
+    assert_near(got[:4], expected[:4], 3e-6)
+    assert_placed(got.params, sharding)
+    begun = expected.params, expected.state, (x, y)
+    measured = [
+        nn.evaluate(model, *begun, loss=nn.losses.squared_error, batch_size=16, sharding=s)
+        for s in (sharding, None)
+    ]
+    assert_near(*measured, 1e-6)
+    predicted = [
+        nn.predict(model, *begun[:2], x, batch_size=16, sharding=s) for s in (sharding, None)
+    ]
+    assert_near(*predicted, 1e-6)
+
+
+def check_streamed():
+    """Batches of an iterable, the last too small, with validation, and parameters to begin with."""
+    model, (x, y) = (
+        nn.serial(nn.dense(8, use_bias=False), nn.batch_norm(), nn.dropout(0.2)),
+        data_of(20),
+    )
+    batches = [(x[:8], y[:8]), (x[8:16], y[8:16]), (x[16:], y[16:])]
+    params, state = model.init(KEY, x)
+    further = {"validation": batches, "params": params, "state": state}
+    sharding = nn.sharding()
+    assert_near(
+        fitted(model, batches, sharding=sharding, **further)[:4],
+        fitted(model, batches, **further)[:4],
+        3e-6,
+    )
+    measured = [
+        nn.evaluate(model, params, state, batches, loss=nn.losses.squared_error, sharding=s)
+        for s in (sharding, None)
+    ]
+    assert_near(*measured, 1e-6)
+    assert_near(
+        *[
+            nn.predict(model, params, state, (x for x, _ in batches), sharding=s)
+            for s in (sharding, None)
+        ],
+        1e-6,
+    )
+
+
+def check_spread_data():
+    """Data that come spread over an Explicit mesh stay so, and give the same numbers."""
+    model, data = nn.dense(8), data_of(64)
+    mesh = mesh_of(8)
+    spread = jax.device_put(data, jax.NamedSharding(mesh, P("data")))
+    got = fitted(model, spread, batch_size=16, sharding=nn.sharding(mesh))
+    assert_near(got[:4], fitted(model, data, batch_size=16)[:4], 3e-6)
+
+
+def check_members_and_resume():
+    """Members side by side, saved on eight devices and resumed on one and on four."""
+    model, data = nn.dense(8), data_of(32)
+    further = {"batch_size": 16, "members": 3}
+    expected = fitted(model, data, **further)
+    sharding = nn.sharding(params=FSDP)
+    four = nn.sharding(jax.make_mesh((4,), ("data",), devices=jax.devices()[:4]), params=FSDP)
+    for after in (None, four):
+        with tempfile.TemporaryDirectory() as directory:
+            fitted(
+                model, data, checkpoint=directory, sharding=sharding, **further,
+                callbacks=[lambda event: event.epoch == 2],
+            )  # fmt: skip
+            got = fitted(model, data, checkpoint=directory, resume=True, sharding=after, **further)
+        assert got.reason == "epochs"
+        assert_near(got[:4], expected[:4], 3e-6)
+
+
+def check_generate():
+    """Sampling from a transformer whose heads are on different devices."""
+    block = nn.transformer_block(
+        nn.attention(4, is_causal=True, cache_length=8), nn.feed_forward(32)
+    )
+    model = nn.serial(embed=nn.embedding(11, 16), blocks=nn.stack(block, 2), out=nn.dense(11))
+    tokens = jnp.arange(8).reshape(4, 2) % 11
+    params, _ = model.init(KEY, tokens)
+    cell = nn.autoregressive(model)
+    tensor = {"*/query/*": (P(), nn.fsdp("model", min_size=1)), "embed/*": P(None, "model")}
+    samples = [
+        nn.generate(cell, params, tokens, length=5, key=KEY, sharding=s)
+        for s in (None, nn.sharding(mesh_of(2, 4), params=tensor))
+    ]
+    np.testing.assert_array_equal(*samples)
+
+
+def check_sweep():
+    """Three rates with four seeds on eight devices, each with runs of its own."""
+    train = nn.training_run(
+        nn.dense(8), loss=nn.losses.squared_error, epochs=2, batch_size=16,
+        optimizer=lambda h: nn.optimizers.sgd(h["rate"]), early_stopping=nn.early_stopping("loss"),
+    )  # fmt: skip
+    results = [
+        nn.sweep(
+            train, KEY, {"rate": [0.1, 0.2, 0.3]}, data_of(40), seeds=4, sharding=s, progress=False
+        )
+        for s in (nn.sharding(), None)
+    ]
+    assert_near(*[result[:4] for result in results], 1e-6)
+    sharding, (rows, row_length) = nn.sharding(), (2, 4)
+    arguments = sharding.put(
+        (jax.random.split(KEY, 4), data_of(40), {"rate": jnp.arange(4.0)}, None)
+    )
+    program = jax.jit(lambda *a: on_devices(train, sharding, (rows, row_length), *a))
+    assert not collectives(program.lower(*arguments).compile())
 
 
 def main(*checks):

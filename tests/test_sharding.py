@@ -28,12 +28,16 @@ def on_eight_devices(*checks):
 
 
 def test_on_eight_devices():
-    on_eight_devices("rules", "data_parallel", "own_loop")
+    on_eight_devices("rules", "data_parallel", "own_loop", "fit")
 
 
 @pytest.mark.slow
-def test_whole_runs_on_eight_devices():
-    on_eight_devices("training_run")
+@pytest.mark.parametrize(
+    "check",
+    ["training_run", "streamed", "spread_data", "members_and_resume", "generate", "sweep"],
+)
+def test_more_on_eight_devices(check):
+    on_eight_devices(check)
 
 
 def test_one_device_is_bit_for_bit_none():
@@ -105,6 +109,11 @@ def test_what_is_no_sharding_is_refused():
     for call in (
         lambda s: nn.train_state({}, {}, optimizer, key, sharding=s),
         lambda s: nn.train_step(lambda *_: None, optimizer, sharding=s),
+        lambda s: nn.evaluate(
+            nn.identity, {}, {}, (1, 2), loss=nn.losses.squared_error, sharding=s
+        ),
+        lambda s: nn.predict(nn.identity, {}, {}, jnp.ones(2), sharding=s),
+        lambda s: nn.sweep(lambda *_: None, key, {"rate": [1.0]}, jnp.ones(2), sharding=s),
         lambda s: nn.training_run(
             nn.dense(1), loss=nn.losses.squared_error, optimizer=optimizer, epochs=1, sharding=s
         ),

@@ -158,6 +158,39 @@ class Sharding(NamedTuple):
     def _named(self, spec: tuple[Axes, ...]) -> NamedSharding:
         return NamedSharding(self.mesh, _partition(spec))
 
+    # On the host
+
+    def put(self, tree: PyTree) -> PyTree:
+        """`tree` whole on every device."""
+        return jax.device_put(tree, self.whole)
+
+    def put_params(self, params: PyTree, copies: int | None = None) -> PyTree:
+        """Parameters where they belong."""
+        return jax.device_put(params, self.of_params(params, copies))
+
+    def put_data(self, data: PyTree) -> PyTree:
+        """A data set whole on every device, but for what is spread over them already."""
+        devices = set(self.mesh.devices.flat)
+
+        def one(leaf: Any) -> Any:
+            there = leaf.sharding
+            is_spread = isinstance(there, NamedSharding) and not there.is_fully_replicated
+            if is_spread and there.device_set == devices:
+                return jax.device_put(leaf, NamedSharding(_automatic(there.mesh), there.spec))
+            return self.put(leaf)
+
+        return jax.tree.map(one, data)
+
+    def put_batch(self, batch: PyTree) -> PyTree:
+        """A batch with its examples split over the devices, or whole if they are too few for it."""
+        devices = self._devices(self.batch)
+
+        def one(leaf: Any) -> Any:
+            is_even = jnp.ndim(leaf) > 0 and len(leaf) % devices == 0
+            return jax.device_put(leaf, self.of_batch if is_even else self.whole)
+
+        return jax.tree.map(one, batch)
+
     # Inside of programs
 
     def hold(self, tree: PyTree, params: PyTree, copies: int | None = None) -> PyTree:
@@ -224,8 +257,7 @@ def sharding(
         mesh = jax.make_mesh((jax.device_count(),), (batch,), axis_types=(AxisType.Auto,))
     if not isinstance(mesh, Mesh):
         raise TypeError(f"sharding: mesh is {mesh!r}, expected a jax.sharding.Mesh")
-    automatic = (AxisType.Auto,) * len(mesh.axis_names)
-    mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=automatic)
+    mesh = _automatic(mesh)
     by_glob = params if isinstance(params, Mapping) else {} if params is None else {"*": params}
     rules = tuple(_rule(mesh, glob, placement) for glob, placement in by_glob.items())
     axes = (batch,) if isinstance(batch, str) else batch or ()
@@ -236,6 +268,11 @@ def check_sharding(function: str, value: Any) -> None:
     """Raise unless the argument `sharding` is one, or None."""
     if value is not None and not isinstance(value, Sharding):
         raise TypeError(f"{function}: sharding is {value!r}, expected nn.sharding(...)")
+
+
+def _automatic(mesh: Mesh) -> Mesh:
+    automatic = (AxisType.Auto,) * len(mesh.axis_names)
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=automatic)
 
 
 def _rule(mesh: Mesh, glob: str, placement: Any) -> _Rule:

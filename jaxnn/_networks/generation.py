@@ -15,6 +15,7 @@ from jaxnn._core.construction import constructor
 from jaxnn._core.decoding import decoded_steps, decoding_by_element
 from jaxnn._core.layer import Cell, Layer, LayerLike, as_layer
 from jaxnn._core.programs import compiled
+from jaxnn._core.sharding import Sharding, check_sharding
 from jaxnn._core.types import Arrays, PyTree, Scalar
 from jaxnn.functional import token_log_probs
 
@@ -101,6 +102,7 @@ def generate(
     top_p: Scalar | None = ...,
     end_token: int | None = ...,
     return_log_probs: Literal[False] = ...,
+    sharding: Sharding | None = ...,
 ) -> jax.Array: ...
 
 
@@ -117,6 +119,7 @@ def generate(
     top_p: Scalar | None = ...,
     end_token: int | None = ...,
     return_log_probs: Literal[True],
+    sharding: Sharding | None = ...,
 ) -> tuple[jax.Array, jax.Array]: ...
 
 
@@ -133,6 +136,7 @@ def generate(
     top_p: Scalar | None = None,
     end_token: int | None = None,
     return_log_probs: bool = False,
+    sharding: Sharding | None = None,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """Continue sequences of tokens by sampling from an autoregressive model.
 
@@ -160,6 +164,7 @@ def generate(
             policy gradients. They are the model's, `log softmax(logits)`, whatever `temperature`,
             `top_k` and `top_p`; 0 where a sequence is filled. `nn.functional.token_log_probs` of
             the logits of the whole sequence gives the same, with a gradient.
+        sharding: `nn.sharding(...)`: how the sequences and the params are spread over many devices.
 
     Returns:
         The new tokens, int32, shape `(batch, length)` or `(length,)`; with `return_log_probs` a
@@ -185,6 +190,7 @@ def generate(
     """
     if isinstance(cell, Layer) or not isinstance(cell, Cell):
         raise TypeError(f"generate: cell is {cell!r}, expected a Cell (as nn.autoregressive makes)")
+    check_sharding("generate", sharding)
     prompt = jnp.asarray(prompt)
     if not jnp.issubdtype(prompt.dtype, jnp.integer):
         raise TypeError(f"generate: prompt has dtype {prompt.dtype}, expected integers")
@@ -210,6 +216,9 @@ def generate(
         return None if value is None else jnp.asarray(value).astype(dtype)
 
     tokens_given = jnp.atleast_2d(prompt).astype(jnp.int32)
+    if sharding is not None:
+        params, tokens_given = sharding.put_params(params), sharding.put_batch(tokens_given)
+        key = sharding.put(key)
     new, is_nan = compiled(_generate, cell, length, return_log_probs)(
         params,
         tokens_given,

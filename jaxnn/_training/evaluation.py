@@ -11,10 +11,12 @@ import numpy as np
 from jax import lax
 
 from jaxnn._combinators.copies import check_copies
+from jaxnn._combinators.sharded import sharded
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_count, widen
 from jaxnn._core.layer import Layer, LayerLike, as_layer
 from jaxnn._core.programs import compiled
+from jaxnn._core.sharding import Sharding, check_sharding
 from jaxnn._core.types import Arrays, Data, Loss, PyTree
 from jaxnn._training.checks import check_labels, check_metrics, check_no_ignored_label
 from jaxnn._training.data.arrays import (
@@ -81,6 +83,7 @@ def evaluate(
     metrics: MetricsByName | None = None,
     batch_size: int | None = None,
     members: int | None = None,
+    sharding: Sharding | None = None,
 ) -> dict[str, Any]:
     """The loss and the metrics of a model over a data set, in evaluation mode.
 
@@ -98,6 +101,7 @@ def evaluate(
         members: how many copies of the model `params` and `state` hold along a leading axis, as
             `fit` with `members` returns them, each measured by itself; None for one without such
             an axis.
+        sharding: `nn.sharding(...)`: how the examples and the params are spread over many devices.
 
     Returns:
         A float for each, by name; an array for a metric that has several values, and with
@@ -123,6 +127,9 @@ def evaluate(
         check_count("evaluate", "members", members)
         check_copies("evaluate", members, params)
         check_copies("evaluate", members, state, "state")
+    check_sharding("evaluate", sharding)
+    plain, model = model, _on_devices(model, sharding)
+    params, state = _placed(sharding, params, state, members)
     if is_streamed(data):
         source = as_source(
             "evaluate", "data", data, batch_size=batch_size, shuffle_key=None, weighted=True
@@ -130,12 +137,12 @@ def evaluate(
         check_set("evaluate", "data", source.example, supervised=True)
         sums_of = compiled(_sums, model, loss, pairs, None, members)
         with source.batches(0) as batches:
-            parts = (sums_of(params, state, batch) for batch in batches)
+            parts = (sums_of(params, state, _batch(sharding, batch)) for batch in batches)
             sums = functools.reduce(_of_each(members, merge), parts)
         values = _values(pairs, members, sums)
     else:
-        data, _ = on_device("evaluate", "data", data)
-        check_labels("evaluate", model, loss, data=data)
+        data, _ = on_device("evaluate", "data", data, sharding=sharding)
+        check_labels("evaluate", plain, loss, data=data)
         evaluated = compiled(_evaluated, model, loss, pairs, batch_size, members)
         values = evaluated(params, state, data)
     return {name: reported(value) for name, value in values.items()}
@@ -149,7 +156,13 @@ def reported(value: Any) -> Any:
 
 @checked
 def predict(
-    model: LayerLike, params: Arrays, state: Arrays, x: Data, *, batch_size: int | None = None
+    model: LayerLike,
+    params: Arrays,
+    state: Arrays,
+    x: Data,
+    *,
+    batch_size: int | None = None,
+    sharding: Sharding | None = None,
 ) -> PyTree:
     """The output of a model for each example, in evaluation mode.
 
@@ -160,6 +173,7 @@ def predict(
         x: an array, or pytree of arrays, with the examples along axis 0; mapped files, or batches
             of `x` from an iterable, as `fit` takes them.
         batch_size: how many examples at a time; None for all at once.
+        sharding: `nn.sharding(...)`: how the examples and the params are spread over many devices.
 
     Returns:
         The outputs for all examples, joined along the axis that has the examples: axis 0, or the
@@ -175,16 +189,39 @@ def predict(
         >>> nn.predict(model, params, state, jnp.ones((7, 3)), batch_size=4).shape
         (7, 2)
     """
-    model = as_layer(model, "predict: model")
+    check_sharding("predict", sharding)
+    model = _on_devices(as_layer(model, "predict: model"), sharding)
+    params, state = _placed(sharding, params, state)
     if is_streamed(x):
         source = as_source("predict", "x", x, batch_size=batch_size, shuffle_key=None)
         predicted = compiled(_predicted, model, None)
         with source.batches(0) as batches:
-            parts = [jax.tree.map(np.asarray, predicted(params, state, b)) for b in batches]
+            parts = [
+                jax.tree.map(np.asarray, predicted(params, state, _batch(sharding, batch)))
+                for batch in batches
+            ]
         axes = _axes_of_examples(partial(_output, model, params, state), source.example)
         return jax.tree.map(lambda axis, *leaves: np.concatenate(leaves, axis), axes, *parts)
     x, size = _inputs("predict", x, batch_size)
+    if sharding is not None:
+        x = sharding.put_data(x)
     return compiled(_predicted, model, size)(params, state, x)
+
+
+def _on_devices(model: Layer, sharding: Sharding | None) -> Layer:
+    return model if sharding is None else sharded(model, sharding)
+
+
+def _placed(
+    sharding: Sharding | None, params: PyTree, state: PyTree, members: int | None = None
+) -> tuple[PyTree, PyTree]:
+    if sharding is None:
+        return params, state
+    return sharding.put_params(params, members), sharding.put(state)
+
+
+def _batch(sharding: Sharding | None, batch: PyTree) -> PyTree:
+    return batch if sharding is None else sharding.put_batch(batch)
 
 
 @checked

@@ -12,6 +12,7 @@ from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_count, check_key
 from jaxnn._core.layer import LayerLike, as_layer, child_key
 from jaxnn._core.programs import compiled
+from jaxnn._core.sharding import Sharding
 from jaxnn._core.types import Arrays, Data, Loss, LossFunction, OptimizerLike, PyTree, Regularizer
 from jaxnn._training.best import EarlyStopping, check_not_of_validation
 from jaxnn._training.checks import check_labels, warn_of_narrow_params
@@ -90,6 +91,7 @@ def fit(
     state: Arrays = None,
     checkpoint: str | PathLike[str] | bytes | CheckpointOptions | None = None,
     resume: bool | Literal["changed"] = False,
+    sharding: Sharding | None = None,
 ) -> FitResult:
     """Train a model: `training_run` as seen from the host, with progress and callbacks.
 
@@ -152,6 +154,9 @@ def fit(
             whether training is over is decided anew. An iterator with `get_state` and `set_state`,
             as grain's, goes on from its state; of others, the batches that were seen are drawn
             again.
+        sharding: `nn.sharding(...)`: how training is spread over many devices. Data in memory are
+            whole on each of them unless they come spread over them; batches that are read are
+            split.
 
     Returns:
         A `FitResult`: `params`, `state`, `history`, `opt_state` and `reason`. The history has
@@ -203,10 +208,16 @@ def fit(
         best=best,
         on_nonfinite=on_nonfinite,
         members=members,
-        sharding=None,
+        sharding=sharding,
     )
     check_initial("fit", loss, params, state)
-    feed = _feed(run, model, loss, key, data, validation, epochs, batch_size, shuffle, members)
+    if sharding is not None:
+        key = sharding.put(key)
+        params = None if params is None else sharding.put_params(params, members)
+        state = sharding.put(state)
+    feed = _feed(
+        run, model, loss, key, data, validation, epochs, batch_size, shuffle, members, sharding
+    )
     check_steps("fit", epochs, feed.steps_per_epoch)
     steps = None if feed.steps_per_epoch is None else feed.steps_per_epoch * epochs
     watchers = Watchers(callbacks, progress_callback(progress, steps))
@@ -368,6 +379,7 @@ def _feed(
     batch_size: int | None,
     shuffle: bool,
     members: int | None,
+    sharding: Sharding | None,
 ) -> Feed:
     """What brings the data: from the device's memory, unless some are streamed."""
     supervised = loss is not None
@@ -393,11 +405,11 @@ def _feed(
                 weighted=supervised,
             )
         elif validation is not None:
-            validation, _ = on_device("fit", "validation", validation, supervised)
-        return Streamed(run, epochs, key, source, validation, find_outside)
-    data, n = on_device("fit", "data", data, supervised)
+            validation, _ = on_device("fit", "validation", validation, supervised, sharding)
+        return Streamed(run, epochs, key, source, validation, find_outside, sharding)
+    data, n = on_device("fit", "data", data, supervised, sharding)
     if validation is not None:
-        validation, _ = on_device("fit", "validation", validation, supervised)
+        validation, _ = on_device("fit", "validation", validation, supervised, sharding)
     if loss is not None:
         check_labels("fit", model, loss, data=data, validation=validation)
     epoch = Epoch(n, effective_batch_size("fit", batch_size, n), shuffle)

@@ -84,9 +84,8 @@ def _sharded_state(
 ) -> TrainState:
     """The same on many devices; the optimizer's state is made in its place, never in another."""
     params = jax.device_put(params, sharding.of_params(params), may_alias=False)
-    state, key, step = jax.device_put(
-        (state, key, jnp.zeros((), jnp.int32)), sharding.whole, may_alias=False
-    )
+    state = jax.device_put(state, sharding.whole, may_alias=False)
+    key, step = sharding.put((jnp.copy(key), jnp.zeros((), jnp.int32)))
     opt_state = compiled(_opt_state, optimizer, sharding)(params)
     return TrainState(params, state, opt_state, key, step)
 

@@ -10,6 +10,7 @@ from jax import lax
 from jaxnn._core.arrays import check_count
 from jaxnn._core.layer import abstract
 from jaxnn._core.paths import path_text
+from jaxnn._core.sharding import Sharding
 from jaxnn._core.types import PyTree
 from jaxnn._training.data.shuffle import shuffled_indices
 from jaxnn._training.data.transfer import as_numpy, copy_to_device, place_of
@@ -17,14 +18,22 @@ from jaxnn._training.data.transfer import as_numpy, copy_to_device, place_of
 MOST_EXAMPLES = 2**31 - 1
 
 
-def on_device(function: str, name: str, data: Any, supervised: bool = True) -> tuple[PyTree, int]:
-    """A data set as arrays of the device, and the number of its examples.
+def on_device(
+    function: str,
+    name: str,
+    data: Any,
+    supervised: bool = True,
+    sharding: Sharding | None = None,
+) -> tuple[PyTree, int]:
+    """A data set as arrays of the device, or of many, and the number of its examples.
 
     NumPy arrays are copied, never aliased.
     """
     check_set(function, name, data, supervised)
     data = tuple(data) if isinstance(data, list) else data
     arrays = arrays_on_device(f"{function}: {name}", data)
+    if sharding is not None:
+        arrays = sharding.put_data(arrays)
     n = count_examples(function, name, arrays)
     check_size(function, name, n)
     if supervised:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn._core.programs import compiled
+from jaxnn._core.sharding import Sharding
 from jaxnn._core.types import PyTree
 from jaxnn._training import loop
 from jaxnn._training.data.arrays import MOST_EXAMPLES, batch_length
@@ -141,9 +142,11 @@ class Streamed:
         source: Source,
         validation: PyTree | Source,
         find_outside: Find | None,
+        sharding: Sharding | None,
     ) -> None:
         self.run, self.epochs, self.key = run, epochs, key
         self.find_outside = find_outside
+        self._sharding = sharding
         self.source, self.validation = source, validation
         self.steps_per_epoch = source.steps
         self._held = ExitStack()
@@ -181,7 +184,7 @@ class Streamed:
             size = batch_length(batch)
             seen = self.at.seen[0] + size, self.at.seen[1] + size
             state = self.source.state()
-            position, loss = self._take_step(self.at.position, batch, first)
+            position, loss = self._take_step(self.at.position, self._placed(batch), first)
             self.at = At(position, self.at.step + 1, seen, state)
             if previous is not None:  # one step runs while the next is handed over
                 self._check(*previous)
@@ -190,6 +193,9 @@ class Streamed:
         if previous is not None:
             self._check(*previous)
         self._forget(sizes[len(sizes) - in_epoch + int(self.at.position.step) :])
+
+    def _placed(self, batch: PyTree) -> PyTree:
+        return batch if self._sharding is None else self._sharding.put_batch(batch)
 
     def _forget(self, sizes: list[int]) -> None:
         """Count batches no more that came when the run was at its end."""
@@ -218,7 +224,7 @@ class Streamed:
             return
         measure, carry = compiled(self.run.measure), at.position.carry
         with self.validation.batches(0) as batches:
-            parts = (measure(carry, batch) for batch in batches)
+            parts = (measure(carry, self._placed(batch)) for batch in batches)
             total = next(parts)
             for part in parts:
                 total = (jax.vmap(merge) if carry.stopped.ndim else merge)(total, part)

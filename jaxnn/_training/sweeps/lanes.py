@@ -1,12 +1,15 @@
-"""Runs side by side: the program, and how many of them it takes at once."""
+"""Runs side by side: the program, and how many of them it takes at once and on which devices."""
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType, Mesh, PartitionSpec
 
+from jaxnn._core.sharding import Sharding
 from jaxnn._core.types import PyTree
 from jaxnn._training.sweeps.memory import available_bytes, needed_bytes
 
@@ -61,6 +64,33 @@ def side_by_side(
         return jax.lax.map(one, keys)  # other keys draw something else when they are vmapped
 
     return jax.vmap(of_one_combination)(hyperparams)  # type: ignore[no-any-return]
+
+
+def grid_of(sharding: Sharding | None, combinations: int, seeds: int) -> tuple[int, int]:
+    """How many devices share the combinations, and how many of these each the seeds."""
+    devices = 1 if sharding is None else sharding.mesh.size
+    grids = [(c, devices // c) for c in range(1, devices + 1) if devices % c == 0]
+    return min(grids, key=lambda g: math.ceil(combinations / g[0]) * math.ceil(seeds / g[1]))
+
+
+def on_devices(
+    train: Callable[..., Any],
+    sharding: Sharding,
+    grid: tuple[int, int],
+    *arguments: Any,
+) -> tuple[PyTree, PyTree, dict[str, jax.Array]]:
+    """`side_by_side`, each device with runs of its own, of which no other knows."""
+    axes = "combinations", "seeds"
+    devices = sharding.mesh.devices.reshape(grid)
+    whole, of_combination, of_seed = (PartitionSpec(*names) for names in ((), axes[:1], axes[1:]))
+    run = jax.shard_map(
+        partial(side_by_side, train),
+        mesh=Mesh(devices, axes, axis_types=(AxisType.Auto,) * 2),
+        in_specs=(of_seed, whole, of_combination, whole),
+        out_specs=PartitionSpec(*axes),
+        check_vma=False,  # `train` is anybody's
+    )
+    return run(*arguments)
 
 
 def _check_result(result: Any, hyperparams: Mapping[str, Any]) -> None:

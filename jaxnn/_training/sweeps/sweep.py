@@ -13,12 +13,13 @@ from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_count, check_key
 from jaxnn._core.layer import child_key
 from jaxnn._core.programs import compiled
+from jaxnn._core.sharding import Sharding, check_sharding
 from jaxnn._core.types import PyTree
 from jaxnn._training.data.transfer import batch_to_device
 from jaxnn._training.host.interrupts import interruptible
 from jaxnn._training.host.progress import counter
 from jaxnn._training.sweeps.grids import Values, combinations
-from jaxnn._training.sweeps.lanes import Block, largest_block, side_by_side
+from jaxnn._training.sweeps.lanes import Block, grid_of, largest_block, on_devices, side_by_side
 
 Train = Callable[[Any, Any, Any, Any], tuple[PyTree, PyTree, Mapping[str, Any]]]
 
@@ -155,6 +156,7 @@ def sweep(
     seeds: int = 1,
     lanes: int | None = None,
     progress: bool | Literal["bar", "lines"] | None = None,
+    sharding: Sharding | None = None,
 ) -> SweepResult:
     """Train for many hyperparameters and seeds side by side: a grid or a random search.
 
@@ -177,6 +179,7 @@ def sweep(
         lanes: how many runs to do at once, at most; None for as many as half of the free memory
             allows. Progress is shown, and Ctrl-C is heard, between one group and the next.
         progress: as in `fit`.
+        sharding: `nn.sharding(...)`: each device of its mesh has runs of its own.
 
     Returns:
         A `SweepResult`. After Ctrl-C, of the runs that were finished.
@@ -202,23 +205,40 @@ def sweep(
     for name, count in (("samples", samples), ("seeds", seeds), ("lanes", lanes)):
         if count is not None:
             check_count("sweep", name, count)
+    check_sharding("sweep", sharding)
     columns = combinations(key, grid, samples)
     n = len(next(iter(columns.values())))
     data = batch_to_device("sweep: data", data)
     validation = batch_to_device("sweep: validation", validation)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(child_key(key, "runs"), jnp.arange(seeds))
+    placed: Callable[[PyTree], Any] = _same if sharding is None else sharding.put
+    data, validation = placed((data, validation))
+    rows, row_length = grid_of(sharding, n, seeds)
 
     def arguments(block: Block, first: int, first_seed: int) -> Any:
         """Those of a block; what is beyond the last combination or seed repeats it."""
         which = np.minimum(first + np.arange(block.combinations), n - 1)
         seed = np.minimum(first_seed + np.arange(block.seeds), seeds - 1)
         own = {name: column[which] for name, column in columns.items()}
-        return keys[seed], data, own, validation
+        return placed(keys[seed]), data, placed(own), validation
+
+    def of_all(block: Block) -> Block:
+        """What all devices take together, each a block."""
+        return Block(block.combinations * rows, block.seeds * row_length)
 
     def program_for(block: Block) -> Any:
-        return compiled(side_by_side, train).lower(*arguments(block, 0, 0)).compile()
+        program = compiled(side_by_side, train)
+        if sharding is not None:
+            program = compiled(on_devices, train, sharding, (rows, row_length))
+        return program.lower(*arguments(of_all(block), 0, 0)).compile()
 
-    block, program = largest_block(program_for, n, seeds, lanes)
+    block, program = largest_block(
+        program_for,
+        math.ceil(n / rows),
+        math.ceil(seeds / row_length),
+        None if lanes is None else max(lanes // (rows * row_length), 1),
+    )
+    block = of_all(block)
     show_progress = counter("sweep", progress, n * seeds, "runs")
     done: list[Any] = []
     finished, best = 0, math.nan
@@ -244,6 +264,10 @@ def sweep(
     which, seed = (indices.ravel()[:finished] for indices in np.mgrid[:n, :seeds])
     table = {name: column[which] for name, column in columns.items()}
     return SweepResult(table | {"seed": seed} | last, params, state, history, keys[seed])
+
+
+def _same(tree: PyTree) -> PyTree:
+    return tree
 
 
 def _on_host(results: PyTree, combinations: int, seeds: int) -> PyTree:
