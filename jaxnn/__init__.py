@@ -19,6 +19,7 @@ from jaxnn._combinators.copies import ensemble, stack
 from jaxnn._combinators.deferral import deferred
 from jaxnn._combinators.freezing import freeze_params, frozen, unfreeze_params
 from jaxnn._combinators.reparametrization import spectral_norm, weight_norm
+from jaxnn._combinators.sharded import pinned
 from jaxnn._combinators.weight_quantization import (
     dequantize_params,
     quantization_aware,
@@ -173,6 +174,7 @@ __all__ = [
     "pad_to",
     "parallel",
     "parameter",
+    "pinned",
     "pixel_shuffle",
     "pixel_unshuffle",
     "predict",

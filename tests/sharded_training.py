@@ -245,6 +245,18 @@ def check_members_and_resume():
         assert_near(got[:4], expected[:4], 3e-6)
 
 
+def check_jitted_inside():
+    """A function that is jitted within the model keeps nothing of where it was run before."""
+    jitted = jax.jit(lambda x: jnp.tanh(x) * 2)
+    model, data = nn.serial(nn.dense(8), jitted, nn.dense(8)), data_of(32)
+    expected = fitted(nn.serial(nn.dense(8), lambda x: jnp.tanh(x) * 2, nn.dense(8)), data)
+    for sharding in (nn.sharding(params=FSDP), None, nn.sharding()):
+        got = fitted(model, data, sharding=sharding)
+        assert_near(got[:4], expected[:4], 3e-6)
+        where = got.params[0]["kernel"].sharding.device_set
+        assert len(where) == (1 if sharding is None else 8)
+
+
 def check_generate():
     """Sampling from a transformer whose heads are on different devices."""
     block = nn.transformer_block(

@@ -67,6 +67,7 @@ NEEDS_NO_ROW = {
         ("quantized", "quantization_aware"),
         "round on purpose: test_weight_quantization.py compares them with NumPy",
     ),
+    "pinned": "moves what another layer gives: test_sharding.py compares it with that",
     "mixed_precision": "rounds on purpose: test_combinators.py compares it with what it wraps",
 }
 

@@ -16,11 +16,11 @@ import jaxnn as nn
 PARAMS = {"encoder": {"kernel": jnp.zeros((4, 4))}, "head": {"kernel": jnp.zeros((4, 2))}}
 
 
-def on_eight_devices(*checks):
-    """Run checks of `sharded_training` with eight devices."""
+def on_eight_devices(*checks, program="sharded_training"):
+    """Run checks of a program with eight devices."""
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     subprocess.run(
-        [sys.executable, "-W", "error", "-m", "tests.sharded_training", *checks],
+        [sys.executable, "-W", "error", "-m", f"tests.{program}", *checks],
         check=True,
         cwd=pathlib.Path(__file__).parents[1],
         env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
@@ -34,10 +34,24 @@ def test_on_eight_devices():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "check",
-    ["training_run", "streamed", "spread_data", "members_and_resume", "generate", "sweep"],
+    [
+        "training_run",
+        "streamed",
+        "spread_data",
+        "members_and_resume",
+        "generate",
+        "sweep",
+        "jitted_inside",
+    ],
 )
 def test_more_on_eight_devices(check):
     on_eight_devices(check)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["mlp", "cnn", "transformer", "lstm", "mixture", "embedding"])
+def test_a_hundred_steps_on_eight_devices(model):
+    on_eight_devices(model, program="sharded_models")
 
 
 def test_one_device_is_bit_for_bit_none():
@@ -102,6 +116,22 @@ def test_rules_that_do_not_fit_the_params(params, words):
     with pytest.raises(ValueError, match="sharding: params") as caught:
         nn.sharding(params=params).of_params(PARAMS)
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_pinned_is_the_layer_and_equal_for_equal_calls(key):
+    layer, there = nn.serial(nn.dense(5), nn.batch_norm(), nn.dropout(0.5)), nn.sharding().of_batch
+    pinned = nn.pinned(layer, there)
+    assert pinned == nn.pinned(layer, nn.sharding().of_batch) != nn.pinned(layer, P())
+    x = jnp.ones((4, 3))
+    params, state = pinned.init(key, x)
+    got, expected = (
+        jax.jit(lambda p, s, x, apply=one.apply: apply(p, s, x, key=key, train=True))(
+            params, state, x
+        )
+        for one in (pinned, layer)
+    )
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+    assert got[0].sharding.is_equivalent_to(there, 2)
 
 
 def test_what_is_no_sharding_is_refused():

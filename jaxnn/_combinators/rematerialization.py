@@ -15,7 +15,7 @@ QUICK = frozenset([
     "sub", "tan", "tanh",
     "and", "eq", "ge", "gt", "is_finite", "le", "lt", "ne", "not", "or", "select_n",
     "shift_left", "shift_right_logical", "xor",
-    "bitcast_convert_type", "convert_element_type", "reduce_precision",
+    "bitcast_convert_type", "convert_element_type", "reduce_precision", "sharding_constraint",
     "broadcast_in_dim", "concatenate", "copy", "iota", "pad", "reshape", "rev", "slice",
     "split", "squeeze", "transpose",
     "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_sum",

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxnn._core.arguments import ArgumentChecks, value_text
 
@@ -81,7 +82,7 @@ def comparable(value: Any) -> Hashable:
         raise IncomparableError
     if isinstance(value, np.generic):
         return kind, value.tobytes()
-    if isinstance(value, (np.dtype, enum.Enum)):
+    if isinstance(value, (np.dtype, enum.Enum, NamedSharding, PartitionSpec)):
         return kind, value
     if kind is slice:
         return kind, comparable((value.start, value.stop, value.step))
@@ -214,6 +215,7 @@ def _named(result: R, construct: Any, bound: inspect.BoundArguments) -> R:
                 field.explains.__qualname__ = call
             field.made_with = fields
             field.made_by = construct
+            field.made_from = bound.arguments
     return result
 
 
@@ -226,6 +228,17 @@ def _functions_in(values: Iterable[Any]) -> Iterable[Any]:
             yield from _functions_in(value.values())
         elif callable(value):
             yield value
+
+
+def call_of(made: Any) -> tuple[Any, dict[str, Any]]:
+    """The constructor that made a named tuple of functions, and the arguments it was given.
+
+    None and no arguments for what was made by hand.
+    """
+    for function in made:
+        if getattr(function, "made_with", None) == tuple(made):
+            return function.made_by, function.made_from
+    return None, {}
 
 
 def call_repr(made: Any) -> str:

@@ -1,5 +1,6 @@
 """Which device has which part of an array: a mesh of devices, and rules by path."""
 
+import fnmatch
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
@@ -201,13 +202,36 @@ class Sharding(NamedTuple):
         """`tree` whole on every device."""
         return jax.tree.map(lambda leaf: lax.with_sharding_constraint(leaf, self.whole), tree)
 
-    def split(self, batch: PyTree) -> PyTree:
-        """A batch with its examples split over the devices."""
+    def split(self, batch: PyTree, rest: Any = None) -> PyTree:
+        """A batch with its examples split over the devices; `rest` is for all other axes."""
 
         def one(leaf: Any) -> Any:
-            return lax.with_sharding_constraint(leaf, self.of_batch) if jnp.ndim(leaf) else leaf
+            if not jnp.ndim(leaf):
+                return leaf
+            spec = PartitionSpec(self.batch or None, *[rest] * (leaf.ndim - 1))
+            return lax.with_sharding_constraint(leaf, NamedSharding(self.mesh, spec))
 
         return jax.tree.map(one, batch)
+
+    def gathered(self, params: PyTree, path: str, depths: tuple[int, ...]) -> PyTree:
+        """The parameters of a layer at `path` whole along the axes that FSDP spreads them over.
+
+        Their gradients come back spread. `depths` are the leading axes that the layer does not see.
+        """
+
+        def one(end: tuple[Any, ...], leaf: Any) -> Any:
+            name = f"{path}{path_text(end)}".removesuffix("/")
+            rules = (rule for rule in self.rules if fnmatch.fnmatchcase(name, rule.glob))
+            rule = next(rules, None)
+            if rule is None or rule.fsdp is None:
+                return leaf
+            shape = (*depths, *leaf.shape)
+            for part in (rule, rule._replace(fsdp=None)):
+                spec = self._named(self._spec(part, name, shape)[len(depths) :])
+                leaf = lax.with_sharding_constraint(leaf, spec)
+            return leaf
+
+        return jax.tree_util.tree_map_with_path(one, params)
 
 
 @checked
