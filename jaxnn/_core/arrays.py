@@ -217,6 +217,12 @@ def check_size(function: str, name: str, value: Any) -> Any:
     return value if is_symbolic(value) else check_count(function, name, value)
 
 
+def check_soft_cap(function: str, soft_cap: Any) -> None:
+    """Raise unless the bound of the logits, `soft_cap`, is None or a positive number."""
+    if soft_cap is not None:
+        check_range(function, "soft_cap", soft_cap, LEAST_POSITIVE)
+
+
 def check_count(function: str, name: str, value: Any) -> int:
     """`value` as a Python integer of at least 1."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):

@@ -11,6 +11,8 @@ from jax.typing import ArrayLike
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import (
     check_key,
+    check_shape,
+    check_soft_cap,
     concrete,
     floating,
     hyperparameter,
@@ -20,7 +22,7 @@ from jaxnn._core.arrays import (
 from jaxnn._core.decoding import refuse_in_decoding
 from jaxnn._core.meshes import automatic, is_explicit
 from jaxnn._core.types import Scalar
-from jaxnn.functional._dropout import dropout
+from jaxnn.functional._attention_forms import Arrays, Form, Rule, attend
 from jaxnn.functional._masks import (
     AttentionWindow,
     causal_mask,
@@ -44,8 +46,11 @@ def dot_product_attention(
     window: AttentionWindow | None = None,
     query_offset: ArrayLike | None = None,
     scale: Scalar | None = None,
+    soft_cap: Scalar | None = None,
+    sinks: ArrayLike | None = None,
     dropout_rate: Scalar = 0.0,
     dropout_key: jax.Array | None = None,
+    implementation: Form | None = None,
 ) -> jax.Array:
     """Scaled dot-product attention: `softmax(scale * query @ key.T + bias) @ value` for each head.
 
@@ -56,7 +61,8 @@ def dot_product_attention(
     gradient, not even NaN. Logits and softmax are in float32 or wider.
 
     Papers: Vaswani et al., Attention Is All You Need, https://arxiv.org/abs/1706.03762; Ainslie et
-    al., GQA, https://arxiv.org/abs/2305.13245
+    al., GQA, https://arxiv.org/abs/2305.13245; Rabe and Staats, Self-attention Does Not Need O(n²)
+    Memory, https://arxiv.org/abs/2112.05682
 
     Args:
         query: shape `(..., query_length, num_heads, head_dim)`, floating.
@@ -75,8 +81,18 @@ def dot_product_attention(
             are the first, as torch and `jax.nn` have it. None for 0, if there are as many queries
             as keys; otherwise `is_causal` and `window` need it.
         scale: factor of the logits; `1 / sqrt(head_dim)` if None.
+        soft_cap: a positive number `c` for logits `c tanh(logits / c)`, before the bias; None for
+            none.
+        sinks: shape `(num_heads,)`, a logit for each head of a key without a value, which takes its
+            part of the softmax; None for none.
         dropout_rate: the probability of dropping an attention weight, in [0, 1].
-        dropout_key: a typed PRNG key for the dropout.
+        dropout_key: a typed PRNG key for the dropout. Which weights are dropped depends on the
+            implementation.
+        implementation: "whole" for all logits at once; "unrolled" for blocks of queries, each
+            against the keys that it may see; "nested" for an online softmax over blocks of keys, in
+            memory that does not grow with queries times keys. All have every derivative. None
+            chooses by shape: "nested" above 2,048 keys, below it "unrolled" where `is_causal` or
+            `window` leaves something out.
 
     Returns:
         Shape `(..., query_length, num_heads, value_dim)` in the floating dtype of the query.
@@ -84,8 +100,8 @@ def dot_product_attention(
     Raises:
         TypeError: an array is complex, `mask` is not boolean, `window` or `query_offset` is not of
             integers, or `dropout_key` is not a typed key.
-        ValueError: the shapes do not fit; `query_offset` is missing; `scale` is not finite;
-            `dropout_rate` is outside [0, 1], or not 0 without a key.
+        ValueError: the shapes do not fit; `query_offset` is missing; `scale` is not finite, or
+            `soft_cap` not positive; `dropout_rate` is outside [0, 1], or not 0 without a key.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -102,7 +118,9 @@ def dot_product_attention(
     if is_explicit(query, key, value):
         options = {"bias": bias, "mask": mask, "query_offset": query_offset, "scale": scale}
         options |= {"dropout_rate": dropout_rate, "dropout_key": dropout_key}
-        again: Any = functools.partial(dot_product_attention, is_causal=is_causal, window=window)
+        options |= {"soft_cap": soft_cap, "sinks": sinks}
+        static: Any = {"is_causal": is_causal, "window": window, "implementation": implementation}
+        again: Any = functools.partial(dot_product_attention, **static)
         return automatic(  # type: ignore[no-any-return]
             lambda query, key, value, options: again(query, key, value, **options),
             query,
@@ -114,8 +132,17 @@ def dot_product_attention(
     key, value = key.astype(query.dtype), value.astype(query.dtype)
     _check_shapes(query.shape, key.shape, value.shape)
     *batch, query_length, num_heads, head_dim = query.shape
-    key_length, num_kv_heads = key.shape[-3:-1]
+    key_length = key.shape[-3]
     shape = (*batch, num_heads, query_length, key_length)
+    check_soft_cap("dot_product_attention", soft_cap)
+    if sinks is not None:
+        check_shape("dot_product_attention", "sinks", sinks, (num_heads,))
+    if dropout_key is not None:
+        check_key("dot_product_attention", dropout_key, "dropout_key")
+    elif (rate := concrete(dropout_rate)) is None or rate != 0:
+        raise ValueError(
+            f"dot_product_attention: dropout_rate is {dropout_rate}, expected a dropout_key with it"
+        )
 
     if 0 in shape:  # there is nothing to attend from, or to
         for name, given in (("mask", mask), ("bias", bias)):
@@ -127,35 +154,29 @@ def dot_product_attention(
     if seen is not None:
         sees = jnp.any(seen, axis=-1, keepdims=True)
         query, key, value, sees_bad = _without_hidden(query, key, value, seen)
-
-    # The queries of all heads that share a key are the rows of one matrix.
-    matrix = (*batch, num_kv_heads, num_heads // num_kv_heads * query_length)
-    rows = jnp.swapaxes(query, -3, -2).reshape(*matrix, head_dim)
-    key, value = jnp.swapaxes(key, -3, -2), jnp.swapaxes(value, -3, -2)
     wide = widen(query).dtype
-    logits = jnp.einsum("...qd,...kd->...qk", rows, key, preferred_element_type=wide).reshape(shape)
-    logits = logits * hyperparameter(
-        1 / math.sqrt(max(head_dim, 1)) if scale is None else scale, wide
+    rule = Rule(
+        is_causal,
+        None if window is None else check_window("dot_product_attention", window),
+        _offset(query_offset),
+        hyperparameter(1 / math.sqrt(max(head_dim, 1)) if scale is None else scale, wide),
+        None if soft_cap is None else hyperparameter(soft_cap, wide),
+        None if sinks is None else hyperparameter(sinks, wide),
+        dropout_rate,
+        dropout_key,
     )
-    if seen is not None:
-        if bias is not None:  # which hides where it is -inf
-            logits = logits + jnp.where(seen, bias, 0).astype(wide)
-        # Rows without a key to see keep their logits, and so have derivatives: y is set to 0.
-        logits = jnp.where(seen | ~sees, logits, -jnp.inf)
-
-    weights = jax.nn.softmax(logits)
-    if dropout_key is not None:
-        check_key("dot_product_attention", dropout_key, "dropout_key")
-        weights = dropout(dropout_key, weights, dropout_rate)
-    elif (rate := concrete(dropout_rate)) is None or rate != 0:
-        raise ValueError(
-            f"dot_product_attention: dropout_rate is {dropout_rate}, expected a dropout_key with it"
-        )
-    weights = weights.astype(query.dtype).reshape(*matrix, key_length)
-    y = (weights @ value).reshape(*batch, num_heads, query_length, value.shape[-1])
+    heads_first = (jnp.swapaxes(a, -3, -2) for a in (query, key, value))
+    of_logits = (None if a is None else jnp.asarray(a) for a in (bias, mask))
+    y = attend(rule, Arrays(*heads_first, *of_logits), implementation)
     if seen is not None:
         y = jnp.where(sees, jnp.where(sees_bad, jnp.nan, y), 0)
     return jnp.swapaxes(y, -3, -2)
+
+
+def _offset(query_offset: ArrayLike | None) -> Any:
+    """The position of the first query: an integer of the host if it is known."""
+    known = concrete(0 if query_offset is None else query_offset)
+    return jnp.asarray(query_offset).astype(jnp.int32) if known is None else int(known)
 
 
 def _seen(

@@ -11,10 +11,10 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import (
-    LEAST_POSITIVE,
     accumulator_dtype,
     check_range,
     check_shape,
+    check_soft_cap,
     concrete,
     floating,
     hyperparameter,
@@ -163,12 +163,6 @@ def linear_softmax_cross_entropy(
     weight = jnp.sum(counts)
     some = jnp.where(weight > 0, weight, 1)
     return Weighted(_sum_of_chunks(head, chunks) / some, weight)
-
-
-def check_soft_cap(function: str, soft_cap: Scalar | None) -> None:
-    """Raise unless `soft_cap` is None or a positive number."""
-    if soft_cap is not None:
-        check_range(function, "soft_cap", soft_cap, LEAST_POSITIVE)
 
 
 class _Head(NamedTuple):

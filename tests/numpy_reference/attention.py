@@ -31,8 +31,14 @@ def dot_product_attention(
     scale: float | None = None,
     keep: Array | None = None,
     dropout_rate: float = 0.0,
+    soft_cap: float | None = None,
+    sinks: Array | None = None,
 ) -> tuple[Array, Callable]:
     """y = sum_j w_j v_j over the keys j that a query q may see, with w = m p, p = softmax(s).
+
+    A sink t of a head is one key more, without a value: p_j = exp(s_j) / (exp(t) + sum_i exp(s_i)),
+    and dt = -p_t sum_i p_i dp_i. With a soft cap c, scale q k_j becomes c tanh(scale q k_j / c), of
+    slope 1 - tanh^2.
 
     s_j = scale q k_j + bias_j, and m is keep / (1 - dropout_rate). Backwards, dw_j = dy v_j,
     dp = m dw, and as dp_j/ds_i = p_j (delta_ij - p_i), ds_j = p_j (dp_j - sum_i p_i dp_i). Then
@@ -61,31 +67,40 @@ def dot_product_attention(
             ]
             yield (*b, t, h), (*b, slice(None), group), (*b, h, t), seen
 
-    def softmax(logits: Array) -> Array:
+    def softmax(logits: Array, head: int) -> Array:
         powers = np.exp(logits - logits.max())
-        return powers / powers.sum()
+        of_sink = 0.0 if sinks is None else np.exp(sinks[head] - logits.max())
+        return powers / (powers.sum() + of_sink)
+
+    def bent(dots: Array) -> tuple[Array, Array]:
+        if soft_cap is None:
+            return dots, np.ones_like(dots)
+        return soft_cap * np.tanh(dots / soft_cap), 1 - np.tanh(dots / soft_cap) ** 2
 
     y = np.zeros((*batch, queries, heads, value.shape[-1]))
-    probabilities = np.zeros(shape)
+    probabilities, slopes = np.zeros(shape), np.zeros(shape)
     for q, kv, row, seen in places():
         if seen:
-            logits = factor * key[kv][seen] @ query[q] + biases[row][seen]
-            probabilities[row][seen] = softmax(logits)
+            dots, slopes[row][seen] = bent(factor * key[kv][seen] @ query[q])
+            probabilities[row][seen] = softmax(dots + biases[row][seen], row[-2])
             y[q] = (kept[row] * probabilities[row]) @ value[kv]
 
     def backward(dy: Array) -> tuple[Array | None, ...]:
         dquery, dkey, dvalue = (np.zeros(a.shape) for a in (query, key, value))
-        dbias = np.zeros(shape)
+        dbias, dsinks = np.zeros(shape), np.zeros(heads)
         for q, kv, row, seen in places():
             p = probabilities[row]
             dp = kept[row] * (value[kv] @ dy[q])
             ds = np.zeros(keys)
             ds[seen] = (p * (dp - p @ dp))[seen]
             dbias[row] = ds
+            dsinks[row[-2]] -= (1 - p.sum()) * (p @ dp) if seen else 0.0
+            ds = ds * slopes[row]
             dquery[q] = factor * ds @ key[kv]
             dkey[kv] += factor * np.outer(ds, query[q])
             dvalue[kv] += np.outer(kept[row] * p, dy[q])
-        return dquery, dkey, dvalue, None if bias is None else _shrink(dbias, bias), None
+        gradients = dquery, dkey, dvalue, None if bias is None else _shrink(dbias, bias), None
+        return gradients if sinks is None else (*gradients, dsinks)
 
     return y, backward
 

@@ -71,6 +71,25 @@ def attend_with_dropout_reference(query, key, value, bias, mask):
     )
 
 
+def with_sinks(draw):
+    """The same arguments and a sink for each head."""
+
+    def drawn(rng, shape):
+        return *draw(rng, shape), rng.standard_normal(shape[-3])
+
+    return drawn
+
+
+def attend_with_sinks(query, key, value, bias, mask, sinks, **options):
+    """The function with sinks in order."""
+    return attend(query, key, value, bias, mask, sinks=sinks, **options)
+
+
+def attend_with_sinks_reference(query, key, value, bias, mask, sinks, **options):
+    """The same of the reference."""
+    return attention.dot_product_attention(query, key, value, bias, mask, sinks=sinks, **options)
+
+
 def attention_rows():
     """Masks, biases, groups, offsets, windows, scale and dropout."""
     row = partial(
@@ -89,6 +108,17 @@ def attention_rows():
     yield row(heads(), ((1, 4, 5, 1, 1, 3),), {"window": (1, 0), "query_offset": 2})
     beyond = {"is_causal": True, "window": 1, "query_offset": 0}
     yield row(heads(), ((1, 5, 3, 1, 1, 3),), beyond)
+    capped = {"soft_cap": 1.5}
+    yield row(heads(bias="bhqk", mask="qk"), ((2, 3, 4, 2, 1, 3),), capped, "bias_mask")
+    yield FunctionRow(
+        "functional.dot_product_attention",
+        attend_with_sinks,
+        attend_with_sinks_reference,
+        with_sinks(heads(bias="k", mask="bq")),
+        ((2, 3, 5, 4, 2, 3),),
+        capped,
+        "sinks",
+    )
     yield FunctionRow(
         "functional.dot_product_attention",
         attend_with_dropout,
