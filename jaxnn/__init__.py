@@ -87,9 +87,11 @@ from jaxnn._networks.mlp import feed_forward, mlp
 from jaxnn._networks.recurrent import bidirectional, recurrent, stacked_cell
 from jaxnn._networks.transformer import transformer_block
 from jaxnn._training.best import early_stopping
+from jaxnn._training.calibration import temperature_scaling
 from jaxnn._training.data.padding import pad_to
 from jaxnn._training.evaluation import evaluate, predict, predict_with_spread
 from jaxnn._training.fit import FitResult, fit
+from jaxnn._training.folds import cross_validate
 from jaxnn._training.host.options import checkpoints
 from jaxnn._training.step import TrainState, train_state, train_step
 from jaxnn._training.sweeps.sweep import SweepResult, log_uniform, sweep
@@ -121,6 +123,7 @@ __all__ = [
     "conv",
     "conv_lstm_cell",
     "conv_transpose",
+    "cross_validate",
     "deferred",
     "dense",
     "dense_general",
@@ -207,6 +210,7 @@ __all__ = [
     "stochastic_depth",
     "summary",
     "sweep",
+    "temperature_scaling",
     "train_state",
     "train_step",
     "training_run",

@@ -385,6 +385,11 @@ BY_HAND = {
         },
         nothing,
     ),
+    "cross_validate": (
+        {"train": nn.training_run(MODEL, **TRAINING), "key": key(), "data": DATA, "folds": 2},
+        nothing,
+    ),
+    "temperature_scaling": ({"logits": SCORES, "labels": LABELS}, nothing),
     "stateless": ({"layer": MODEL}, lambda apply: apply(PARAMS, X)),
     "summary": ({"layer": MODEL, "x": X}, nothing),
     "sweep": (

@@ -121,6 +121,7 @@ EXACT = {
     **_for("[] empty {}", "optimizers.inject_hyperparams.static_args"),
     **_for(
         EVERYTHING,  # of which there is none to be found, or which is not used
+        "cross_validate.hyperparams "
         "optimizers.evaluation_params.opt_state optimizers.loss_scale.opt_state "
         "optimizers.skip_large_updates.gradient_step optimizers.skip_large_updates.params "
         "optimizers.skip_not_finite.gradient_step optimizers.skip_not_finite.params",
