@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -52,6 +53,22 @@ def test_more_on_eight_devices(check):
 @pytest.mark.parametrize("model", ["mlp", "cnn", "transformer", "lstm", "mixture", "embedding"])
 def test_a_hundred_steps_on_eight_devices(model):
     on_eight_devices(model, program="sharded_models")
+
+
+@pytest.mark.slow
+def test_fit_refuses_devices_of_other_processes():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    programs = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.sharded_processes", port, str(number), "2"],
+            cwd=pathlib.Path(__file__).parents[1],
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        )
+        for number in range(2)
+    ]
+    assert [program.wait() for program in programs] == [0, 0]
 
 
 def test_one_device_is_bit_for_bit_none():

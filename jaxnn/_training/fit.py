@@ -212,6 +212,7 @@ def fit(
     )
     check_initial("fit", loss, params, state)
     if sharding is not None:
+        _check_one_process(sharding)
         key = sharding.put(key)
         params = None if params is None else sharding.put_params(params, members)
         state = sharding.put(state)
@@ -286,6 +287,16 @@ def fit(
         name: np.array(v if name == "epochs" else v[:finished]) for name, v in history.items()
     }
     return FitResult(params, state, on_host, carry.train.opt_state, reason, *_best_of(carry))
+
+
+def _check_one_process(sharding: Sharding) -> None:
+    """Raise for devices of several processes, which would have to agree on when to stop."""
+    processes = {device.process_index for device in sharding.mesh.devices.flat}
+    if len(processes) > 1:
+        raise ValueError(
+            f"fit: sharding is over the devices of {len(processes)} processes, expected those of "
+            "one"
+        )
 
 
 def _trained(
