@@ -50,6 +50,7 @@ def test_those_of_optax_are_not():
         assert np.isnan(jax.grad(lambda s: after_two_steps(optax.adam(0.1), PARAMS, s))(0.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make", [nn.optimizers.adam, lambda rate: nn.optimizers.sgd(rate, momentum=0.9)]
 )

@@ -40,10 +40,9 @@ def equal(got, expected):
 @pytest.mark.parametrize(
     ("layer", "shape"),
     [
-        (nn.dense(5), (3, 6)),
-        (nn.conv(4, (3, 2)), (2, 5, 4, 3)),
+        pytest.param(nn.dense(5), (3, 6), id="dense"),
+        pytest.param(nn.conv(4, (3, 2)), (2, 5, 4, 3), id="conv", marks=pytest.mark.slow),
     ],
-    ids=["dense", "conv"],
 )
 def test_against_numpy(layer, shape, dtype, most):
     x = RNG.standard_normal(shape).astype(np.float32)
