@@ -43,6 +43,19 @@ def test_spatial_dropout_drops_channels_of_examples():
     np.testing.assert_allclose(np.unique(y), [0, 4 / 3], rtol=1e-6)
 
 
+def test_elements_are_dropped_together_along_broadcast_dims():
+    x = jnp.ones((4, 5, 6, 3))
+    y = f.dropout(key(), x, 0.5, broadcast_dims=(1, -2))
+    np.testing.assert_array_equal(y, f.spatial_dropout(key(), x, 0.5))
+    layer = nn.dropout(0.5, broadcast_dims=1)
+    y, _ = layer.apply({}, {}, x, key=key(), train=True)
+    np.testing.assert_array_equal(y, jnp.broadcast_to(y[:, :1], y.shape))
+    assert (y[:, :, :1] != y).any()
+    assert layer == nn.dropout(0.5, broadcast_dims=1)
+    with pytest.raises(ValueError, match="dropout: broadcast_dims: axis 4 is out of range"):
+        f.dropout(key(), x, 0.5, broadcast_dims=4)
+
+
 def test_spatial_dropout_without_spatial_axes_is_dropout():
     x = jnp.ones((30, 20))
     np.testing.assert_array_equal(f.spatial_dropout(key(), x, 0.5), f.dropout(key(), x, 0.5))

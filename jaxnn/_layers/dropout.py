@@ -1,6 +1,7 @@
 """Dropout and noise."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 
@@ -8,12 +9,12 @@ from jaxnn import functional
 from jaxnn._core.arrays import check_range
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, missing_key, pure
-from jaxnn._core.types import PyTree, Scalar
+from jaxnn._core.types import Axes, PyTree, Scalar
 from jaxnn.functional._dropout import check_below_1
 
 
 @constructor
-def dropout(rate: Scalar) -> Layer:
+def dropout(rate: Scalar, *, broadcast_dims: Axes = ()) -> Layer:
     """Set each element to zero with probability `rate` in training; the identity in evaluation.
 
     `y = x * keep / (1 - rate)`, `keep ~ Bernoulli(1 - rate)`; a rate of 1 gives zeros.
@@ -23,12 +24,15 @@ def dropout(rate: Scalar) -> Layer:
     Args:
         rate: the probability of dropping an element, in [0, 1] (not, as in stax, of keeping it);
             may be traced.
+        broadcast_dims: the axes along which elements are dropped together: `(1,)` drops a feature
+            of a sequence `(batch, time, features)` at all times.
 
     Returns:
         A `Layer` without parameters. With `train=True` it needs a key.
 
     Raises:
-        ValueError: `rate` is known and outside [0, 1]; training without a key.
+        ValueError: `rate` is known and outside [0, 1]; training without a key; `broadcast_dims` is
+            out of range for `x`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -41,7 +45,8 @@ def dropout(rate: Scalar) -> Layer:
         Array([1., 1., 1.], dtype=float32)
     """
     check_range("dropout", "rate", rate, 0, 1)
-    return _in_training("dropout", functional.dropout, rate)
+    drop = partial(functional.dropout, broadcast_dims=broadcast_dims)
+    return _in_training("dropout", drop, rate)
 
 
 @constructor

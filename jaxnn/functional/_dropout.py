@@ -7,6 +7,7 @@ from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import (
+    canonical_axes,
     check_key,
     check_range,
     concrete,
@@ -16,11 +17,11 @@ from jaxnn._core.arrays import (
     refuse_complex,
     widen,
 )
-from jaxnn._core.types import Scalar
+from jaxnn._core.types import Axes, Scalar
 
 
 @checked
-def dropout(key: jax.Array, x: ArrayLike, rate: Scalar) -> jax.Array:
+def dropout(key: jax.Array, x: ArrayLike, rate: Scalar, *, broadcast_dims: Axes = ()) -> jax.Array:
     """Set each element to zero with probability `rate`, scale the others to keep the mean.
 
     `y = x * keep / (1 - rate)`, `keep ~ Bernoulli(1 - rate)`; a rate of 1 gives zeros.
@@ -32,13 +33,15 @@ def dropout(key: jax.Array, x: ArrayLike, rate: Scalar) -> jax.Array:
             index is folded in: `jax.random.fold_in(key, jax.lax.axis_index("batch"))`.
         x: any shape, floating (integers become the default float).
         rate: the probability of dropping an element, in [0, 1]; may be traced.
+        broadcast_dims: the axes along which elements are dropped together: `(1,)` drops a feature
+            of a sequence `(batch, time, features)` at all times.
 
     Returns:
         The shape and floating dtype of `x`.
 
     Raises:
         TypeError: `key` is not a typed key.
-        ValueError: `rate` is known and outside [0, 1].
+        ValueError: `rate` is known and outside [0, 1]; `broadcast_dims` is out of range.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -46,7 +49,9 @@ def dropout(key: jax.Array, x: ArrayLike, rate: Scalar) -> jax.Array:
         Array([...], dtype=float32)
     """
     x = floating(x)
-    return _drop("dropout", key, x, rate, x.shape)
+    together = canonical_axes(broadcast_dims, x.ndim, "dropout: broadcast_dims")
+    mask = tuple(1 if a in together else size for a, size in enumerate(x.shape))
+    return _drop("dropout", key, x, rate, mask)
 
 
 @checked

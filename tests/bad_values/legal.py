@@ -25,6 +25,7 @@ def _for(values, names):
 
 BY_PARAMETER = {
     **_for("-1 0", "ignore_index label query_offset"),
+    **_for("-1 0 []", "broadcast_dims"),
     **_for(
         "0",
         "adam_b1 adam_b2 b1 b2 b3 beta beta3 blank_id cooldown decay dropout_rate "
