@@ -10,7 +10,15 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxnn import functional
-from jaxnn._core.arrays import check_count, check_key, check_range, concrete, floating, widen
+from jaxnn._core.arrays import (
+    check_count,
+    check_key,
+    check_range,
+    check_soft_cap,
+    concrete,
+    floating,
+    widen,
+)
 from jaxnn._core.children import apply_child, init_child, with_state
 from jaxnn._core.construction import constructor, refuse_constructor
 from jaxnn._core.decoding import check_capacity, refuse_in_decoding
@@ -36,6 +44,7 @@ def attention(
     dropout_rate: Scalar = 0.0,
     use_bias: bool | Mapping[str, bool] = True,
     scale: float | None = None,
+    soft_cap: float | None = None,
     dense: DenseLike = dense,
     cache_length: int | None = None,
 ) -> Layer:
@@ -71,6 +80,7 @@ def attention(
         use_bias: whether the four dense layers add biases; or which of them do, by name: `{"query":
             True, "key": True, "value": True}`, those that are not named having none.
         scale: factor of the logits; None for `1 / sqrt(head_dim)`.
+        soft_cap: a positive number `c` for logits `c tanh(logits / c)`; None for none.
         dense: the constructor of the four, called as `nn.dense(features, use_bias=use_bias)`.
         cache_length: the capacity of the key/value cache, with `is_causal=True`; None for no cache.
 
@@ -128,6 +138,7 @@ def attention(
     has_bias = _biases(use_bias)
     if scale is not None:
         check_range("attention", "scale", scale, 0)
+    check_soft_cap("attention", soft_cap)
     if cache_length is not None:
         check_count("attention", "cache_length", cache_length)
         if not is_causal:
@@ -231,6 +242,7 @@ def attention(
             window=window,
             query_offset=start,
             scale=scale,
+            soft_cap=soft_cap,
             dropout_rate=dropout_rate if drops else 0.0,
             dropout_key=child_key(key, "dropout") if drops and key is not None else None,
         )

@@ -88,7 +88,7 @@ EXACT = {
         "1.5",
         "functional.unit_norm.epsilon llama3_scaling.factor yarn_scaling.factor "
         "losses.absolute_percentage_error.epsilon losses.linear_softmax_cross_entropy.soft_cap "
-        "functional.dot_product_attention.soft_cap "
+        "attention.soft_cap functional.dot_product_attention.soft_cap "
         "metrics.psnr.data_range optimizers.dynamic_loss_scale.factor unit_norm.epsilon",
     ),
     **_for(

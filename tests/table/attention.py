@@ -341,6 +341,13 @@ LAYERS = (
         self_attention(2, scale=0.3),
     ),
     LayerRow(
+        "attention_soft_cap",
+        "attention(2, is_causal=True, soft_cap=1.5)",
+        lambda: nn.attention(2, is_causal=True, soft_cap=1.5),
+        ((2, 3, 4),),
+        self_attention(2, is_causal=True, soft_cap=1.5),
+    ),
+    LayerRow(
         "attention_norm_alibi_window",
         "attention(2, out_features=3, window=1, positions=alibi(), qk_norm=rms_norm())",
         lambda: nn.attention(
