@@ -63,12 +63,15 @@ def check_rules():
         nn.sharding(mesh, params={"odd": P(None, "model")}).of_params(params)
 
 
-def trained(sharding, x, y, noise=nn.identity, validation=None, **arguments):
+ADAM = nn.optimizers.adam(1e-2)
+
+
+def trained(sharding, x, y, noise=nn.identity, validation=None, optimizer=ADAM, **arguments):
     """A whole run with an uneven last batch, and its program."""
     train = nn.training_run(
         nn.serial(hidden=nn.dense(64), tanh=nn.tanh, noise=noise, out=nn.dense(8)),
         loss=nn.losses.squared_error,
-        optimizer=nn.optimizers.adam(1e-2),
+        optimizer=optimizer,
         epochs=4,
         batch_size=16,
         sharding=sharding,
@@ -110,6 +113,17 @@ def check_training_run():
         (nn.sharding(mesh_of(4, 2), params=tensor), x),
     ):
         got, _ = trained(sharding, x_there, y, **further)
+        assert_near(got, expected, 3e-6)
+        assert_placed(got[0], sharding)
+
+
+def check_accumulation():
+    """Gradients that are accumulated over uneven batches, with a dynamic loss scale around."""
+    data = data_of()
+    optimizer = nn.optimizers.dynamic_loss_scale(nn.optimizers.accumulate(ADAM, 3), period=2)
+    expected, _ = trained(None, *data, optimizer=optimizer)
+    for sharding in (nn.sharding(), nn.sharding(params=FSDP)):
+        got, _ = trained(sharding, *data, optimizer=optimizer)
         assert_near(got, expected, 3e-6)
         assert_placed(got[0], sharding)
 

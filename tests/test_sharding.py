@@ -43,6 +43,7 @@ def test_on_eight_devices():
         "generate",
         "sweep",
         "jitted_inside",
+        "accumulation",
     ],
 )
 def test_more_on_eight_devices(check):
