@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxnn._combinators.rematerialization import has_checkpoint, is_kept
 from jaxnn._core.arrays import check_count, check_key, floating
@@ -182,9 +183,9 @@ def init_copies(
 def check_copies(function: str, n: int, params: PyTree, name: str = "params") -> None:
     """Raise unless every leaf has a leading axis of size `n`."""
     for leaf, path in zip(jax.tree.leaves(params), leaf_paths(params), strict=True):
-        if jnp.shape(leaf)[:1] != (n,):
+        if np.shape(leaf)[:1] != (n,):
             raise ValueError(
-                f"{function}: {name}['{path}'] has shape {jnp.shape(leaf)}, expected a leading "
+                f"{function}: {name}['{path}'] has shape {np.shape(leaf)}, expected a leading "
                 f"axis of size {n}"
             )
 

@@ -165,9 +165,9 @@ def check_shape(
 
     `of` says what that is the shape of, where it is another argument's.
     """
-    if jnp.shape(array) != expected:
+    if np.shape(array) != expected:
         raise ValueError(
-            f"{function}: {name} has shape {jnp.shape(array)}, expected shape {expected}"
+            f"{function}: {name} has shape {np.shape(array)}, expected shape {expected}"
             f"{of and f', that of {of}'}"
         )
 

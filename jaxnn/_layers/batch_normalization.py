@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.nn.initializers import Initializer
 
@@ -88,7 +89,7 @@ def batch_norm(
             )
         if train and jnp.ndim(x) == 1 and axis_name is None:
             raise ValueError(
-                f"batch_norm: x has shape {jnp.shape(x)}, expected an axis of the batch too: of "
+                f"batch_norm: x has shape {np.shape(x)}, expected an axis of the batch too: of "
                 "one example there are no statistics"
             )
         count = _count(x, axis, axis_name)
@@ -116,7 +117,7 @@ def _running(old: jax.Array, new: jax.Array, decay: float) -> jax.Array:
 
 def _count(x: jax.Array, axis: int, axis_name: str | Sequence[str] | None) -> int:
     """How many values each feature has: n, whose variance `n / (n - 1)` makes unbiased."""
-    shape = jnp.shape(x)
+    shape = np.shape(x)
     (features,) = canonical_axes(axis, len(shape), "batch_norm")
     n = math.prod(size for a, size in enumerate(shape) if a != features)
     if axis_name is None:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxnn._core.layer import Layer
@@ -38,10 +39,10 @@ def loss_sums(values: Any, weights: Any) -> PyTree:
     metric = mean()
     if not isinstance(values, Weighted):
         return metric.update(metric.init(), values, None, weights)
-    if jnp.shape(values.values) != jnp.shape(values.weights):
+    if np.shape(values.values) != np.shape(values.weights):
         raise ValueError(
-            f"loss: the values have shape {jnp.shape(values.values)} and their weights "
-            f"{jnp.shape(values.weights)}, expected one shape"
+            f"loss: the values have shape {np.shape(values.values)} and their weights "
+            f"{np.shape(values.weights)}, expected one shape"
         )
     values = Weighted(*map(jnp.atleast_1d, values))  # one value, of the whole batch, is a mean
     own = values.weights
@@ -53,7 +54,7 @@ def loss_sums(values: Any, weights: Any) -> PyTree:
 def loss_values(loss: Loss, predictions: Any, targets: Any) -> Any:
     """The loss of each example, or several for each, perhaps `Weighted`."""
     examples = next((leaf.shape[0] for leaf in jax.tree.leaves(targets) if leaf.ndim), None)
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(predictions)]
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(predictions)]
     hint = ""
     if examples is not None and any(shape[:1] != (examples,) for shape in shapes):
         hint = (
@@ -66,7 +67,7 @@ def loss_values(loss: Loss, predictions: Any, targets: Any) -> Any:
         if hint:
             error.add_note(hint)
         raise
-    shape = jnp.shape(values.values if isinstance(values, Weighted) else values)
+    shape = np.shape(values.values if isinstance(values, Weighted) else values)
     if examples is not None and shape[:1] not in ((), (examples,)):
         raise ValueError(
             f"loss: the values have shape {shape}, expected ({examples}, ...), since there are "

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxnn._combinators.sharded import sharded_loss
 from jaxnn._core.arguments import checked
@@ -217,5 +218,5 @@ def take_step(
 
 def _examples(batch: Any, metrics: Any) -> jax.Array:
     """The length of axis 0; 1 for a batch without axes."""
-    lengths = (jnp.shape(leaf)[0] for leaf in jax.tree.leaves(batch) if jnp.ndim(leaf))
+    lengths = (np.shape(leaf)[0] for leaf in jax.tree.leaves(batch) if jnp.ndim(leaf))
     return jnp.asarray(next(lengths, 1), jnp.result_type(float))

@@ -349,7 +349,7 @@ def _parts(function: str, x: jax.Array, axis: int, size: int) -> tuple[jax.Array
     numbers = np.arange(size)
     start, stop = numbers * n // size, -(-(numbers + 1) * n // size)
     index = start[:, None] + np.arange(max(stop - start))
-    parts = jnp.take(x, np.minimum(index, n - 1), axis, mode="clip")
+    parts = jnp.take(x, np.minimum(index, n - 1), axis=axis, mode="clip")
     return parts, along(index < stop[:, None], (axis, axis + 1), parts.ndim)
 
 

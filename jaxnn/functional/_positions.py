@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
@@ -194,7 +195,7 @@ def alibi_bias(
     given = {"slopes": slopes, "query_positions": query_positions, "key_positions": key_positions}
     for name, value in given.items():
         if jnp.ndim(value) != 1:
-            raise ValueError(f"alibi_bias: {name} has shape {jnp.shape(value)}, expected one axis")
+            raise ValueError(f"alibi_bias: {name} has shape {np.shape(value)}, expected one axis")
     slopes = widen(slopes)
     queries = _exact("alibi_bias", "query_positions", query_positions).astype(slopes.dtype)
     keys = _exact("alibi_bias", "key_positions", key_positions).astype(slopes.dtype)

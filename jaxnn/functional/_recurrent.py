@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
@@ -336,7 +337,7 @@ def _operands(
     spatial: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
     """`x` in the dtype of the products, and `h`, once all shapes are seen to fit."""
-    x, h, recurrent = jnp.asarray(x), floating(h), jnp.shape(recurrent_kernel)
+    x, h, recurrent = jnp.asarray(x), floating(h), np.shape(recurrent_kernel)
     if len(recurrent) != 2 + spatial or recurrent[-1] != gates * recurrent[-2]:
         window = "*window, " if spatial else ""
         columns = "features" if gates == 1 else f"{gates} * features"

@@ -80,7 +80,7 @@ def broadcast_mask(
         return jnp.broadcast_to(expanded, shape)
     except ValueError as error:
         raise ValueError(
-            f"{loss}: where has shape {jnp.shape(where)}, expected one that broadcasts to {shape}"
+            f"{loss}: where has shape {np.shape(where)}, expected one that broadcasts to {shape}"
         ) from error
 
 

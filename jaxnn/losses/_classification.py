@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
@@ -309,7 +310,7 @@ def ranking_softmax_loss(
         True
     """
     function = "ranking_softmax_loss"
-    check_shape(function, "labels", labels, jnp.shape(logits), "logits")
+    check_shape(function, "labels", labels, np.shape(logits), "logits")
     examples = _examples(function, logits, labels, -1, where)
     targets = jnp.asarray(examples.targets)
     if weights is not None:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 
@@ -110,7 +111,7 @@ def accumulate(
         return should_skip_update_fn(updates, gradient_step, params)
 
     def init(params: PyTree) -> PyTree:
-        zeros = jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), jnp.result_type(p)), params)
+        zeros = jax.tree.map(lambda p: jnp.zeros(np.shape(p), jnp.result_type(p)), params)
         _, skip_state = skipping(zeros, moments.zero_count(), zeros)
         inner = optimizer.init(params)
         if line_searches(inner) and (callable(every) or concrete(every) != 1):
@@ -204,7 +205,7 @@ def _checked_weight(weight: Any, dtype: Any) -> jax.Array:
         return jnp.ones((), dtype)
     if jnp.ndim(weight) != 0:
         raise ValueError(
-            f"accumulate: weight has shape {jnp.shape(weight)}, expected a number, by which the "
+            f"accumulate: weight has shape {np.shape(weight)}, expected a number, by which the "
             "mean over the mini-batch was divided"
         )
     check_range("accumulate", "weight", weight, 0)

@@ -93,14 +93,14 @@ def scale_by_factored_rms(
     check_count("scale_by_factored_rms", "min_dim_size_to_factor", min_dim_size_to_factor)
 
     def axes_of(leaf: ArrayLike) -> tuple[int, int] | None:
-        return _factored_axes(jnp.shape(leaf), min_dim_size_to_factor) if factored else None
+        return _factored_axes(np.shape(leaf), min_dim_size_to_factor) if factored else None
 
     def init(params: PyTree) -> PyTree:
         def zeros(p: jax.Array, which: str) -> jax.Array:
-            shapes = {"v_row": (1,), "v_col": (1,), "v": jnp.shape(p)}
+            shapes = {"v_row": (1,), "v_col": (1,), "v": np.shape(p)}
             axes = axes_of(p)
             if axes is not None:
-                second, largest = (tuple(np.delete(jnp.shape(p), axis)) for axis in axes)
+                second, largest = (tuple(np.delete(np.shape(p), axis)) for axis in axes)
                 shapes = {"v_row": largest, "v_col": second, "v": (1,)}
             return jnp.zeros(shapes[which], precision.real_dtype(jnp.result_type(p)))
 

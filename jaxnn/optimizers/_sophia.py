@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from jaxnn._core.arrays import check_key, hyperparameter, refuse_complex, total, widen
@@ -80,7 +81,7 @@ def hutchinson_estimator_diag_hessian(random_seed: jax.Array | None = None) -> O
         signs = jax.tree.unflatten(
             structure,
             [
-                jax.random.rademacher(k, jnp.shape(leaf), jnp.result_type(leaf))
+                jax.random.rademacher(k, np.shape(leaf), jnp.result_type(leaf))
                 for k, leaf in zip(jax.random.split(now, len(leaves)), leaves, strict=True)
             ],
         )

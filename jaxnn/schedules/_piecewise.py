@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import check_range, concrete
@@ -56,7 +57,7 @@ def piecewise_constant_schedule(
         value = as_float(init_value)
         for boundary, scale in scales.items():
             value = value * jnp.where(has_reached(count, boundary), as_float(scale), 1)
-        return jnp.broadcast_to(value, jnp.shape(count))
+        return jnp.broadcast_to(value, np.shape(count))
 
     return schedule
 
