@@ -160,20 +160,69 @@ def test_complex_weights_are_refused():
         fit((X, LABELS, np.ones((N, TIME), np.complex64)))
 
 
-def test_a_loss_that_has_zeros_for_a_label_is_refused():
-    loss = functools.partial(functools.partial(SOFTMAX, ignore_index=-1), label_smoothing=0.1)
+@pytest.mark.parametrize(
+    "loss",
+    [
+        functools.partial(functools.partial(SOFTMAX, ignore_index=-1), label_smoothing=0.1),
+        lambda z, y: SOFTMAX(z, y, ignore_index=-1),
+        lambda z, y: 2 * nn.losses.nll(jax.nn.log_softmax(z), y, ignore_index=-1),
+    ],
+)
+def test_a_loss_that_has_zeros_for_a_label_is_refused(loss):
+    parameters = {"kernel": jnp.zeros((3, CLASSES))}
     for function in (
         lambda: fit((X, PADDED), loss=loss),
         lambda: run(MODEL, (X, PADDED), loss=loss),
+        lambda: nn.evaluate(MODEL, parameters, {}, (X, PADDED), loss=loss),
     ):
         with pytest.raises(ValueError, match=r"nn\.losses\.ignoring\(loss, -1\)"):
             function()
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda z, y: SOFTMAX(z, jnp.maximum(y, 0), where=y >= 0),
+        lambda z, y: nn.losses.squared_error(z[..., 0], y.astype(z.dtype), where=y >= 0),
+        lambda z, y: nn.losses.sigmoid_binary_cross_entropy(z[..., 0], y > 0, where=y >= 0),
+    ],
+)
+def test_a_loss_that_has_zeros_where_a_mask_hides_is_refused(loss):
+    with pytest.raises(ValueError, match=r"expected nn\.losses\.Weighted\(values, where\)"):
+        nn.evaluate(MODEL, {"kernel": jnp.zeros((3, CLASSES))}, {}, (X, PADDED), loss=loss)
+
+
+def test_a_loss_may_take_its_own_mean_of_what_a_label_leaves():
+    def own_mean(z, y):
+        count = (y >= 0).sum(1).clip(1).astype(z.dtype)
+        return SOFTMAX(z, y, ignore_index=-1).sum(1) / count
+
+    parameters = {"kernel": jnp.zeros((3, CLASSES))}
+    value = nn.evaluate(MODEL, parameters, {}, (X, PADDED), loss=own_mean)["loss"]
+    expected = np.log(CLASSES) * (PADDED >= 0).any(1).mean()
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
 
 
 def test_a_label_outside_of_the_classes_is_found_behind_ignoring():
     wrong = np.where(PADDED == 2, CLASSES, PADDED)
     with pytest.raises(ValueError, match=f"data has the label {CLASSES} at"):
         fit((X, wrong), loss=nn.losses.ignoring(SOFTMAX, -1))
+
+
+def test_a_mean_as_a_metric_counts_what_the_loss_counts():
+    ignoring = nn.losses.ignoring(SOFTMAX, -1)
+    metric, logits = nn.metrics.mean(ignoring), X @ np.eye(3, CLASSES)
+    values, _ = reference.softmax_cross_entropy(logits, LABELS)
+    for weights in (np.ones(N), np.arange(N) + 0.5):
+        expected = np.average(values, weights=weights[:, None] * (PADDED >= 0))
+        sums = metric.update(metric.init(), logits, PADDED, weights)
+        np.testing.assert_allclose(metric.compute(sums), expected, rtol=1e-5)
+    sums = metric.update(metric.init(), logits, PADDED)
+    expected = np.average(values, weights=PADDED >= 0)
+    np.testing.assert_allclose(metric.compute(sums), expected, rtol=1e-5)
+    own = nn.metrics.mean(lambda z, y: SOFTMAX(z, y, ignore_index=-1))
+    with pytest.raises(ValueError, match=r"^mean: softmax_cross_entropy has ignore_index=-1"):
+        own.update(own.init(), jnp.zeros((N, TIME, CLASSES)), PADDED)
 
 
 def test_values_and_weights_have_one_shape():

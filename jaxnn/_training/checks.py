@@ -125,18 +125,6 @@ def loss_and_options(loss: Any) -> tuple[Any, dict[str, Any]]:
             return loss, options
 
 
-def check_no_ignored_label(function: str, loss: Any) -> None:
-    """Raise for a loss that has zeros for a label, which the mean would count."""
-    if isinstance(loss, functools.partial):
-        ignored = loss.keywords.get("ignore_index")
-        if ignored is not None:
-            raise ValueError(
-                f"{function}: loss has ignore_index={ignored}, whose zeros would count in the "
-                f"mean, expected nn.losses.ignoring(loss, {ignored})"
-            )
-        check_no_ignored_label(function, loss.func)
-
-
 def _is_integer(y: Any) -> bool:
     return hasattr(y, "dtype") and bool(jnp.issubdtype(y.dtype, jnp.integer))
 

@@ -18,7 +18,7 @@ from jaxnn._core.layer import Layer, LayerLike, as_layer
 from jaxnn._core.programs import compiled
 from jaxnn._core.sharding import Sharding, check_sharding
 from jaxnn._core.types import Arrays, Data, Loss, PyTree
-from jaxnn._training.checks import check_labels, check_metrics, check_no_ignored_label
+from jaxnn._training.checks import check_labels, check_metrics
 from jaxnn._training.data.arrays import (
     arrays_on_device,
     check_set,
@@ -122,7 +122,6 @@ def evaluate(
     pairs = check_metrics("evaluate", metrics)
     if loss is None and not pairs:
         raise ValueError("evaluate: loss and metrics are both None, expected one at least")
-    check_no_ignored_label("evaluate", loss)
     if members is not None:
         check_count("evaluate", "members", members)
         check_copies("evaluate", members, params)

@@ -12,6 +12,7 @@ from jaxnn._core.layer import Layer
 from jaxnn._core.types import Loss, PyTree
 from jaxnn._training.data.arrays import count_examples, effective_batch_size, take_batch
 from jaxnn.losses import Weighted
+from jaxnn.losses._left_out import values_to_average
 from jaxnn.metrics import Metric, mean
 from jaxnn.metrics._accumulators import blank, merge, merge_into
 from jaxnn.metrics._means import element_weights
@@ -28,27 +29,11 @@ def metric_sums(
     """The accumulators of the loss and of the metrics over one batch."""
     sums = {}
     if loss is not None:
-        sums["loss"] = loss_sums(loss_values(loss, predictions, targets), weights)
+        values = loss_values(loss, predictions, targets)
+        sums["loss"] = mean().update(mean().init(), values, None, weights)
     for name, metric in metrics:
         sums[name] = metric.update(metric.init(), predictions, targets, weights)
     return sums
-
-
-def loss_sums(values: Any, weights: Any) -> PyTree:
-    """The accumulator of the mean of a loss, whose values may have weights of their own."""
-    metric = mean()
-    if not isinstance(values, Weighted):
-        return metric.update(metric.init(), values, None, weights)
-    if np.shape(values.values) != np.shape(values.weights):
-        raise ValueError(
-            f"loss: the values have shape {np.shape(values.values)} and their weights "
-            f"{np.shape(values.weights)}, expected one shape"
-        )
-    values = Weighted(*map(jnp.atleast_1d, values))  # one value, of the whole batch, is a mean
-    own = values.weights
-    if weights is not None:
-        own = own * element_weights(own.shape, weights, own.dtype)
-    return metric.update(metric.init(), values.values, None, own)
 
 
 def loss_values(loss: Loss, predictions: Any, targets: Any) -> Any:
@@ -62,7 +47,7 @@ def loss_values(loss: Loss, predictions: Any, targets: Any) -> Any:
             "measure copies of a model side by side, give the model itself and members="
         )
     try:
-        values = loss(predictions, targets)
+        values = values_to_average("loss", loss, predictions, targets)
     except Exception as error:
         if hint:
             error.add_note(hint)

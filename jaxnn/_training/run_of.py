@@ -11,7 +11,7 @@ from jaxnn._core.layer import Layer, as_layer
 from jaxnn._core.sharding import Sharding, check_sharding
 from jaxnn._core.types import PyTree
 from jaxnn._training.best import EarlyStopping, keeping_best, with_direction
-from jaxnn._training.checks import check_metrics, check_no_ignored_label
+from jaxnn._training.checks import check_metrics
 from jaxnn._training.guard import guarded
 from jaxnn._training.measuring import Metrics, MetricsByName
 from jaxnn._training.members import side_by_side
@@ -62,7 +62,6 @@ def checked_run(
                 "(loss, (state, metrics)), and there are no other metrics"
             )
     else:
-        check_no_ignored_label(function, loss)
         model = as_layer(model, f"{function}: model")
     watched = check_record(function, record)
     if best is not None:

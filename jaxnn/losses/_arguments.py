@@ -18,6 +18,7 @@ from jaxnn._core.arrays import (
     is_inexact,
     promoted,
 )
+from jaxnn.losses._left_out import tell_of_mask
 
 Axis = int | Sequence[int] | None
 
@@ -68,6 +69,7 @@ def masked(
     where = jnp.asarray(where)
     if where.shape != values.shape:
         raise ValueError(f"{loss}: where has shape {where.shape}, expected shape {values.shape}")
+    tell_of_mask(loss, values.shape)
     return jnp.where(where, values, otherwise)
 
 

@@ -28,6 +28,7 @@ from jaxnn.losses._arguments import (
     check_ignore_index,
     per_class,
 )
+from jaxnn.losses._left_out import tell_of_label, tell_of_mask
 
 
 @checked
@@ -355,6 +356,8 @@ def _examples(
     if where is not None:
         new_axes = axes if jnp.ndim(where) == len(without_axes) else ()
         included = _classes_last(broadcast_mask(loss, where, scores.shape, new_axes), axes)
+        if new_axes:
+            tell_of_mask(loss, without_axes)
     if labels.shape == scores.shape:
         if ignore_index is not None:
             raise ValueError(
@@ -365,6 +368,7 @@ def _examples(
         return _Examples(scores_last, jnp.where(included, targets, 0), None, included)
     _check_integers(loss, name, scores, labels, without_axes)
     check_bounds(loss, labels, scores_last.shape[-1], ignore_index)
+    tell_of_label(loss, without_axes, ignore_index)
     if ignore_index is not None:
         included = included & jnp.expand_dims(labels != ignore_index, -1)
     return _Examples(scores_last, None, labels, included)

@@ -25,6 +25,7 @@ from jaxnn._core.arrays import (
 from jaxnn._core.bounds import check_bounds
 from jaxnn._core.types import Scalar
 from jaxnn.losses._arguments import at_labels, check_ignore_index
+from jaxnn.losses._left_out import tell_of_label
 from jaxnn.losses._weighted import Weighted
 
 LOGITS_IN_A_CHUNK = 2**24
@@ -158,6 +159,7 @@ def linear_softmax_cross_entropy(
     )
     chunks = _chunks(x, labels, counts, kernel.shape[1])
     if reduction == "none":
+        tell_of_label(function, labels.shape, ignore_index)
         values = _values_of_chunks(head, chunks).swapaxes(0, 1).reshape(-1)[: labels.size]
         return values.reshape(labels.shape)
     weight = jnp.sum(counts)

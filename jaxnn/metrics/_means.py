@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxnn._core.arrays import (
@@ -20,11 +21,13 @@ from jaxnn._core.arrays import (
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import PyTree, Scalar
 from jaxnn.losses import (
+    Weighted,
     absolute_error,
     absolute_percentage_error,
     softmax_cross_entropy,
     squared_error,
 )
+from jaxnn.losses._left_out import values_to_average
 from jaxnn.metrics._accumulators import CompensatedSum, Metric, merge, summed
 from jaxnn.metrics._functions import Better
 
@@ -44,7 +47,7 @@ def mean(
 
     Args:
         function: `function(predictions, targets) -> values`, of shape `(batch, ...)`, as any of
-            `nn.losses`; None for the predictions themselves.
+            `nn.losses`, or `nn.losses.Weighted`; None for the predictions themselves.
         better: whether "less" or "more" of it is better, for early stopping; None for unknown.
 
     Returns:
@@ -62,7 +65,9 @@ def mean(
     """
 
     def values(predictions: Any, targets: Any) -> tuple[ArrayLike, None]:
-        return predictions if function is None else function(predictions, targets), None
+        if function is None:
+            return predictions, None
+        return values_to_average("mean", function, predictions, targets), None
 
     return mean_of(values, better=better)
 
@@ -326,6 +331,8 @@ def mean_of(
         accumulator: PyTree, predictions: Any, targets: Any = None, weights: ArrayLike | None = None
     ) -> PyTree:
         values, counted = function(predictions, targets)
+        if isinstance(values, Weighted):
+            values, weights = _with_own_weights(values, weights)
         sums = weighted_sums(values, weights, counted)
         dtype = accumulator.total.value.dtype
         return merge(accumulator, MeanAccumulator(*(summed(s.astype(dtype)) for s in sums)))
@@ -336,6 +343,18 @@ def mean_of(
         return last(jnp.where(some, total / jnp.where(some, weight, 1), jnp.nan))
 
     return Metric(init, update, compute, better)
+
+
+def _with_own_weights(weighted: Weighted, weights: ArrayLike | None) -> tuple[jax.Array, jax.Array]:
+    if np.shape(weighted.values) != np.shape(weighted.weights):
+        raise ValueError(
+            f"Weighted: the values have shape {np.shape(weighted.values)} and their weights "
+            f"{np.shape(weighted.weights)}, expected one shape"
+        )
+    values, own = map(jnp.atleast_1d, weighted)  # one value, of the whole batch, is a mean
+    if weights is not None:
+        own = own * element_weights(own.shape, weights, own.dtype)
+    return values, own
 
 
 def _number(part: CompensatedSum | jax.Array) -> jax.Array:
