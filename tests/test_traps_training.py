@@ -3,6 +3,7 @@
 import io
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -319,6 +320,51 @@ def test_what_made_a_loss_nan_is_named(source, model, x, y, message, tmp_path):
         data = memmaps_of(*data, tmp_path)
     with pytest.raises(ValueError, match=message):
         fitted(model, data, loss=own_loss, batch_size=11)
+
+
+@pytest.mark.parametrize(
+    ("source", "members"),
+    [
+        ("arrays", 2),
+        ("batches", None),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("arrays", None), ("batches", 2), ("memmap", None))
+        ),
+    ],
+)
+def test_what_made_the_loss_of_a_measured_set_nan_is_named(source, members, tmp_path):
+    sound = jnp.asarray(IDS), jnp.asarray(IDS[:, 0] % 3)
+    wrong = IDS.astype(np.int32), outside(IDS[:, 0] % 3, 7).astype(np.int32)
+    if source == "batches":
+        wrong = batches_of(*wrong)
+    elif source == "memmap":
+        wrong = memmaps_of(*wrong, tmp_path)
+    model = nn.serial(TOKENS, lambda x: x.mean(1))
+    message = r"at '1' has the integer 7 at \(\d+,\), expected 0 to 2, as softmax"
+    trained = fitted(model, sound, loss=own_loss, members=members)
+    options = {"loss": own_loss, "members": members}
+    size = None if source == "batches" else 5
+    with pytest.raises(ValueError, match=f"^evaluate: .*{message}"):
+        nn.evaluate(model, trained.params, trained.state, wrong, batch_size=size, **options)
+    with pytest.raises(ValueError, match=f"^fit: .*validation.*{message}"):
+        fitted(model, sound, validation=wrong, **options)
+    if members and source == "arrays":
+        with pytest.raises(ValueError, match=f"^fit: data.*{message}"):
+            fitted(model, wrong, **options)
+
+
+def test_an_id_that_makes_a_prediction_nan_is_named():
+    params, state = TOKENS.init(KEY, jnp.asarray(IDS))
+    wrong = outside(IDS, 5).astype(np.int32)
+    for x in (wrong, lambda: iter([wrong[:11], wrong[11:]])):
+        message = r"^predict: .*x[^']* has the integer 5 at \(2, 2\), expected 0 to 4, as embed"
+        with pytest.raises(ValueError, match=message):
+            nn.predict(TOKENS, params, state, x, batch_size=11 if x is wrong else None)
+    traced = jax.jit(lambda x: nn.predict(TOKENS, params, state, x))(wrong)
+    assert np.isnan(traced[13, 2]).all()
+    lost = jnp.full((5, 6), np.nan)
+    assert np.isnan(nn.predict(nn.embedding(5, 6), {"embedding": lost}, {}, IDS)).all()
 
 
 def test_a_loss_that_is_nan_for_another_reason_stays_so():

@@ -30,6 +30,7 @@ from jaxnn._training.data.arrays import (
 )
 from jaxnn._training.data.sources import as_source, is_streamed
 from jaxnn._training.measuring import Metrics, MetricsByName, evaluation_sums, metric_values
+from jaxnn._training.outside import finder, has_integers, has_nan, look_through, sums_of_each
 from jaxnn.metrics._accumulators import merge
 
 
@@ -126,6 +127,7 @@ def evaluate(
         check_count("evaluate", "members", members)
         check_copies("evaluate", members, params)
         check_copies("evaluate", members, state, "state")
+    find = None if loss is None else finder(model, loss, members)
     check_sharding("evaluate", sharding)
     plain, model = model, _on_devices(model, sharding)
     params, state = _placed(sharding, params, state, members)
@@ -135,8 +137,10 @@ def evaluate(
         )
         check_set("evaluate", "data", source.example, supervised=True)
         sums_of = compiled(_sums, model, loss, pairs, None, members)
+        look = None if find is None else partial(find, "evaluate: a batch of data", params, state)
         with source.batches(0) as batches:
-            parts = (sums_of(params, state, _batch(sharding, batch)) for batch in batches)
+            placed = (_batch(sharding, batch) for batch in batches)
+            parts = sums_of_each(partial(sums_of, params, state), placed, look)
             sums = functools.reduce(_of_each(members, merge), parts)
         values = _values(pairs, members, sums)
     else:
@@ -144,6 +148,8 @@ def evaluate(
         check_labels("evaluate", plain, loss, data=data)
         evaluated = compiled(_evaluated, model, loss, pairs, batch_size, members)
         values = evaluated(params, state, data)
+        if find is not None and np.isnan(values["loss"]).any():
+            look_through(find, "evaluate: data", params, state, data, batch_size)
     return {name: reported(value) for name, value in values.items()}
 
 
@@ -179,7 +185,8 @@ def predict(
         one behind the members' if the model is an `ensemble`. NumPy arrays if `x` comes in batches.
 
     Raises:
-        ValueError: the leaves of `x` have different lengths, or none has examples.
+        ValueError: the leaves of `x` have different lengths, or none has examples; an id is outside
+            of a table and so makes NaN.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -189,22 +196,30 @@ def predict(
         (7, 2)
     """
     check_sharding("predict", sharding)
-    model = _on_devices(as_layer(model, "predict: model"), sharding)
+    model = as_layer(model, "predict: model")
+    find = finder(model, None)
+    model = _on_devices(model, sharding)
     params, state = _placed(sharding, params, state)
     if is_streamed(x):
         source = as_source("predict", "x", x, batch_size=batch_size, shuffle_key=None)
         predicted = compiled(_predicted, model, None)
         with source.batches(0) as batches:
-            parts = [
-                jax.tree.map(np.asarray, predicted(params, state, _batch(sharding, batch)))
-                for batch in batches
-            ]
+            parts = []
+            for batch in batches:
+                placed = _batch(sharding, batch)
+                part = jax.tree.map(np.asarray, predicted(params, state, placed))
+                if has_integers(batch) and has_nan(part):
+                    find("predict: a batch of x", params, state, placed)
+                parts.append(part)
         axes = _axes_of_examples(partial(_output, model, params, state), source.example)
         return jax.tree.map(lambda axis, *leaves: np.concatenate(leaves, axis), axes, *parts)
     x, size = _inputs("predict", x, batch_size)
     if sharding is not None:
         x = sharding.put_data(x)
-    return compiled(_predicted, model, size)(params, state, x)
+    y = compiled(_predicted, model, size)(params, state, x)
+    if has_integers(x) and has_nan(y):
+        look_through(find, "predict: x", params, state, x, size)
+    return y
 
 
 def _on_devices(model: Layer, sharding: Sharding | None) -> Layer:

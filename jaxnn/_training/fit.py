@@ -394,7 +394,7 @@ def _feed(
 ) -> Feed:
     """What brings the data: from the device's memory, unless some are streamed."""
     supervised = loss is not None
-    find_outside = None if loss is None or members is not None else finder(model, loss)
+    find_outside = None if loss is None else finder(model, loss, members)
     if is_streamed(data) or is_streamed(validation):
         order_key = child_key(key, "shuffle") if shuffle and members is None else None
         source = as_source(

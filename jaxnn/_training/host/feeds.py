@@ -1,7 +1,7 @@
 """How the steps of `fit` get their data: from the device's memory, or batch by batch."""
 
-from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -16,14 +16,12 @@ from jaxnn._training.data.arrays import MOST_EXAMPLES, batch_length
 from jaxnn._training.data.epochs import Epoch
 from jaxnn._training.data.sources import Source
 from jaxnn._training.loop import Position
+from jaxnn._training.outside import Find, look_through, sums_of_each
 from jaxnn._training.run import Run
 from jaxnn.metrics._accumulators import merge
 
 # This program runs once: optimising it would take three times longer than it saves.
 ONCE = {"compiler_options": {"xla_backend_optimization_level": 1}}
-
-
-Find = Callable[[str, PyTree, PyTree, PyTree], None]
 
 
 class At(NamedTuple):
@@ -48,7 +46,7 @@ class At(NamedTuple):
 class Feed(Protocol):
     """Takes the steps of a run, and has where that stands.
 
-    `find_outside` looks through a batch whose loss is NaN.
+    `find_outside` looks through data whose loss is NaN.
     """
 
     at: At
@@ -115,17 +113,14 @@ class InMemory:
         self.position = self._advance(
             self.position, self.order_key, self.data, self.validation, stop
         )
-        if self.find_outside is not None and np.isnan(self.position.loss):
-            self._look_through(self.position)
-
-    def _look_through(self, position: Position) -> None:
-        assert self.find_outside is not None
-        find, self.find_outside = self.find_outside, None  # once is enough
-        params, state = compiled(self.run.last)(position.carry)
-        for first in range(0, self.epoch.n, self.epoch.size):
-            rows = slice(first, first + self.epoch.size)
-            batch = jax.tree.map(lambda leaf, rows=rows: leaf[rows], self.data)
-            find(f"fit: data, from example {first} on,", params, state, batch)
+        if self.find_outside is not None and (
+            np.isnan(self.position.loss) or _validation_is_nan(self.position)
+        ):
+            find, self.find_outside = self.find_outside, None  # once is enough
+            params, state = compiled(self.run.last)(self.position.carry)
+            for name, data in (("data", self.data), ("validation", self.validation)):
+                if data is not None:
+                    look_through(find, f"fit: {name}", params, state, data, self.epoch.size)
 
     def close(self) -> None:
         """Nothing is read."""
@@ -205,10 +200,15 @@ class Streamed:
 
     def _check(self, batch: PyTree, loss: jax.Array) -> None:
         """Wait for a step, and look through its batch if its loss is NaN."""
-        if np.isnan(loss) and self.find_outside is not None:
+        if np.isnan(loss):
+            self._look("fit: a batch of data", batch)
+
+    def _look(self, where: str, batch: PyTree) -> None:
+        """Look for what is outside, the first time that something is NaN."""
+        if self.find_outside is not None:
             find, self.find_outside = self.find_outside, None
             params, state = compiled(self.run.last)(self.at.position.carry)
-            find("fit: a batch of data", params, state, batch)
+            find(where, params, state, batch)
 
     def close(self) -> None:
         """Stop reading."""
@@ -221,14 +221,24 @@ class Streamed:
         after = at.step, (at.seen[0], 0)
         if not isinstance(self.validation, Source):
             self.at = At(finish(at.position, self.validation), *after)
+            if self.validation is not None and _validation_is_nan(self.at.position):
+                self._look("fit: validation", self.validation)
             return
         measure, carry = compiled(self.run.measure), at.position.carry
         with self.validation.batches(0) as batches:
-            parts = (measure(carry, self._placed(batch)) for batch in batches)
+            look = partial(self._look, "fit: a batch of validation")
+            parts = sums_of_each(partial(measure, carry), map(self._placed, batches), look)
             total = next(parts)
             for part in parts:
                 total = (jax.vmap(merge) if carry.stopped.ndim else merge)(total, part)
         self.at = At(finish(at.position, None, total), *after)
+
+
+def _validation_is_nan(position: Position) -> bool:
+    """Whether the loss over the validation set was NaN after the last epoch."""
+    losses = position.history.get("val_loss")
+    last = int(position.epoch) - 1
+    return losses is not None and last >= 0 and bool(np.isnan(np.asarray(losses)[last]).any())
 
 
 def _zeros(example: PyTree) -> PyTree:
