@@ -222,6 +222,8 @@ def test_inside_jit_and_vmap():
         ({"top_k": 0}, ValueError, "top_k is 0"),
         ({"top_p": 0.0}, ValueError, "top_p is 0.0"),
         ({"top_p": 1.5}, ValueError, "top_p is 1.5"),
+        ({"end_token": -1}, ValueError, "end_token is -1, expected at least 0"),
+        ({"end_token": len(LOGITS)}, ValueError, "end_token is 4, expected 0 to 3, since"),
         ({"key": 3}, TypeError, "key is int"),
     ],
 )

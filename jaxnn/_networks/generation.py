@@ -219,7 +219,7 @@ def generate(
     if sharding is not None:
         params, tokens_given = sharding.put_params(params), sharding.put_batch(tokens_given)
         key = sharding.put(key)
-    new, is_nan = compiled(_generate, cell, length, return_log_probs)(
+    new, is_nan, vocabulary = compiled(_generate, cell, length, return_log_probs)(
         params,
         tokens_given,
         key,
@@ -228,8 +228,14 @@ def generate(
         traced(top_p, jnp.float32),
         traced(end_token, jnp.int32),
     )
-    if not isinstance(is_nan, jax.core.Tracer) and is_nan:
+    is_known = not isinstance(is_nan, jax.core.Tracer)
+    if is_known and is_nan:
         _refuse_nan(cell, params, tokens_given)
+    if is_known and end_token is not None and end_token >= vocabulary:
+        raise ValueError(
+            f"generate: end_token is {end_token}, expected 0 to {vocabulary - 1}, since there are "
+            f"{vocabulary} logits"
+        )
     shape = (*prompt.shape[:-1], length)
     tokens, log_probs = jax.tree.map(lambda leaf: leaf.reshape(shape), new)
     return (tokens, log_probs) if return_log_probs else tokens
@@ -266,8 +272,8 @@ def _generate(
     top_k: jax.Array | None,
     top_p: jax.Array | None,
     end_token: jax.Array | None,
-) -> tuple[tuple[jax.Array, jax.Array | None], jax.Array]:
-    """The new tokens and, if wanted, their log-probabilities; whether a logit was NaN."""
+) -> tuple[tuple[jax.Array, jax.Array | None], jax.Array, jax.Array]:
+    """The new tokens, with log-probabilities if wanted; whether a logit is NaN; their number."""
     batch = prompt.shape[:1]
     carry = _first_carry(cell, params, batch)
 
@@ -276,7 +282,7 @@ def _generate(
 
     def write(
         carry: tuple[PyTree, jax.Array, jax.Array], step: jax.Array
-    ) -> tuple[tuple[PyTree, jax.Array, jax.Array], tuple[Any, jax.Array]]:
+    ) -> tuple[tuple[PyTree, jax.Array, jax.Array], tuple[Any, jax.Array, jax.Array]]:
         cell_carry, token, ended = carry
         cell_carry, logits = cell.step(params, cell_carry, token)
         step_key = None if key is None else jax.random.fold_in(key, step)
@@ -286,13 +292,14 @@ def _generate(
             token = jnp.where(ended, end_token, token)
             log_prob = None if log_prob is None else jnp.where(ended, 0, log_prob)
             ended = token == end_token
-        return (cell_carry, token, ended), ((token, log_prob), jnp.isnan(logits).any())
+        new, size = (token, log_prob), jnp.asarray(logits.shape[-1])
+        return (cell_carry, token, ended), (new, jnp.isnan(logits).any(), size)
 
     with decoded_steps(prompt.shape[1] + length - 1):
         carry, _ = jax.lax.scan(read, carry, prompt[:, :-1].T)
         start = carry, prompt[:, -1], jnp.zeros(batch, bool)
-        _, (new, is_nan) = jax.lax.scan(write, start, jnp.arange(length))
-    return jax.tree.map(jnp.transpose, new), is_nan.any()
+        _, (new, is_nan, vocabulary) = jax.lax.scan(write, start, jnp.arange(length))
+    return jax.tree.map(jnp.transpose, new), is_nan.any(), vocabulary[0]
 
 
 def _sample(
