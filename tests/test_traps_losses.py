@@ -218,3 +218,24 @@ REFUSED = {
 def test_it_is_refused_by_name(name):
     with pytest.raises((TypeError, ValueError), match=f"{name} is"):
         REFUSED[name]()
+
+
+# Labels of margin losses, -1 and 1
+
+
+@pytest.mark.parametrize(
+    ("metric", "known"),
+    [
+        (nn.metrics.accuracy(0.0), 3 / 4),
+        (nn.metrics.precision(0.0), 2 / 3),
+        (nn.metrics.roc_auc(), 3 / 4),
+        (nn.metrics.average_precision(), 5 / 6),
+        (nn.metrics.log_loss(), np.log1p(np.exp([-2.0, -1.0, 1.5, -1.0])).mean()),
+    ],
+    ids=["accuracy", "precision", "roc_auc", "average_precision", "log_loss"],
+)
+def test_a_label_of_minus_one_is_negative(metric, known):
+    scores, signs = np.array([2.0, -1.0, 1.5, 1.0], np.float32), np.array([1, -1, -1, 1])
+    for labels in (signs, signs.astype(np.float32), signs > 0):
+        value = metric.compute(metric.update(metric.init(), scores, labels))
+        np.testing.assert_allclose(value, known, rtol=1e-6)

@@ -19,6 +19,7 @@ from jaxnn.metrics._means import (
     classes_of,
     counted_of,
     element_weights,
+    is_positive,
 )
 
 AVERAGES = ("macro", "micro", "weighted", None)
@@ -411,7 +412,7 @@ class _Decision(NamedTuple):
         else:
             check_equal_shapes(self.metric, predictions, targets, " with a threshold")
             chosen = (predictions > self.threshold).astype(jnp.int32)
-            label = targets.astype(bool).astype(jnp.int32)
+            label = is_positive(targets).astype(jnp.int32)
             is_nan = jnp.isnan(predictions)
             if len(self.shape) == 2:
                 check_number_of_classes(self.metric, predictions, self.shape[0], self.axis)

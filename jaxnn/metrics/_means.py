@@ -108,7 +108,7 @@ def accuracy(
         same_shape = predictions.shape == targets.shape
         if threshold is not None:
             check_equal_shapes("accuracy", predictions, targets, " with a threshold")
-            correct = (predictions > threshold) == targets.astype(bool)
+            correct = (predictions > threshold) == is_positive(targets)
             return correct & ~jnp.isnan(predictions), counted_of(targets, ignore_index)
         if same_shape and predictions.ndim > 1 and predictions.shape[axis] > 1:
             targets = jnp.argmax(targets, axis)
@@ -406,6 +406,11 @@ def arrays(
     if targets is None:
         raise ValueError(f"{metric}: targets is None, expected an array")
     return jnp.asarray(predictions), wide_integers(targets)
+
+
+def is_positive(targets: jax.Array) -> jax.Array:
+    """Which binary labels are positive: those above 0, of 0 and 1 as of -1 and 1."""
+    return targets if targets.dtype == bool else targets > 0
 
 
 def check_equal_shapes(

@@ -18,6 +18,7 @@ from jaxnn.metrics._means import (
     classes_of,
     counted_of,
     element_weights,
+    is_positive,
     mean_of,
 )
 
@@ -74,7 +75,8 @@ def log_loss(
             classes_of("log_loss", predictions, targets, classes, axis)
             return softmax_cross_entropy(logits, targets, axis, ignore_index=ignore_index), counted
         check_equal_shapes("log_loss", predictions, targets, " without classes")
-        return sigmoid_binary_cross_entropy(logits, targets), counted
+        yes = jnp.where(is_positive(targets), targets, jnp.zeros_like(targets))
+        return sigmoid_binary_cross_entropy(logits, yes), counted
 
     return mean_of(entropy, better="less")
 
@@ -133,7 +135,7 @@ def expected_calibration_error(
         if classes is None:
             check_equal_shapes(metric, predictions, targets, " without classes")
             yes = jax.nn.sigmoid(scores) if from_logits else scores
-            return yes, targets.astype(bool)
+            return yes, is_positive(targets)
         chosen, label = classes_of(metric, predictions, targets, classes, axis)
         probabilities = jax.nn.softmax(scores, axis) if from_logits else scores
         return jnp.max(probabilities, axis), chosen == label

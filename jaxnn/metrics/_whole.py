@@ -19,6 +19,7 @@ from jaxnn.metrics._means import (
     check_equal_shapes,
     check_number_of_classes,
     element_weights,
+    is_positive,
 )
 
 AVERAGES = ("macro", "weighted", None)
@@ -196,7 +197,7 @@ def _of_scores(
     def of_elements(predictions: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
         weights = element_weights(targets.shape, weights, accumulator_dtype(predictions.dtype))
         weights = jnp.broadcast_to(weights, targets.shape).reshape(-1)
-        return of_one(predictions.reshape(-1), targets.reshape(-1).astype(bool), weights)
+        return of_one(predictions.reshape(-1), is_positive(targets.reshape(-1)), weights)
 
     def of_classes(predictions: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
         weights = element_weights(targets.shape, weights, accumulator_dtype(predictions.dtype))
