@@ -105,7 +105,6 @@ LEGAL = {
     "axis": {"-1", "[]"},
     "batch_axis_name": {"text"},
     "static_args": {"[]", "{}"},
-    "transforms": {"{}"},
     "param_labels": {"[]", "{}", "None"},
     "weight_dimension_numbers": {"[]", "{}", "None"},
     "muon_weight_dimension_numbers": {"[]", "{}", "None"},
