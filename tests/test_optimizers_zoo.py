@@ -30,6 +30,8 @@ STATED = {
     "sophia": {"hessian_diagonal_fn"},
     "lbfgs": {"linesearch"},
     "chain": {"args"},
+    "named_chain": {"args"},
+    "scale_by_backtracking_linesearch": {"verbose"},
     "global_norm": {"updates"},
     # More may be left out, or said.
     "add_noise": {"key", "seed"},

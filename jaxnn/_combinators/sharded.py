@@ -34,6 +34,7 @@ def pinned(layer: LayerLike, spec: NamedSharding | PartitionSpec) -> Layer:
         A `Layer` with the params, state and keywords of `layer`.
 
     Raises:
+        TypeError: `spec` is neither.
         ValueError: at the first call, an output has fewer axes than `spec`, or there is no mesh.
 
     Example:
@@ -45,6 +46,10 @@ def pinned(layer: LayerLike, spec: NamedSharding | PartitionSpec) -> Layer:
         (8, 2)
     """
     layer = as_layer(layer, "pinned: layer")
+    if not isinstance(spec, NamedSharding | PartitionSpec):
+        raise TypeError(
+            f"pinned: spec is {spec!r}, expected a jax.sharding.NamedSharding or PartitionSpec"
+        )
 
     def apply(
         params: PyTree,

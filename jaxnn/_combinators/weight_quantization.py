@@ -11,7 +11,7 @@ from jaxnn._core.arguments import checked
 from jaxnn._core.children import with_state, wrap
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, LayerLike, as_layer
-from jaxnn._core.paths import KERNELS, leaf_paths, path_text
+from jaxnn._core.paths import KERNELS, leaf_paths, path_text, same_structure
 from jaxnn._core.types import Arrays, Axes, PyTree, Selection
 from jaxnn.functional._weight_quantization import (
     IntegerName,
@@ -248,6 +248,14 @@ def dequantize_params(
                 f"dequantize_params: path is {path!r}, whose layer has params "
                 f"{leaf_paths(params)[:3]} and state {sorted(entries)}, expected a quantised one"
             )
+        parts = {"params": params, "state": state["scale"]}
+        same_structure(
+            "dequantize_params",
+            **{
+                name: jax.tree.map(lambda _: 0, part, is_leaf=_is_none)
+                for name, part in parts.items()
+            },
+        )
         return _dequantized(params, state)
 
     return moved("dequantize_params", params, state, path, move)

@@ -375,6 +375,7 @@ BY_HAND = {
     "quantization_aware": ({"layer": MODEL}, applied(X)),
     "compose": ({"forward": lambda f, x: f.first(x), "children": {"first": MODEL}}, applied(X)),
     "mixed_precision": ({"layer": MODEL}, applied(X)),
+    "pinned": ({"layer": MODEL, "spec": jax.sharding.PartitionSpec()}, nothing),
     "predict": ({"model": MODEL, "params": PARAMS, "state": {}, "x": X}, nothing),
     "predict_with_spread": (
         {

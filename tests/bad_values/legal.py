@@ -132,6 +132,7 @@ EXACT = {
     "sharding.params": "{}",
     "losses.cosine_embedding_loss.margin": "-1 0",
     "lora.where": "only None",
+    **_for("only", "quantized.where quantization_aware.where quantize_params.where"),
     "optimizers.incremental_update.step_size": "0",
     "optimizers.periodic_update.steps": "0",
     "optimizers.scale_by_backtracking_linesearch.max_backtracking_steps": "0",
