@@ -21,19 +21,19 @@ def automatic(function: Callable[..., Any], *arguments: PyTree, leading: Any) ->
     """`function(*arguments)`, for which the compiler chooses how the arrays inside of it lie.
 
     Of each result as many axes as `leading` says, a number or a tree of them, lie as those of the
-    first argument, an array; the others are whole on each device.
+    first array; the others are whole on each device.
     """
     leaves, structure = jax.tree.flatten(arguments)
-    mesh = next(filter(_explicit_axes, map(_mesh, leaves)), None)
+    arrays = {i: leaf for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)}
+    mesh = next(filter(_explicit_axes, map(_mesh, arrays.values())), None)
     if mesh is None:
         return function(*arguments)
-    arrays = {i: leaf for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)}
 
     def of_arrays(arrays: dict[int, jax.Array]) -> Any:  # so that numbers stay known
         given = [arrays.get(i, leaf) for i, leaf in enumerate(leaves)]
         return function(*jax.tree.unflatten(structure, given))
 
-    spec = jax.typeof(arguments[0]).sharding.spec
+    spec = jax.typeof(leaves[0]).sharding.spec
 
     def placed(axes: int) -> NamedSharding:
         return NamedSharding(mesh, PartitionSpec(*spec[:axes]))

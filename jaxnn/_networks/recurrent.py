@@ -20,7 +20,7 @@ from jaxnn._core.children import (
 from jaxnn._core.construction import constructor, refuse_constructor
 from jaxnn._core.decoding import decoded_steps, refuse_in_decoding
 from jaxnn._core.layer import Cell, Layer, LayerLike, abstract, as_layer, pure
-from jaxnn._core.meshes import placed_as_after
+from jaxnn._core.meshes import automatic, placed_as_after
 from jaxnn._core.paths import leaf_paths, same_structure
 from jaxnn._core.types import PyTree
 from jaxnn.functional._scans import padded, parts_of, scan_in_parts, where, zeros_like
@@ -223,21 +223,28 @@ def recurrent(
         initial_carry: PyTree = None,
     ) -> PyTree:
         x = jax.tree.map(jnp.asarray, x)
-        batch_shape, time = _batch_shape_and_time(x, time_axis)
-        if time_axis == len(batch_shape) == 1 and not return_carry and initial_carry is None:
-            refuse_in_decoding(f"recurrent({cell!r})", time, "the cell itself, in nn.stacked_cell")
-        carry = _first_carry(cell, params, batch_shape, _floating_dtype(x), initial_carry)
-        if lengths is not None:
-            lengths = _checked_lengths(lengths, batch_shape, time, carry)
-        if key is not None:
-            check_key("recurrent", key)
-        xs = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, time_axis, 0), x)
-        carry, ys = _scan(cell, params, carry, xs, lengths, key, train, reverse)
-        if last:
-            y = _last(ys, lengths, time, reverse)
-        else:
-            y = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, time_axis), ys)
-        return (y, carry) if return_carry else y
+
+        def run(x: PyTree, params: PyTree, lengths: Any, initial_carry: PyTree, key: Any) -> PyTree:
+            batch_shape, time = _batch_shape_and_time(x, time_axis)
+            if time_axis == len(batch_shape) == 1 and not return_carry and initial_carry is None:
+                refuse_in_decoding(
+                    f"recurrent({cell!r})", time, "the cell itself, in nn.stacked_cell"
+                )
+            carry = _first_carry(cell, params, batch_shape, _floating_dtype(x), initial_carry)
+            if lengths is not None:
+                lengths = _checked_lengths(lengths, batch_shape, time, carry)
+            if key is not None:
+                check_key("recurrent", key)
+            xs = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, time_axis, 0), x)
+            carry, ys = _scan(cell, params, carry, xs, lengths, key, train, reverse)
+            if last:
+                y = _last(ys, lengths, time, reverse)
+            else:
+                y = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, time_axis), ys)
+            return (y, carry) if return_carry else y
+
+        of_arrays = x, params, lengths, initial_carry, key
+        return automatic(run, *of_arrays, leading=time_axis)
 
     return pure(init, call)
 
