@@ -1,6 +1,7 @@
-"""The examples, in a process of their own as a user runs them, or as modules."""
+"""Programs in a process of their own: the examples as a user runs them, and tests of devices."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,17 @@ def run(name, *arguments, blocked=()):
         text=True,
         timeout=600,
         check=False,
+    )
+
+
+def on_devices(number, program, *arguments):
+    """Let a program of the tests check what it does on so many devices of the CPU."""
+    flags = f"--xla_force_host_platform_device_count={number} --xla_backend_optimization_level=0"
+    subprocess.run(
+        [sys.executable, "-W", "error", "-m", f"tests.{program}", *arguments],
+        check=True,
+        cwd=EXAMPLES.parent,
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
     )
 
 

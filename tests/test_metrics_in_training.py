@@ -1,10 +1,6 @@
 """Losses and metrics in `evaluate`, `fit` and `training_run`: the whole set's value, exactly."""
 
 import functools
-import os
-import pathlib
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +9,7 @@ import pytest
 
 import jaxnn as nn
 from tests.numpy_reference import metrics as reference
+from tests.scripts import on_devices
 
 RNG = np.random.default_rng(0)
 N = 23
@@ -62,16 +59,7 @@ def test_data_on_several_devices_is_one_set():
 
 @pytest.mark.slow
 def test_two_devices():
-    subprocess.run(
-        [sys.executable, "-m", "tests.metrics_on_two_devices"],
-        check=True,
-        cwd=pathlib.Path(__file__).parents[1],
-        env={
-            **os.environ,
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-            "JAX_PLATFORMS": "cpu",
-        },
-    )
+    on_devices(2, "metrics_on_two_devices")
 
 
 # Training: with a rate of 0 the model stays what it was, so each epoch sees the same predictions.

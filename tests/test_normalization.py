@@ -1,10 +1,6 @@
 """Normalisation against torch and by its invariances, at its edges, and over devices."""
 
 import functools
-import os
-import pathlib
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +10,7 @@ import pytest
 import jaxnn as nn
 from tests.compiling import fast_jit
 from tests.numpy_reference import normalization
+from tests.scripts import on_devices
 from tests.table.normalization import grouped
 from tests.test_errors_layers import check as check_error
 from tests.test_torch_parity import compare, normal
@@ -326,13 +323,7 @@ def test_batch_norm_over_two_mapped_axes_is_that_of_the_whole_batch(dtype):
 
 
 def test_batch_norm_on_two_devices():
-    flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
-    subprocess.run(
-        [sys.executable, "-m", "tests.batch_norm_on_two_devices"],
-        check=True,
-        cwd=pathlib.Path(__file__).parents[1],
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-    )
+    on_devices(2, "batch_norm_on_two_devices")
 
 
 # Second derivatives, against central differences of the hand-derived gradients

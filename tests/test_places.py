@@ -1,10 +1,5 @@
 """Layers on meshes and inside `jax.shard_map`, in a program of the user's own."""
 
-import os
-import pathlib
-import subprocess
-import sys
-
 import jax
 import numpy as np
 import pytest
@@ -12,6 +7,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxnn as nn
 from tests.places import SPLIT, arguments_of, mesh_of, placed
+from tests.scripts import on_devices
 from tests.table import LAYERS
 
 # Gathers, reshapes, rules of their own and scans that begin with zeros, of which JAX cannot tell
@@ -71,10 +67,4 @@ def test_the_gradient_of_a_loss_over_pairs_or_frames_can_be_traced(loss, argumen
 
 @pytest.mark.slow
 def test_every_layer_on_two_devices_is_that_on_one():
-    flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
-    subprocess.run(
-        [sys.executable, "-m", "tests.places"],
-        check=True,
-        cwd=pathlib.Path(__file__).parents[1],
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-    )
+    on_devices(2, "places")

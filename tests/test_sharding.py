@@ -13,23 +13,13 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 import jaxnn as nn
+from tests.scripts import on_devices
 
 PARAMS = {"encoder": {"kernel": jnp.zeros((4, 4))}, "head": {"kernel": jnp.zeros((4, 2))}}
 
 
-def on_eight_devices(*checks, program="sharded_training"):
-    """Run checks of a program with eight devices."""
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    subprocess.run(
-        [sys.executable, "-W", "error", "-m", f"tests.{program}", *checks],
-        check=True,
-        cwd=pathlib.Path(__file__).parents[1],
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-    )
-
-
 def test_on_eight_devices():
-    on_eight_devices("rules", "data_parallel", "own_loop", "fit")
+    on_devices(8, "sharded_training", "rules", "data_parallel", "own_loop", "fit")
 
 
 @pytest.mark.slow
@@ -47,13 +37,13 @@ def test_on_eight_devices():
     ],
 )
 def test_more_on_eight_devices(check):
-    on_eight_devices(check)
+    on_devices(8, "sharded_training", check)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["mlp", "cnn", "transformer", "lstm", "mixture", "embedding"])
 def test_a_hundred_steps_on_eight_devices(model):
-    on_eight_devices(model, program="sharded_models")
+    on_devices(8, "sharded_models", model)
 
 
 @pytest.mark.slow

@@ -142,13 +142,9 @@ def unfreeze_params(
     """
 
     def thaw(path: str, params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-        entries = set(state) if isinstance(state, Mapping) else set()
-        is_frozen = "params" in entries and not jax.tree.leaves(params)
-        if not is_frozen or not entries <= {"params", "state"}:
-            raise ValueError(
-                f"unfreeze_params: path is {path!r}, whose layer has params "
-                f"{leaf_paths(params)[:3]} and state {sorted(entries)}, expected a frozen one"
-            )
+        is_frozen = has_entries(state, "params") and not jax.tree.leaves(params)
+        if not is_frozen:
+            raise of_another_kind("unfreeze_params", path, params, state, "a frozen one")
         return state["params"], state.get("state", {})
 
     return moved("unfreeze_params", params, state, path, thaw)
@@ -156,6 +152,22 @@ def unfreeze_params(
 
 def _frozen(params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
     return {}, with_state("params", params) | with_state("state", state)
+
+
+def has_entries(state: PyTree, *names: str) -> bool:
+    """Whether a wrapper that keeps these in its state, and that of its layer, has made it."""
+    return isinstance(state, Mapping) and {*names} <= state.keys() <= {*names, "state"}
+
+
+def of_another_kind(
+    function: str, path: str, params: PyTree, state: PyTree, expected: str
+) -> ValueError:
+    """The error for a layer that the wrapper in question has not made."""
+    entries = sorted(state) if isinstance(state, Mapping) else []
+    return ValueError(
+        f"{function}: path is {path!r}, whose layer has params {leaf_paths(params)[:3]} and state "
+        f"{entries}, expected {expected}"
+    )
 
 
 Move = Callable[[str, PyTree, PyTree], tuple[PyTree, PyTree]]

@@ -80,8 +80,7 @@ def sharded(layer: Layer, sharding: Sharding) -> Layer:
         train: bool = False,
         **extra: Any,
     ) -> tuple[PyTree, PyTree]:
-        y, state = placed.apply(params, state, sharding.split(x), key=key, train=train, **extra)
-        return y, state
+        return placed.apply(params, state, sharding.split(x), key=key, train=train, **extra)
 
     return wrap(layer, apply)
 

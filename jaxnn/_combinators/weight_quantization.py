@@ -5,13 +5,13 @@ from typing import Any, TypeGuard
 
 import jax
 
-from jaxnn._combinators.freezing import moved
+from jaxnn._combinators.freezing import has_entries, moved, of_another_kind
 from jaxnn._combinators.reparametrization import chosen_kernels
 from jaxnn._core.arguments import checked
 from jaxnn._core.children import with_state, wrap
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, LayerLike, as_layer
-from jaxnn._core.paths import KERNELS, leaf_paths, path_text, same_structure
+from jaxnn._core.paths import KERNELS, path_text, same_structure
 from jaxnn._core.types import Arrays, Axes, PyTree, Selection
 from jaxnn.functional._weight_quantization import (
     IntegerName,
@@ -242,12 +242,8 @@ def dequantize_params(
     """
 
     def move(path: str, params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-        entries = set(state) if isinstance(state, dict) else set()
-        if not {"integers", "scale"} <= entries <= {"integers", "scale", "state"}:
-            raise ValueError(
-                f"dequantize_params: path is {path!r}, whose layer has params "
-                f"{leaf_paths(params)[:3]} and state {sorted(entries)}, expected a quantised one"
-            )
+        if not has_entries(state, "integers", "scale"):
+            raise of_another_kind("dequantize_params", path, params, state, "a quantised one")
         parts = {"params": params, "state": state["scale"]}
         same_structure(
             "dequantize_params",

@@ -60,11 +60,11 @@ def placed_alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:
 
 
 def placed_as_after(step: Callable[[PyTree], PyTree], carry: PyTree, *inputs: PyTree) -> PyTree:
-    """A carry of `lax.scan` that lies as it does after a step.
+    """A carry of `lax.scan` inside of `jax.shard_map` that lies as it does after a step.
 
-    One of zeros lies on no mesh; once there were inputs that do, it lies as they.
+    One of zeros varies over no axis; after inputs that do, it varies as they.
     """
-    if not any(map(_is_placed, jax.tree.leaves(inputs))):
+    if not any(jax.typeof(leaf).manual_axis_type.varying for leaf in jax.tree.leaves(inputs)):
         return carry
     return jax.tree.map(placed_like, carry, jax.eval_shape(step, carry))
 
@@ -89,10 +89,6 @@ def _mesh(leaf: Any) -> Any:
 def _explicit_axes(mesh: Any) -> tuple[str, ...]:
     types = zip(mesh.axis_names, mesh.axis_types, strict=True)
     return tuple(name for name, kind in types if kind == AxisType.Explicit)
-
-
-def _is_placed(leaf: Any) -> bool:
-    return bool(_explicit_axes(_mesh(leaf)) or jax.typeof(leaf).manual_axis_type.varying)
 
 
 def _varying(array: jax.Array, wanted: Any) -> jax.Array:

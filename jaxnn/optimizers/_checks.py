@@ -1,5 +1,6 @@
 """Checks of the arguments of optimizers."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,6 +26,21 @@ def keywords(function: str, call: str, **given: Any) -> None:
                 f"{function}: {name} is None, expected {call}; wrappers of optax pass it on to "
                 "optax.GradientTransformationExtraArgs(*optimizer) alone"
             )
+
+
+def line_search(
+    function: str,
+    params_given: PyTree,
+    value: Any,
+    grad: PyTree,
+    value_fn: Callable[..., Any] | None,
+) -> Callable[..., Any]:
+    """The function to search on, once all is there that a line search needs."""
+    params(function, params_given)
+    call = "update(..., params, value=loss, grad=gradients, value_fn=f)"
+    keywords(function, call, value=value, grad=grad, value_fn=value_fn)
+    assert value_fn is not None
+    return value_fn
 
 
 def gradients(function: str, tree: PyTree) -> None:

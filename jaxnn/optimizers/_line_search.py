@@ -182,10 +182,7 @@ def scale_by_zoom_linesearch(
         value_fn: Callable[..., Any] | None = None,
         **extra: Any,
     ) -> tuple[PyTree, PyTree]:
-        check.params(name, params)
-        call = "update(..., params, value=loss, grad=gradients, value_fn=f)"
-        check.keywords(name, call, value=value, grad=grad, value_fn=value_fn)
-        assert value_fn is not None
+        value_fn = check.line_search(name, params, value, grad, value_fn)
         dtype = state.learning_rate.dtype
 
         def real(number: ArrayLike) -> jax.Array:
