@@ -1,4 +1,7 @@
-"""A run whose learning rate is an argument: prints how many programs XLA had to compile."""
+"""Training whose learning rate is an argument: prints how many programs XLA had to compile.
+
+The command line gives the rate, and "fit" or "training_run".
+"""
 
 import sys
 
@@ -7,20 +10,26 @@ import jax.numpy as jnp
 
 import jaxnn as nn
 
+COMMON = {"loss": nn.losses.squared_error, "epochs": 2, "batch_size": 4}
+
+
+def optimizer(hyperparams):
+    """An optimizer of the rate."""
+    return nn.optimizers.adamw(hyperparams["rate"], weight_decay=0.1)
+
 
 def main():
     """Train with the rate that the command line gives."""
     events = []
     jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
-    train = nn.training_run(
-        nn.dense(2),
-        loss=nn.losses.squared_error,
-        optimizer=lambda rate: nn.optimizers.adamw(rate, weight_decay=0.1),
-        epochs=2,
-        batch_size=4,
-    )
-    x = jnp.ones((8, 3))
-    params, _, _ = jax.jit(train)(jax.random.key(0), (x, x[:, :2]), float(sys.argv[1]))
+    function, key, x = sys.argv[1], jax.random.key(0), jnp.ones((8, 3))
+    data, hyperparams = (x, x[:, :2]), {"rate": float(sys.argv[2])}
+    if function == "fit":
+        options = {"key": key, "hyperparams": hyperparams, "progress": False}
+        params = nn.fit(nn.dense(2), data, optimizer=optimizer, **options, **COMMON).params
+    else:
+        train = jax.jit(nn.training_run(nn.dense(2), optimizer=optimizer, **COMMON))
+        params, _, _ = train(key, data, hyperparams)
     print(sum(event.endswith("cache_misses") for event in events), float(params["kernel"][0, 0]))
 
 

@@ -171,23 +171,23 @@ def fitted(model, data, **arguments):
         model,
         data,
         loss=nn.losses.squared_error,
-        optimizer=nn.optimizers.adam(1e-2),
         key=KEY,
         epochs=3,
         progress=False,
-        **arguments,
+        **{"optimizer": nn.optimizers.adam(1e-2), **arguments},
     )
 
 
 def check_fit():
-    """`fit`, `evaluate` and `predict` on data in memory; a second call compiles nothing."""
+    """`fit`, `evaluate` and `predict` on data in memory; another rate compiles nothing."""
     model, (x, y) = nn.dense(8), data_of()
     sharding = nn.sharding(params=FSDP)
     further = {"batch_size": 16}
     expected = fitted(model, (x, y), **further)
-    got = fitted(model, (x, y), sharding=sharding, **further)
+    further |= {"sharding": sharding, "optimizer": lambda h: nn.optimizers.adam(h["rate"])}
+    got = fitted(model, (x, y), hyperparams={"rate": 1e-2}, **further)
     with counted_compilations() as compilations:
-        fitted(model, (x, y), sharding=sharding, **further)
+        fitted(model, (x, y), hyperparams={"rate": 2e-2}, **further)
     assert not compilations
     assert_near(got[:4], expected[:4], 3e-6)
     assert_placed(got.params, sharding)

@@ -110,7 +110,8 @@ def test_fit_keeps_a_bounded_number_of_models_alive(few):
 
 
 @pytest.mark.slow
-def test_another_rate_compiles_nothing_in_a_second_process(tmp_path):
+@pytest.mark.parametrize("function", ["fit", "training_run"])
+def test_another_rate_compiles_nothing_in_a_second_process(function, tmp_path):
     """Where the rate is an argument of the run; with JAX's cache of compiled programs."""
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
@@ -121,7 +122,7 @@ def test_another_rate_compiles_nothing_in_a_second_process(tmp_path):
     results = []
     for rate in ("0.1", "0.03"):
         done = subprocess.run(
-            [sys.executable, str(script), rate],
+            [sys.executable, str(script), function, rate],
             env=environment,
             capture_output=True,
             text=True,

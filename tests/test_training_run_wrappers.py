@@ -49,7 +49,7 @@ def program(order, on_nonfinite):
         for name in order:
             run = by_name[name](run)
         run, data = side_by_side(run, 2), (x, jnp.asarray(LABELS))
-        carry = run.init(KEY, example_of(data), 22, None, None)
+        carry = run.init(KEY, example_of(data), 22, None, None, None)
         carry, history = scanned(run, Epoch(22, 11, False), EPOCHS, keys, data, VALIDATION, carry)
         return run.result(carry), history, carry.kept["best"].epoch, carry.stopped
 

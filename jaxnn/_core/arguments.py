@@ -194,6 +194,9 @@ KINDS: dict[Any, Kind | None] = {
     Mask: _SELECTION,
     Mask | None: Kind(lambda v: v is None or is_selection(v), (*_SELECTION.alternatives, "None")),
     Arrays: Kind(lambda v: not _first_other_leaf(v), ("a pytree of arrays",), _first_other_leaf),
+    Mapping[str, Arrays]: Kind(
+        lambda v: isinstance(v, Mapping) and not _first_other_leaf(dict(v)), ("a dict of arrays",)
+    ),
     Initializer: Kind(_is_initializer, ("an initializer, (key, shape, dtype) -> array",)),
     ArrayLike: Kind(_is_array, ("a number", "an array of numbers")),
     DTypeLike: Kind(_is_dtype, ("a dtype",)),

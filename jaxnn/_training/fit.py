@@ -1,10 +1,11 @@
 """The host's view of a training run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxnn._combinators.copies import copy_keys
@@ -35,6 +36,7 @@ from jaxnn._training.host.options import CheckpointOptions, as_options, best_to_
 from jaxnn._training.host.owner import opened
 from jaxnn._training.host.progress import progress_callback
 from jaxnn._training.host.watchers import Watchers
+from jaxnn._training.hyperparams import made, makes_model, makes_optimizer
 from jaxnn._training.loop import Position
 from jaxnn._training.measuring import MetricsByName
 from jaxnn._training.outside import finder
@@ -69,14 +71,15 @@ class FitResult(NamedTuple):
 
 @checked
 def fit(
-    model: LayerLike | LossFunction,
+    model: LayerLike | LossFunction | Callable[[dict[str, Any]], LayerLike],
     data: Data,
     *,
     loss: Loss | None = None,
-    optimizer: OptimizerLike,
+    optimizer: OptimizerLike | Callable[[dict[str, Any]], OptimizerLike],
     key: jax.Array,
     epochs: int,
     batch_size: int | None = None,
+    hyperparams: Mapping[str, Arrays] | None = None,
     validation: Data | None = None,
     metrics: MetricsByName | None = None,
     regularizer: Regularizer | None = None,
@@ -103,7 +106,8 @@ def fit(
     steps under way and `fit` returns what was learned.
 
     Args:
-        model: a `Layer`, or a plain function of arrays. Without `loss`, a whole loss function,
+        model: a `Layer`, or a plain function of arrays; with `hyperparams`, a `Layer`, or a
+            function of them that returns one. Without `loss`, a whole loss function,
             `loss_fn(params, state, batch, key) -> (loss, (state, metrics))` as in `train_step`:
             its `metrics` are averaged over the examples of an epoch, and on a validation set its
             `key` is None.
@@ -113,11 +117,15 @@ def fit(
             of the number of the epoch that returns one; a thread draws them ahead.
         loss: `loss(predictions, y) -> values` of shape `(batch, ...)`, as any of `nn.losses`; the
             objective is their mean, by the weights of the examples if there are any.
-        optimizer: an `Optimizer` or optax transformation.
+        optimizer: an `Optimizer` or optax transformation, or a function of `hyperparams` that
+            returns one.
         key: a typed PRNG key: initial parameters, order of the examples and noise follow from it.
         epochs: how many times to go through the data.
         batch_size: the examples in a step; None for all of them. If it does not divide their
             number, the last batch of an epoch is smaller. Batches of an iterable are what they are.
+        hyperparams: numbers or arrays by name, which are no constants of the compiled program: the
+            next call with the same functions and other numbers compiles nothing, nor does one in
+            another process where JAX's cache of compiled programs is on.
         validation: as `data`; loss and metrics are evaluated on it after each epoch.
         metrics: `nn.metrics` by name, for the history.
         regularizer: a penalty on the params that is added to the objective, as any of
@@ -188,6 +196,17 @@ def fit(
     check_count("fit", "epochs", epochs)
     if resume and checkpoint is None:
         raise ValueError(f"fit: resume is {resume} and checkpoint is None, expected a directory")
+    makers = None
+    if hyperparams is not None:
+        makers = model, optimizer
+        if not (makes_model(model, loss) or makes_optimizer(optimizer)):
+            raise ValueError(
+                f"fit: hyperparams has {', '.join(map(repr, hyperparams))} and neither model nor "
+                "optimizer is a function, expected one of hyperparams that returns it"
+            )
+        names = sorted(hyperparams)
+        hyperparams = {name: jax.tree.map(jnp.asarray, hyperparams[name]) for name in names}
+        model, optimizer = made("fit", model, loss, optimizer, hyperparams)
     if loss is not None:
         model = as_layer(model, "fit: model")
     if early_stopping is not None and validation is None:
@@ -201,6 +220,7 @@ def fit(
         model,
         loss,
         optimizer,
+        makers=makers,
         metrics=metrics,
         regularizer=regularizer,
         batch_size=batch_size,
@@ -215,7 +235,7 @@ def fit(
         _check_one_process(sharding)
         key = sharding.put(key)
         params = None if params is None else sharding.put_params(params, members)
-        state = sharding.put(state)
+        state, hyperparams = sharding.put((state, hyperparams))
     feed = _feed(
         run, model, loss, key, data, validation, epochs, batch_size, shuffle, members, sharding
     )
@@ -223,7 +243,7 @@ def fit(
     steps = None if feed.steps_per_epoch is None else feed.steps_per_epoch * epochs
     watchers = Watchers(callbacks, progress_callback(progress, steps))
     clock = Clock()
-    feed.start(params, {} if params is not None and state is None else state)
+    feed.start(params, {} if params is not None and state is None else state, hyperparams)
     begun = feed.at.position.carry.train
     warn_of_narrow_params("fit", begun.params, begun.opt_state, stacklevel=4)
 
@@ -249,10 +269,12 @@ def fit(
     with opened(options) as directory:
         store: Checkpoints | None = None
         if options is not None:
+            told_model, told_optimizer = makers or (model, optimizer)
             told_of_run = {
-                "model": told(model),
+                "hyperparams": told(hyperparams),
+                "model": told(told_model),
                 "loss": told(loss),
-                "optimizer": told(optimizer),
+                "optimizer": told(told_optimizer),
                 "metrics": told(metrics),
                 "regularizer": told(regularizer),
                 "record": told(tuple(record)),

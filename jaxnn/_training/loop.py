@@ -116,11 +116,13 @@ def start(
     validation: PyTree,
     params: PyTree,
     state: PyTree,
+    hyperparams: PyTree,
 ) -> Position:
     """The run before its first step; of `data` and `validation` only shapes and dtypes matter."""
     # Arrays of our own, since the run gives their memory to its results.
-    params, state = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), (params, state))
-    carry = run.init(key, example_of(data), rows, params, state)
+    given = params, state, hyperparams
+    params, state, hyperparams = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), given)
+    carry = run.init(key, example_of(data), rows, params, state, hyperparams)
     _, row = jax.eval_shape(lambda carry: finished(run, carry, validation), carry)
     history = {name: jnp.zeros((epochs, *v.shape), v.dtype) for name, v in row.items()}
     zero = jnp.zeros((), jnp.int32)

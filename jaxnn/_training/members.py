@@ -23,12 +23,19 @@ def side_by_side(run: Run, members: int) -> Run:
     a `BatchOfEach` all get the same batch.
     """
 
-    def init(key: jax.Array, example: PyTree, rows: int | None, params: Any, state: Any) -> Carry:
+    def init(
+        key: jax.Array,
+        example: PyTree,
+        rows: int | None,
+        params: Any,
+        state: Any,
+        hyperparams: PyTree,
+    ) -> Carry:
         check_copies("fit", members, params)
         check_copies("fit", members, state, "state")
 
         def one(key: jax.Array, params: Any, state: Any) -> Carry:
-            return run.init(key, example, rows, params, state)
+            return run.init(key, example, rows, params, state, hyperparams)
 
         return jax.vmap(one)(copy_keys("fit", key, members), params, state)
 

@@ -22,12 +22,20 @@ def network(
 ) -> Run:
     """The run that every other is made of; without a model the parameters must be given."""
 
-    def init(key: jax.Array, example: PyTree, rows: int | None, params: Any, state: Any) -> Carry:
+    def init(
+        key: jax.Array,
+        example: PyTree,
+        rows: int | None,
+        params: Any,
+        state: Any,
+        hyperparams: PyTree,
+    ) -> Carry:
         if params is None:
             assert model is not None
             params, state = model.init(child_key(key, "init"), example[0])
         train = train_state(params, state, optimizer, child_key(key, "steps"))
-        return Carry(train, zero_sums(train, example, rows), jnp.zeros((), bool), {})
+        sums = zero_sums(train, example, rows)
+        return Carry(train, sums, jnp.zeros((), bool), {}, hyperparams)
 
     def zero_sums(train: TrainState, example: PyTree, rows: int | None) -> dict[str, PyTree]:
         def sums(train: TrainState, batch: PyTree) -> dict[str, PyTree]:

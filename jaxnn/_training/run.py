@@ -20,12 +20,14 @@ class Carry(NamedTuple):
         sums: the accumulators of the current epoch's loss and metrics, by name.
         stopped: whether the run has come to its end: then no step changes anything.
         kept: what each wrapper of the run remembers, by the name of the wrapper.
+        hyperparams: what the run was made with, if that is not a part of the program.
     """
 
     train: TrainState
     sums: dict[str, PyTree]
     stopped: jax.Array
     kept: dict[str, PyTree]
+    hyperparams: PyTree = None
 
     def keep(self, **entries: PyTree) -> "Carry":
         """The carry with what some wrappers remember now, by their names."""
@@ -35,9 +37,9 @@ class Carry(NamedTuple):
 class Run(NamedTuple):
     """A training run: pure functions over one carry, as a layer is two over its parameters.
 
-    `init(key, example, rows, params, state) -> carry` makes the parameters, unless they are given;
-    `example` has the shapes of a batch of one example, and `rows` is the number of examples in an
-    epoch, None if that is not known.
+    `init(key, example, rows, params, state, hyperparams) -> carry` makes the parameters, unless
+    they are given; `example` has the shapes of a batch of one example, `rows` is the number of
+    examples in an epoch, None if that is not known, and the carry keeps `hyperparams`.
     `step(carry, batch, first) -> (carry, step)`: one update on a batch whose examples go from
     `first` on in the epoch; with it come the loss and the gradients.
     `measure(carry, validation) -> sums`: the accumulators over (a part of) the validation set.
@@ -54,7 +56,7 @@ class Run(NamedTuple):
     own; `run_of` puts them around one another.
     """
 
-    init: Callable[[jax.Array, PyTree, int | None, PyTree, PyTree], Carry]
+    init: Callable[[jax.Array, PyTree, int | None, PyTree, PyTree, PyTree], Carry]
     step: Callable[[Carry, PyTree, Any], tuple[Carry, Step]]
     measure: Callable[[Carry, PyTree], dict[str, PyTree]]
     finish: Callable[[Carry, dict[str, PyTree]], tuple[Carry, Row]]

@@ -13,6 +13,7 @@ from jaxnn._core.types import PyTree
 from jaxnn._training.best import EarlyStopping, keeping_best, with_direction
 from jaxnn._training.checks import check_metrics
 from jaxnn._training.guard import guarded
+from jaxnn._training.hyperparams import carrying_hyperparams, made
 from jaxnn._training.measuring import Metrics, MetricsByName
 from jaxnn._training.members import side_by_side
 from jaxnn._training.network import network
@@ -30,6 +31,7 @@ def checked_run(
     loss: Callable[..., Any] | None,
     optimizer: Any,
     *,
+    makers: tuple[Any, Any] | None = None,
     metrics: MetricsByName | None,
     regularizer: Callable[[PyTree], Any] | None,
     batch_size: int | None,
@@ -41,7 +43,8 @@ def checked_run(
 ) -> Run:
     """The run that the arguments of `function` describe.
 
-    Without a loss, `model` is a whole loss function, as `train_step` takes it.
+    Without a loss, `model` is a whole loss function, as `train_step` takes it. `makers` are what
+    `model` and `optimizer` were made by of hyperparameters, if those are to be carried.
     """
     check_optimizer(optimizer, f"{function}: optimizer")
     check_sharding(function, sharding)
@@ -67,10 +70,12 @@ def checked_run(
     if best is not None:
         without_direction = None if loss is None else ("skipped", *watched)
         best = with_direction(function, best, pairs, without_direction)
+    model, optimizer = makers or (model, optimizer)
     return run_of(
         model,
         loss,
         optimizer,
+        makers is not None,
         pairs,
         regularizer,
         batch_size,
@@ -97,6 +102,7 @@ def run_of(
     model: Any,
     loss: Callable[..., Any] | None,
     optimizer: Any,
+    has_hyperparams: bool,
     metrics: Metrics,
     regularizer: Callable[[PyTree], Any] | None,
     batch_size: int | None,
@@ -113,15 +119,24 @@ def run_of(
     and the members, each of which has its own of all that, after everything. Only where the arrays
     of all of them lie is outside of that.
     """
-    if sharding is not None:
-        model = sharded_loss(model, sharding) if loss is None else sharded(model, sharding)
-    if loss is None:
-        objective = of_loss_function(model, batch_size)
+
+    def network_of(model: Any, optimizer: Any) -> Run:
+        if sharding is not None:
+            model = sharded_loss(model, sharding) if loss is None else sharded(model, sharding)
+        if loss is None:
+            objective = of_loss_function(model, batch_size)
+        else:
+            objective = of_model(model, loss, metrics, batch_size)
+        if regularizer is not None:
+            objective = regularized(objective, regularizer)
+        return network(None if loss is None else model, objective, optimizer, metrics, record)
+
+    if has_hyperparams:
+        run = carrying_hyperparams(
+            lambda given: network_of(*made("fit", model, loss, optimizer, given))
+        )
     else:
-        objective = of_model(model, loss, metrics, batch_size)
-    if regularizer is not None:
-        objective = regularized(objective, regularizer)
-    run = network(None if loss is None else model, objective, optimizer, metrics, record)
+        run = network_of(model, optimizer)
     if on_nonfinite is not None:
         run = guarded(run, on_nonfinite)
     if best is not None:

@@ -21,11 +21,12 @@ from jaxnn._training.data.arrays import (
     on_device,
 )
 from jaxnn._training.data.epochs import Epoch
+from jaxnn._training.hyperparams import made, makes_model, makes_optimizer
 from jaxnn._training.loop import scanned
 from jaxnn._training.measuring import MetricsByName
 from jaxnn._training.run import Run
 from jaxnn._training.run_of import check_initial, checked_run
-from jaxnn.optimizers._base import identity, is_optimizer
+from jaxnn.optimizers._base import identity
 
 
 @checked
@@ -126,13 +127,13 @@ def training_run(
             sharding=sharding,
         )
 
-    make: Any = model
-    make_optimizer: Any = optimizer
-    makes_model = loss is not None and callable(model) and not isinstance(model, Layer)
-    makes_optimizer = callable(optimizer) and not is_optimizer(optimizer)
-    if makes_model:
+    is_made = makes_model(model, loss)
+    if is_made:
         refuse_constructor(model, "training_run: model")
-    run_with((lambda x: x) if makes_model else model, identity() if makes_optimizer else optimizer)
+    run_with(
+        (lambda x: x) if is_made else model,
+        identity() if makes_optimizer(optimizer) else optimizer,
+    )
 
     def train(
         key: jax.Array,
@@ -144,10 +145,7 @@ def training_run(
         state: PyTree = None,
     ) -> tuple[PyTree, PyTree, dict[str, jax.Array]]:
         check_key("training_run", key)
-        run = run_with(
-            make(hyperparams) if makes_model else model,
-            make_optimizer(hyperparams) if makes_optimizer else optimizer,
-        )
+        run = run_with(*made("training_run", model, loss, optimizer, hyperparams))
         check_initial("training_run", loss, params, state)
         supervised = loss is not None
         data, n = on_device("training_run", "data", data, supervised)
@@ -157,7 +155,7 @@ def training_run(
             validation, _ = on_device("training_run", "validation", validation, supervised)
         if params is not None and state is None:
             state = {}
-        carry = run.init(key, example_of(data), n, params, state)
+        carry = run.init(key, example_of(data), n, params, state, None)
         begun = carry.train
         warn_of_narrow_params("training_run", begun.params, begun.opt_state, stacklevel=3)
         order_key = key if members is None else copy_keys("training_run", key, members)

@@ -30,6 +30,7 @@ from jaxnn._training.stop import rows_that_count
 from jaxnn.callbacks import Callback
 
 _OLDER = re.compile(r"checkpoint-(\d+)\.safetensors")
+_GIVEN = "carry/hyperparams"  # are those of the arguments, which are compared
 _KEPT = re.compile(r"carry/kept/(\w+)")
 
 
@@ -383,7 +384,7 @@ def _assembled(
     problems, made = [], []
     for name, leaf in zip(names, leaves, strict=True):
         found = arrays.get(name)
-        if entries.get(name) in fresh:
+        if entries.get(name) in fresh or name.startswith(_GIVEN):
             made.append(leaf)
         elif found is None and name.startswith(measured):
             is_history = name.startswith("history/") and jnp.issubdtype(leaf.dtype, jnp.inexact)
@@ -400,7 +401,7 @@ def _assembled(
     problems += [
         f"it has {name!r}, which this run has not"
         for name in arrays
-        if name not in names and name not in entries and not name.startswith(measured)
+        if name not in names and name not in entries and not name.startswith((*measured, _GIVEN))
     ]
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""

@@ -53,7 +53,7 @@ class Feed(Protocol):
     steps_per_epoch: int | None
     find_outside: Find | None
 
-    def start(self, params: PyTree, state: PyTree) -> None:
+    def start(self, params: PyTree, state: PyTree, hyperparams: PyTree) -> None:
         """Put the run before its first step."""
         ...
 
@@ -86,10 +86,12 @@ class InMemory:
         self.steps_per_epoch: int | None = epoch.steps
         self._advance = compiled(loop.advance, run, epoch, donate_argnums=0)
 
-    def start(self, params: PyTree, state: PyTree) -> None:
+    def start(self, params: PyTree, state: PyTree, hyperparams: PyTree) -> None:
         """Put the run before its first step."""
         start = compiled(loop.start, self.run, self.epochs, self.epoch.n, **ONCE)
-        self.position: Position = start(self.key, self.data, self.validation, params, state)
+        self.position: Position = start(
+            self.key, self.data, self.validation, params, state, hyperparams
+        )
 
     @property
     def at(self) -> At:
@@ -148,14 +150,15 @@ class Streamed:
         self._batches: Any = None
         self._take_step = compiled(loop.step, run, donate_argnums=0)
 
-    def start(self, params: PyTree, state: PyTree) -> None:
+    def start(self, params: PyTree, state: PyTree, hyperparams: PyTree) -> None:
         """Put the run before its first step."""
         validation = self.validation
         if isinstance(validation, Source):
             validation = _zeros(validation.example)
         start = compiled(loop.start, self.run, self.epochs, self.source.examples, **ONCE)
         example = _zeros(self.source.example)
-        self.at = At(start(self.key, example, validation, params, state), 0, (0, 0))
+        position = start(self.key, example, validation, params, state, hyperparams)
+        self.at = At(position, 0, (0, 0))
 
     def advance(self, steps: int, within_epoch: bool) -> None:
         """Take so many steps, or as many as are left of the run or the epoch."""

@@ -56,6 +56,8 @@ def _text(value: Any) -> str:
         return value.__qualname__
     if isinstance(value, functools.partial):
         return f"partial({_text(value.func)})"
+    if isinstance(value, jax.Array | np.ndarray):
+        return str(value)
     if isinstance(value, tuple | int | float | str | bool | type(None)):
         return repr(value)
     return getattr(value, "__qualname__", None) or type(value).__qualname__
