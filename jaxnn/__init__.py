@@ -27,6 +27,7 @@ from jaxnn._combinators.weight_quantization import (
     quantized,
 )
 from jaxnn._combinators.wrappers import mixed_precision, remat
+from jaxnn._core.capture import capture
 from jaxnn._core.layer import Cell, Layer, elementwise, pure, stateless
 from jaxnn._core.sharding import fsdp, sharding
 from jaxnn._core.summary import summary
@@ -118,6 +119,7 @@ __all__ = [
     "batch_norm",
     "bidirectional",
     "callbacks",
+    "capture",
     "checkpoints",
     "compose",
     "conv",

@@ -15,6 +15,7 @@ from jaxnn._core.keywords import accepted, split_static
 from jaxnn._core.layer import Layer, LayerLike, abstract, as_layer
 from jaxnn._core.paths import leaf_paths
 from jaxnn._core.types import PyTree
+from jaxnn._core.watching import Crossing, Seen, see_each
 
 
 @constructor
@@ -80,13 +81,19 @@ def stack(layer: LayerLike, depth: int) -> Layer:
     ) -> tuple[PyTree, PyTree]:
         check_copies("stack", depth, params)
 
-        def step(x: PyTree, one: tuple[PyTree, PyTree, PyTree]) -> tuple[PyTree, PyTree]:
-            params, state, key = one
-            y, state = layer.apply(params, state, x, key=key, train=train, **extra)
-            return y, state
+        crossing = Crossing()
 
-        x, layers = _floating(x), (params, state, copy_keys("stack", key, depth))
-        y, new_state = jax.lax.scan(_rematerialized(step, x, layers), x, layers, depth)
+        def step(x: PyTree, one: tuple[PyTree, PyTree, PyTree, Seen]) -> tuple[PyTree, PyTree]:
+            params, state, key, added = one
+            with crossing.inside(added) as seen:
+                y, state = layer.apply(params, state, x, key=key, train=train, **extra)
+                y = see_each(layer, y)
+            return y, (state, seen)
+
+        keys = copy_keys("stack", key, depth)
+        x, layers = _floating(x), (params, state, keys, crossing.added)
+        y, (new_state, seen) = jax.lax.scan(_rematerialized(step, x, layers), x, layers, depth)
+        crossing.report(seen)
         return y, new_state
 
     return wrap(layer, apply, init)
@@ -149,12 +156,17 @@ def ensemble(layer: LayerLike, members: int) -> Layer:
         check_copies("ensemble", members, params)
         check_copies("ensemble", members, state, "state")
 
-        def member(params: PyTree, state: PyTree, key: Any) -> tuple[PyTree, PyTree]:
-            y, new_state = layer.apply(params, state, x, key=key, train=train, **extra)
-            return y, new_state
+        crossing = Crossing()
+
+        def member(params: PyTree, state: PyTree, key: Any, added: Seen) -> PyTree:
+            with crossing.inside(added) as seen:
+                y, new_state = layer.apply(params, state, x, key=key, train=train, **extra)
+            return y, new_state, seen
 
         keys = copy_keys("ensemble", key, members)
-        y, new_state = jax.vmap(member, axis_size=members)(params, state, keys)
+        of_members = params, state, keys, crossing.added
+        y, new_state, seen = jax.vmap(member, axis_size=members)(*of_members)
+        crossing.report(seen)
         return y, new_state
 
     return wrap(layer, apply, init)

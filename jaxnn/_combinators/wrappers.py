@@ -11,6 +11,7 @@ from jaxnn._core.children import wrap
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, LayerLike, as_layer
 from jaxnn._core.types import PyTree
+from jaxnn._core.watching import Crossing, Seen
 
 
 @constructor
@@ -51,12 +52,16 @@ def remat(layer: LayerLike, *, policy: Callable[..., Any] | None = None) -> Laye
         train: bool = False,
         **extra: Any,
     ) -> tuple[PyTree, PyTree]:
-        # Keywords are closed over: as arguments jax.checkpoint would trace `train`.
-        def run(params: PyTree, state: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
-            y, state = layer.apply(params, state, x, key=key, train=train, **extra)
-            return y, state
+        crossing = Crossing()
 
-        y, state = jax.checkpoint(run, policy=policy)(params, state, x)
+        # Keywords are closed over: as arguments jax.checkpoint would trace `train`.
+        def run(params: PyTree, state: PyTree, x: PyTree, added: Seen) -> PyTree:
+            with crossing.inside(added) as seen:
+                y, state = layer.apply(params, state, x, key=key, train=train, **extra)
+            return y, state, seen
+
+        y, state, seen = jax.checkpoint(run, policy=policy)(params, state, x, crossing.added)
+        crossing.report(seen)
         return y, state
 
     return wrap(layer, apply)

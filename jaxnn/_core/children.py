@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
@@ -11,6 +11,7 @@ from jaxnn._core.arrays import check_key
 from jaxnn._core.keywords import declare_keywords, keywords_of
 from jaxnn._core.layer import Layer, as_layer, child_key, child_scope
 from jaxnn._core.types import PyTree
+from jaxnn._core.watching import watched
 
 # A combinator's params hold an entry for each child, its state one for each child that has any:
 # the state of a stateless model is `{}`, however it is composed.
@@ -73,52 +74,14 @@ def apply_child(
 ) -> tuple[PyTree, PyTree]:
     """The output and new state of the child `name`, with a key of its own."""
     own_state = state.get(name, {})
-    calls = _calls.get()
-    made = 0 if calls is None else len(calls)
-    with child_scope(name):
-        own_key = None if key is None else child_key(key, name)
-        y, new_state = layer.apply(params, own_state, x, key=own_key, train=train, **extra)
-    if calls is not None:
-        inside = [call._replace(path=f"{name}/{call.path}") for call in calls[made:]]
-        calls[made:] = [Call(name, layer, params, own_state, x, extra, y), *inside]
-    return y, new_state
 
+    def run() -> tuple[PyTree, PyTree]:
+        with child_scope(name):
+            own_key = None if key is None else child_key(key, name)
+            y, new_state = layer.apply(params, own_state, x, key=own_key, train=train, **extra)
+        return y, new_state
 
-class Call(NamedTuple):
-    """A call of a child: its path, and what went in and came out, in tracers or arrays."""
-
-    path: str
-    layer: Layer
-    params: PyTree
-    state: PyTree
-    x: PyTree
-    extra: dict[str, Any]
-    y: PyTree
-    times: int = 1  # how often it runs, in a loop that is traced once
-
-
-_calls: ContextVar[list[Call] | None] = ContextVar("calls", default=None)
-
-
-@contextmanager
-def recorded_calls() -> Iterator[list[Call]]:
-    """The calls of children while the block runs, each before those that it makes itself."""
-    calls: list[Call] = []
-    token = _calls.set(calls)
-    try:
-        yield calls
-    finally:
-        _calls.reset(token)
-
-
-@contextmanager
-def repeated_calls(times: int) -> Iterator[None]:
-    """The calls recorded while the block is traced run so many times."""
-    calls = _calls.get()
-    made = 0 if calls is None else len(calls)
-    yield
-    if calls is not None:
-        calls[made:] = [call._replace(times=times * call.times) for call in calls[made:]]
+    return watched(run, name, layer, params, own_state, x, extra)
 
 
 def with_state(name: str, state: PyTree) -> dict[str, PyTree]:

@@ -139,14 +139,26 @@ def _match(tree: PyTree, patterns: Sequence[str], name: str) -> PyTree:
     paths = leaf_paths(tree)
     chosen = [any(fnmatch.fnmatchcase(p, pattern) for pattern in patterns) for p in paths]
     if not any(chosen):
-        near = difflib.get_close_matches(patterns[0], paths, n=5, cutoff=0) or [
-            "(there are no leaves)"
-        ]
-        raise ValueError(
-            f"{name}: {' and '.join(map(repr, patterns))} match no path; the nearest are "
-            f"{', '.join(near)}"
-        )
+        raise no_match(name, patterns, paths, "there are no leaves")
     return jax.tree.unflatten(jax.tree.structure(tree), chosen)
+
+
+def no_match(
+    name: str, patterns: Sequence[str], paths: Sequence[str], if_none: str = "there are none"
+) -> ValueError:
+    """The error that globs match no path, which names the nearest."""
+    near = difflib.get_close_matches(patterns[0], paths, n=5, cutoff=0) or [f"({if_none})"]
+    return ValueError(
+        f"{name}: {' and '.join(map(repr, patterns))} match no path; the nearest are "
+        f"{', '.join(near)}"
+    )
+
+
+def check_globs(name: str, patterns: Sequence[str], paths: Sequence[str]) -> None:
+    """Raise unless every glob matches a path; errors begin with `name`."""
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(path, pattern) for path in paths):
+            raise no_match(name, [pattern], paths)
 
 
 def first_matches(tree: PyTree, patterns: Sequence[str], name: str) -> list[str | None]:

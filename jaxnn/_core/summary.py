@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxnn._core.arguments import checked
-from jaxnn._core.children import Call, recorded_calls
 from jaxnn._core.keywords import split_static
 from jaxnn._core.layer import Layer, LayerLike, abstract, as_layer
 from jaxnn._core.types import Arrays, PyTree
+from jaxnn._core.watching import Call, path_of_child, watching
 
 HEADINGS = ("path", "layer", "output", "parameters", "bytes", "FLOPs")
 
@@ -67,19 +67,20 @@ def summary(
         lambda key: layer.init(key, x, **given), jax.eval_shape(lambda: jax.random.key(0))
     )
 
-    calls: list[Call] = []
+    calls: dict[str, Call] = {}
+
+    def keep(call: Call) -> None:
+        calls[call.path] = call._replace(path=path_of_child(call.path))
 
     def run(params: PyTree, state: PyTree, x: PyTree, arrays: dict[str, Any]) -> PyTree:
-        with recorded_calls() as inside:
-            y, _ = layer.apply(
-                params, state, x, key=jax.random.key(0), train=train, **arrays, **static
-            )
-        calls.append(Call("", layer, params, state, x, arrays | static, y))
-        calls.extend(inside)
+        y, _ = layer.apply(params, state, x, key=jax.random.key(0), train=train, **arrays, **static)
+        keep(Call("", layer, params, state, x, arrays | static, y, 1))
         return y
 
-    jax.eval_shape(run, params, state, x, arrays)
-    return _table(_rows(calls, params, train, depth))
+    with watching(keep, leaves_traces=False) as (_, order):
+        jax.eval_shape(run, params, state, x, arrays)
+    in_order = [calls[path] for path in ("", *order)]
+    return _table(_rows(in_order, params, train, depth))
 
 
 class _Row(NamedTuple):

@@ -26,6 +26,7 @@ from jaxnn._core.layer import (
 )
 from jaxnn._core.meshes import automatic
 from jaxnn._core.types import PyTree
+from jaxnn._core.watching import Crossing, Seen, below
 from jaxnn._layers.params import draw
 
 
@@ -131,9 +132,6 @@ def mixture_of_experts(
             least = -(-share.numerator * tokens // share.denominator)
             capacity = jax.core.max_dim(least, 1)
 
-        def one(params: PyTree, x: jax.Array, key: Any) -> PyTree:
-            return expert.apply(params, {}, x, key=key, train=train)[0]
-
         def mixed(
             x: jax.Array, by_name: PyTree, where: jax.Array | None, keys: Any
         ) -> tuple[jax.Array, jax.Array | None]:
@@ -145,8 +143,17 @@ def mixture_of_experts(
                 logits = functional.linear(widen(of_token), by_name["router"]["kernel"])
 
             def run(slots: jax.Array) -> jax.Array:
-                with child_scope("experts"):
-                    return jnp.asarray(jax.vmap(one)(by_name["experts"], slots, keys))
+                with child_scope("experts"), below("experts"):
+                    crossing = Crossing()
+
+                    def one(params: PyTree, x: jax.Array, key: Any, added: Seen) -> Any:
+                        with crossing.inside(added) as seen:
+                            y, _ = expert.apply(params, {}, x, key=key, train=train)
+                        return y, seen
+
+                    y, seen = jax.vmap(one)(by_name["experts"], slots, keys, crossing.added)
+                    crossing.report(seen)
+                return jnp.asarray(y)
 
             y = functional.mixture_of_experts(
                 of_token, logits, run, top_k=top_k, capacity=capacity, where=where

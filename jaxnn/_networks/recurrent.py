@@ -15,7 +15,6 @@ from jaxnn._core.children import (
     child_params,
     init_child,
     init_side_by_side,
-    repeated_calls,
 )
 from jaxnn._core.construction import constructor, refuse_constructor
 from jaxnn._core.decoding import decoded_steps, refuse_in_decoding
@@ -23,6 +22,7 @@ from jaxnn._core.layer import Cell, Layer, LayerLike, abstract, as_layer, pure
 from jaxnn._core.meshes import automatic, placed_as_after
 from jaxnn._core.paths import leaf_paths, same_structure
 from jaxnn._core.types import PyTree
+from jaxnn._core.watching import Crossing, unwatched
 from jaxnn.functional._scans import padded, parts_of, scan_in_parts, where, zeros_like
 
 
@@ -236,7 +236,7 @@ def recurrent(
             if key is not None:
                 check_key("recurrent", key)
             xs = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, time_axis, 0), x)
-            carry, ys = _scan(cell, params, carry, xs, lengths, key, train, reverse)
+            carry, ys = _scan(cell, params, carry, xs, lengths, key, train, reverse, time_axis)
             if last:
                 y = _last(ys, lengths, time, reverse)
             else:
@@ -354,8 +354,9 @@ def _scan(
     key: jax.Array | None,
     train: bool,
     reverse: bool,
+    time_axis: int,
 ) -> tuple[PyTree, PyTree]:
-    """The final carry and all outputs, time being the first axis."""
+    """The final carry and all outputs, time being the first axis; what is seen has `time_axis`."""
     steps = jax.tree.leaves(xs)[0].shape[0]
     positions = jnp.arange(steps)
     valid = None
@@ -370,7 +371,7 @@ def _scan(
         return padded(valid_t, after, carry)[0]
 
     if steps > 0:
-        with decoded_steps(steps):
+        with decoded_steps(steps), unwatched():
             carry = placed_as_after(first_step, carry, params, xs)
     parts = parts_of(cell.step)
     if parts is not None:
@@ -379,16 +380,22 @@ def _scan(
     # The reverse pass adds to the gradient of the parameters at every step, in their dtype here.
     dtypes = jax.tree.map(jnp.result_type, params)
     wide_params = jax.tree.map(lambda leaf: widen(leaf) if is_inexact(leaf.dtype) else leaf, params)
+    crossing = Crossing(steps, time_axis)
 
     def step(carry: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
-        t, x_t, valid_t = inputs
+        t, x_t, valid_t, added = inputs
         step_key = None if key is None else jax.random.fold_in(key, t)
         own = jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), wide_params, dtypes)
-        result = cell.step(own, carry, x_t, key=step_key, train=train)
-        return padded(valid_t, result, carry)
+        with crossing.inside(added) as seen:
+            result = cell.step(own, carry, x_t, key=step_key, train=train)
+        carry, y_t = padded(valid_t, result, carry)
+        return carry, (y_t, seen)
 
-    with decoded_steps(steps), repeated_calls(steps):
-        return lax.scan(step, carry, (positions, xs, valid), reverse=reverse)
+    inputs = positions, xs, valid, crossing.added
+    with decoded_steps(steps):
+        carry, (ys, seen) = lax.scan(step, carry, inputs, reverse=reverse)
+    crossing.report(seen)
+    return carry, ys
 
 
 def _last(ys: PyTree, lengths: jax.Array | None, time: int, reverse: bool) -> PyTree:
