@@ -325,6 +325,43 @@ def test_padding_mask_counts_in_int32():
     assert f.padding_mask(np.array([3], np.uint8), 300).sum() == 3
 
 
+# Weights
+
+
+def test_weights_are_of_what_is_seen():
+    """Zeros for a query that sees nothing, NaN where it sees a key that is NaN."""
+    query, key, value = heads(kv_n=1)
+    mask = FULLY_MASKED["mask"]["mask"].at[..., 1, 3].set(False)
+    y, weights = attend(query, key.at[:, 3].set(jnp.nan), value, mask=mask, return_weights=True)
+    assert y.shape == query.shape
+    assert weights.shape == (2, 2, 4, 4)
+    np.testing.assert_array_equal(weights[..., 0, :], 0)
+    np.testing.assert_allclose(weights[..., 1, :].sum(-1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(weights[..., 1, 3], 0)
+    assert np.isnan(weights[..., 2, :]).all()
+    empty = attend(query, key[:, :0], value[:, :0], return_weights=True)
+    assert [a.shape for a in empty] == [query.shape, (2, 2, 4, 0)]
+
+
+def test_weights_of_a_decoder_are_over_its_cache():
+    x = normal(0, 1, 4, 4)
+    layer = nn.attention(2, is_causal=True, return_weights=True, use_sinks=True)
+    decoder = nn.attention(2, is_causal=True, return_weights=True, use_sinks=True, cache_length=4)
+    params, cache = decoder.init(jax.random.key(0), x)
+    params["sinks"] = jnp.array([0.5, -1.0])
+
+    @fast_jit
+    def run(params, cache):
+        _, cache = decoder.apply(params, cache, x[:, :2])
+        two, cache = decoder.apply(params, cache, x[:, 2:])
+        return layer.apply(params, {}, x)[0], two, decoder.apply(params, cache, x[:, :1])[0]
+
+    (y, weights), (last, last_weights), beyond = run(params, cache)
+    np.testing.assert_allclose(last, y[:, 2:], atol=1e-6)
+    np.testing.assert_allclose(last_weights, weights[..., 2:, :], atol=1e-6)
+    assert all(np.isnan(a).all() for a in beyond)
+
+
 # Dropout
 
 
@@ -538,6 +575,16 @@ BAD_CALLS = {
         lambda: attend(Q, Q, Q, dropout_rate=0.5, dropout_key=0),
         TypeError,
         ("key is int", "jax.random.key(seed)"),
+    ),
+    "weights_in_blocks": (
+        lambda: attend(Q, Q, Q, return_weights=True, implementation="nested"),
+        ValueError,
+        ("dot_product_attention: implementation is 'nested', expected 'whole' or None",),
+    ),
+    "layer_weights_in_blocks": (
+        lambda: nn.attention(2, return_weights=True, implementation="unrolled"),
+        ValueError,
+        ("attention: implementation is 'unrolled', expected 'whole' or None",),
     ),
     "causal_mask": (
         lambda: f.causal_mask(0),

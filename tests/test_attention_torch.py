@@ -56,7 +56,7 @@ def a_mask(*shape):
 CASES = {
     "plain": ({}, {}),
     "scale": ({"scale": 0.3}, {"scale": 0.3}),
-    "causal": ({"is_causal": True}, {"is_causal": True}),
+    "causal": ({"is_causal": True, "query_offset": 0}, {"is_causal": True}),
     "mask": ({"mask": a_mask(*LOGITS)}, {"attn_mask": a_mask(*LOGITS)}),
     "padding": (
         {"mask": nn.functional.padding_mask(np.array([3, 6]), KEYS)},
@@ -161,19 +161,21 @@ def test_multi_head_attention(torch, cross, masks):
     @fast_jit
     def derived(params, x, sources):
         def apply(params, x, sources):
-            return nn.attention(2).apply(params, {}, x, **sources, **own_options)[0]
+            layer = nn.attention(2, return_weights=True)
+            return layer.apply(params, {}, x, **sources, **own_options)[0]
 
-        y, pullback = jax.vjp(apply, params, x, sources)
-        return y, pullback(jnp.cos(y))
+        (y, weights), pullback = jax.vjp(apply, params, x, sources)
+        return y, weights, pullback((jnp.cos(y), jnp.cos(weights)))
 
-    y, (dparams, dx, dsources) = derived(params, x, sources)
+    y, weights, (dparams, dx, dsources) = derived(params, x, sources)
     tensor = torch.tensor(x, requires_grad=True)
     source = torch.tensor(memory, requires_grad=True) if cross else tensor
     given = {name: torch.tensor(value) for name, value in options.items()}
-    expected, _ = module(tensor, source, source, **given)
-    expected.backward(torch.cos(expected.detach()))
+    both = module(tensor, source, source, **given, average_attn_weights=False)
+    torch.autograd.backward(both, [torch.cos(result.detach()) for result in both])
 
-    np.testing.assert_allclose(y, expected.detach(), **F32)
+    for got, expected in zip((y, weights), both, strict=True):
+        np.testing.assert_allclose(got, expected.detach(), **F32)
     np.testing.assert_allclose(dx, tensor.grad, **GRADIENTS)
     for dsource in dsources.values():
         np.testing.assert_allclose(dsource, source.grad, **GRADIENTS)

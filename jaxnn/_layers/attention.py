@@ -22,11 +22,21 @@ from jaxnn._core.arrays import (
 from jaxnn._core.children import apply_child, init_child, with_state
 from jaxnn._core.construction import constructor, refuse_constructor
 from jaxnn._core.decoding import check_capacity, refuse_in_decoding
-from jaxnn._core.layer import Layer, LayerLike, abstract, as_layer, child_key, missing_key
+from jaxnn._core.layer import (
+    Layer,
+    LayerLike,
+    abstract,
+    as_layer,
+    child_key,
+    missing_key,
+    param_dtype,
+)
 from jaxnn._core.meshes import placed_like
 from jaxnn._core.types import PyTree, Scalar
 from jaxnn._layers.dense import DenseLike, dense
 from jaxnn._layers.positions import Positions
+from jaxnn.functional._attention import check_has_weights
+from jaxnn.functional._attention_forms import Form
 from jaxnn.functional._masks import AttentionWindow, check_window
 
 
@@ -45,8 +55,11 @@ def attention(
     use_bias: bool | Mapping[str, bool] = True,
     scale: float | None = None,
     soft_cap: float | None = None,
+    use_sinks: bool = False,
     dense: DenseLike = dense,
     cache_length: int | None = None,
+    return_weights: bool = False,
+    implementation: Form | None = None,
 ) -> Layer:
     """Multi-head attention: `y = out(softmax(query @ key.T / sqrt(head_dim)) @ value)`.
 
@@ -81,21 +94,29 @@ def attention(
             True, "key": True, "value": True}`, those that are not named having none.
         scale: factor of the logits; None for `1 / sqrt(head_dim)`.
         soft_cap: a positive number `c` for logits `c tanh(logits / c)`; None for none.
+        use_sinks: whether each head has a trained logit, initially 0, of a key without a value, so
+            that it may attend to nothing (attention sinks, as in gpt-oss).
         dense: the constructor of the four, called as `nn.dense(features, use_bias=use_bias)`.
         cache_length: the capacity of the key/value cache, with `is_causal=True`; None for no cache.
+        return_weights: whether to return `(y, weights)`, with the attention weights of each head,
+            shape `(..., num_heads, queries, keys)`, after dropout.
+        implementation: "whole", "unrolled" or "nested" as in `functional.dot_product_attention`;
+            None chooses by shape.
 
     Returns:
         A `Layer` on `(..., time, features)` with params `{"query", "key", "value", "out"}`, each
-        those of a dense layer (the heads are side by side in the features), and `{"query_norm",
-        "key_norm"}` with `qk_norm`. With `cache_length` its state is `{"cache": {"key", "value",
-        "position"}}`: zeros of shape `(..., cache_length, num_kv_heads, head_dim)` in the floating
-        dtype of `x` given to `init`, and the number of elements so far.
+        those of a dense layer (the heads are side by side in the features), `{"query_norm",
+        "key_norm"}` with `qk_norm`, and `{"sinks"}`, shape `(num_heads,)`, with `use_sinks`. With
+        `cache_length` its state is `{"cache": {"key", "value", "position"}}`: zeros of shape `(...,
+        cache_length, num_kv_heads, head_dim)` in the floating dtype of `x` given to `init`, and the
+        number of elements so far.
 
     Raises:
         TypeError: an argument is of another type than above.
         ValueError: a number is out of range; `num_kv_heads` does not divide `num_heads`, or
             `num_heads` the features of `x`; `cache_length` is given without `is_causal`, or with
-            `memory`; the shapes do not fit; training with dropout without a key.
+            `memory`; `return_weights` is given with an `implementation` in blocks; the shapes do
+            not fit; training with dropout without a key.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -145,6 +166,8 @@ def attention(
             raise ValueError(
                 f"attention: cache_length is {cache_length}, expected None without is_causal=True"
             )
+    if return_weights:
+        check_has_weights("attention", implementation)
     rate = concrete(dropout_rate)
     is_random = rate is None or rate != 0
 
@@ -179,6 +202,8 @@ def attention(
         for name, layer in children(x).items():
             params[name], child_state = init_child(layer, name, key, inputs[name])
             state |= with_state(name, child_state)
+        if use_sinks:
+            params["sinks"] = jnp.zeros(num_heads, param_dtype(x))
         if cache_length is not None:
             state["cache"] = _empty_cache(x, cache_length, num_kv_heads, features)
         return params, state
@@ -232,7 +257,8 @@ def attention(
             keys, values = new_state["cache"]["key"], new_state["cache"]["value"]
             key_at = jnp.arange(cache_length, dtype=jnp.int32)
 
-        y = functional.dot_product_attention(
+        attend: Any = functional.dot_product_attention  # gives one array or two
+        attended = attend(
             query,
             keys,
             values,
@@ -243,13 +269,18 @@ def attention(
             query_offset=start,
             scale=scale,
             soft_cap=soft_cap,
+            sinks=params["sinks"] if use_sinks else None,
             dropout_rate=dropout_rate if drops else 0.0,
             dropout_key=child_key(key, "dropout") if drops and key is not None else None,
+            implementation=implementation,
+            return_weights=return_weights,
         )
+        y, weights = attended if return_weights else (attended, None)
         y = run("out", y.reshape(*y.shape[:-2], y.shape[-2] * y.shape[-1]))
         if cache_length is not None:  # what does not fit was written over what was there
-            y = jnp.where(start + x.shape[-2] <= cache_length, y, jnp.nan)
-        return y, new_state
+            fits = start + x.shape[-2] <= cache_length
+            y, weights = jax.tree.map(lambda a: jnp.where(fits, a, jnp.nan), (y, weights))
+        return (y, weights) if return_weights else y, new_state
 
     return Layer(init, apply)
 

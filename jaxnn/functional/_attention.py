@@ -2,7 +2,7 @@
 
 import functools
 import math
-from typing import Any
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from jaxnn._core.arrays import (
 from jaxnn._core.decoding import refuse_in_decoding
 from jaxnn._core.meshes import automatic, is_explicit
 from jaxnn._core.types import Scalar
-from jaxnn.functional._attention_forms import Arrays, Form, Rule, attend
+from jaxnn.functional._attention_forms import Arrays, Form, Rule, attend, attend_with_weights
 from jaxnn.functional._masks import (
     AttentionWindow,
     causal_mask,
@@ -32,6 +32,48 @@ from jaxnn.functional._masks import (
     combine_masks,
     local_mask,
 )
+
+
+@overload
+def dot_product_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    bias: ArrayLike | None = ...,
+    mask: ArrayLike | None = ...,
+    is_causal: bool = ...,
+    window: AttentionWindow | None = ...,
+    query_offset: ArrayLike | None = ...,
+    scale: Scalar | None = ...,
+    soft_cap: Scalar | None = ...,
+    sinks: ArrayLike | None = ...,
+    dropout_rate: Scalar = ...,
+    dropout_key: jax.Array | None = ...,
+    implementation: Form | None = ...,
+    return_weights: Literal[False] = ...,
+) -> jax.Array: ...
+
+
+@overload
+def dot_product_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    bias: ArrayLike | None = ...,
+    mask: ArrayLike | None = ...,
+    is_causal: bool = ...,
+    window: AttentionWindow | None = ...,
+    query_offset: ArrayLike | None = ...,
+    scale: Scalar | None = ...,
+    soft_cap: Scalar | None = ...,
+    sinks: ArrayLike | None = ...,
+    dropout_rate: Scalar = ...,
+    dropout_key: jax.Array | None = ...,
+    implementation: Form | None = ...,
+    return_weights: Literal[True],
+) -> tuple[jax.Array, jax.Array]: ...
 
 
 @checked
@@ -51,7 +93,8 @@ def dot_product_attention(
     dropout_rate: Scalar = 0.0,
     dropout_key: jax.Array | None = None,
     implementation: Form | None = None,
-) -> jax.Array:
+    return_weights: bool = False,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
     """Scaled dot-product attention: `softmax(scale * query @ key.T + bias) @ value` for each head.
 
     With fewer key/value heads than query heads, consecutive query heads share one (grouped-query
@@ -93,15 +136,20 @@ def dot_product_attention(
             memory that does not grow with queries times keys. All have every derivative. None
             chooses by shape: "nested" above 2,048 keys, below it "unrolled" where `is_causal` or
             `window` leaves something out.
+        return_weights: whether to return the attention weights as well, by which the values are
+            multiplied: after dropout, 0 for what is hidden. Only "whole" has them.
 
     Returns:
-        Shape `(..., query_length, num_heads, value_dim)` in the floating dtype of the query.
+        Shape `(..., query_length, num_heads, value_dim)` in the floating dtype of the query; with
+        `return_weights` a pair of this and the weights, shape `(..., num_heads, query_length,
+        key_length)`, in the same dtype.
 
     Raises:
         TypeError: an array is complex, `mask` is not boolean, `window` or `query_offset` is not of
             integers, or `dropout_key` is not a typed key.
         ValueError: the shapes do not fit; `query_offset` is missing; `scale` is not finite, or
-            `soft_cap` not positive; `dropout_rate` is outside [0, 1], or not 0 without a key.
+            `soft_cap` not positive; `dropout_rate` is outside [0, 1], or not 0 without a key;
+            `return_weights` is given with an `implementation` in blocks.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -110,6 +158,9 @@ def dot_product_attention(
         >>> y = nn.functional.dot_product_attention(query, key, value, is_causal=True)
         >>> y.shape, y[0, :, 0, 0]  # the mean of the values so far
         ((1, 3, 2, 1), Array([1. , 1.5, 3. ], dtype=float32))
+        >>> _, weights = nn.functional.dot_product_attention(query, key, value, return_weights=True)
+        >>> weights.shape  # of each head, query and key
+        (1, 2, 3, 3)
     """
     _refuse_one_causal_element(jnp.shape(query), jnp.shape(key), is_causal, query_offset)
     query, key, value = floating(query), jnp.asarray(key), jnp.asarray(value)
@@ -120,6 +171,8 @@ def dot_product_attention(
         options |= {"dropout_rate": dropout_rate, "dropout_key": dropout_key}
         options |= {"soft_cap": soft_cap, "sinks": sinks}
         static: Any = {"is_causal": is_causal, "window": window, "implementation": implementation}
+        static |= {"return_weights": return_weights}
+        batch_axes = query.ndim - 3
         again: Any = functools.partial(dot_product_attention, **static)
         return automatic(  # type: ignore[no-any-return]
             lambda query, key, value, options: again(query, key, value, **options),
@@ -127,7 +180,7 @@ def dot_product_attention(
             key,
             value,
             options,
-            leading=query.ndim - 1,
+            leading=(batch_axes + 2, batch_axes) if return_weights else batch_axes + 2,
         )
     key, value = key.astype(query.dtype), value.astype(query.dtype)
     _check_shapes(query.shape, key.shape, value.shape)
@@ -143,12 +196,15 @@ def dot_product_attention(
         raise ValueError(
             f"dot_product_attention: dropout_rate is {dropout_rate}, expected a dropout_key with it"
         )
+    if return_weights:
+        check_has_weights("dot_product_attention", implementation)
 
     if 0 in shape:  # there is nothing to attend from, or to
         for name, given in (("mask", mask), ("bias", bias)):
             if given is not None:
                 _check_broadcasts(name, jnp.shape(given), shape)
-        return jnp.zeros((*query.shape[:-1], value.shape[-1]), query.dtype)
+        y = jnp.zeros((*query.shape[:-1], value.shape[-1]), query.dtype)
+        return (y, jnp.zeros(shape, query.dtype)) if return_weights else y
 
     seen = _seen(shape, is_causal, window, query_offset, mask, bias)
     if seen is not None:
@@ -167,10 +223,26 @@ def dot_product_attention(
     )
     heads_first = (jnp.swapaxes(a, -3, -2) for a in (query, key, value))
     of_logits = (None if a is None else jnp.asarray(a) for a in (bias, mask))
-    y = attend(rule, Arrays(*heads_first, *of_logits), implementation)
-    if seen is not None:
-        y = jnp.where(sees, jnp.where(sees_bad, jnp.nan, y), 0)
-    return jnp.swapaxes(y, -3, -2)
+    arrays = Arrays(*heads_first, *of_logits)
+
+    def told(of_queries: jax.Array) -> jax.Array:
+        if seen is None:
+            return of_queries
+        return jnp.where(sees, jnp.where(sees_bad, jnp.nan, of_queries), 0)
+
+    if return_weights:
+        y, weights = attend_with_weights(rule, arrays)
+        return jnp.swapaxes(told(y), -3, -2), told(weights)
+    return jnp.swapaxes(told(attend(rule, arrays, implementation)), -3, -2)
+
+
+def check_has_weights(function: str, implementation: Form | None) -> None:
+    """Raise for an implementation that never has all weights at once."""
+    if implementation not in (None, "whole"):
+        raise ValueError(
+            f"{function}: implementation is {implementation!r}, expected 'whole' or None with "
+            "return_weights=True"
+        )
 
 
 def _offset(query_offset: ArrayLike | None) -> Any:

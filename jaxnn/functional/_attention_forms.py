@@ -54,6 +54,12 @@ def block_size(form: Form, keys: int) -> int:
     return 64 if keys <= 512 else 128
 
 
+def attend_with_weights(rule: Rule, arrays: Arrays) -> tuple[jax.Array, jax.Array]:
+    """The weighted values and, in one block, all the weights, after dropout."""
+    weights, sums = _weighed(rule, arrays, _start(rule, arrays), 0, 0)
+    return _finished(sums, arrays), _over_total(weights, sums, arrays)
+
+
 def attend(rule: Rule, arrays: Arrays, form: Form | None) -> jax.Array:
     """The weighted values of the keys that each query sees, 0 for one that sees none.
 
@@ -161,6 +167,13 @@ def _seeing(
 
     Keys from `keys` on are padding.
     """
+    return _weighed(rule, arrays, sums, first, low, keys)[1]
+
+
+def _weighed(
+    rule: Rule, arrays: Arrays, sums: _Sums, first: Any, low: Any, keys: int | None = None
+) -> tuple[jax.Array, _Sums]:
+    """The weights of the keys of a block before they are divided, and the sums with them."""
     logits = _logits(rule, arrays, first, low, keys)
     greatest = jax.lax.stop_gradient(jnp.max(logits, -1, keepdims=True))
     greatest = jnp.maximum(sums.greatest, greatest)
@@ -173,12 +186,16 @@ def _seeing(
     dtype = arrays.query.dtype
     values = _rows_of(arrays, weights.astype(dtype)) @ arrays.value
     values = values.reshape(sums.values.shape).astype(sums.values.dtype)
-    return _Sums(greatest, total, sums.values * shrink + values)
+    return weights, _Sums(greatest, total, sums.values * shrink + values)
 
 
 def _finished(sums: _Sums, arrays: Arrays) -> jax.Array:
+    return _over_total(sums.values, sums, arrays)
+
+
+def _over_total(of_keys: jax.Array, sums: _Sums, arrays: Arrays) -> jax.Array:
     total = jnp.where(sums.total > 0, sums.total, 1)
-    return (sums.values / total).astype(arrays.query.dtype)
+    return (of_keys / total).astype(arrays.query.dtype)
 
 
 def _logits(rule: Rule, arrays: Arrays, first: Any, low: Any, keys: int | None) -> jax.Array:

@@ -33,7 +33,8 @@ def dot_product_attention(
     dropout_rate: float = 0.0,
     soft_cap: float | None = None,
     sinks: Array | None = None,
-) -> tuple[Array, Callable]:
+    return_weights: bool = False,
+) -> tuple[Any, Callable]:
     """y = sum_j w_j v_j over the keys j that a query q may see, with w = m p, p = softmax(s).
 
     A sink t of a head is one key more, without a value: p_j = exp(s_j) / (exp(t) + sum_i exp(s_i)),
@@ -44,7 +45,7 @@ def dot_product_attention(
     dp = m dw, and as dp_j/ds_i = p_j (delta_ij - p_i), ds_j = p_j (dp_j - sum_i p_i dp_i). Then
     dq = scale sum_j ds_j k_j, dk_j = scale ds_j q, dbias_j = ds_j and dv_j = w_j dy, the gradients
     of a key or value being added up over all queries and all the heads that share it. A query that
-    sees no key gives 0 and no gradient.
+    sees no key gives 0 and no gradient. The gradient of weights that are returned is added to dw.
     """
     *batch, queries, heads, features = query.shape
     keys, kv_heads = key.shape[-3:-1]
@@ -85,12 +86,13 @@ def dot_product_attention(
             probabilities[row][seen] = softmax(dots + biases[row][seen], row[-2])
             y[q] = (kept[row] * probabilities[row]) @ value[kv]
 
-    def backward(dy: Array) -> tuple[Array | None, ...]:
+    def backward(dy: Any) -> tuple[Array | None, ...]:
+        dy, dweights = dy if return_weights else (dy, np.zeros(shape))
         dquery, dkey, dvalue = (np.zeros(a.shape) for a in (query, key, value))
         dbias, dsinks = np.zeros(shape), np.zeros(heads)
         for q, kv, row, seen in places():
             p = probabilities[row]
-            dp = kept[row] * (value[kv] @ dy[q])
+            dp = kept[row] * (value[kv] @ dy[q] + dweights[row])
             ds = np.zeros(keys)
             ds[seen] = (p * (dp - p @ dp))[seen]
             dbias[row] = ds
@@ -102,7 +104,7 @@ def dot_product_attention(
         gradients = dquery, dkey, dvalue, None if bias is None else _shrink(dbias, bias), None
         return gradients if sinks is None else (*gradients, dsinks)
 
-    return y, backward
+    return (y, kept * probabilities) if return_weights else y, backward
 
 
 # Masks, which have no gradient: they are seen where they leave numbers standing.

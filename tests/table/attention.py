@@ -51,10 +51,11 @@ def heads(bias=None, mask=None, value_dim=None):
 RATE = 0.4
 
 
-def attend_with_dropout(query, key, value, bias, mask):
+def attend_with_dropout(*arguments, **options):
     """Dropout with a key of its own."""
-    options = {"dropout_rate": RATE, "dropout_key": jax.random.key(7)}
-    return attend(query, key, value, bias, mask, **options)
+    return attend_with_sinks(
+        *arguments, dropout_rate=RATE, dropout_key=jax.random.key(7), **options
+    )
 
 
 def keep(key, rate, shape):
@@ -62,12 +63,12 @@ def keep(key, rate, shape):
     return np.asarray(f.dropout(key, np.ones(shape), rate)) != 0
 
 
-def attend_with_dropout_reference(query, key, value, bias, mask):
+def attend_with_dropout_reference(query, key, *arguments, **options):
     """The same with the mask that the library draws."""
     shape = (query.shape[0], query.shape[2], query.shape[1], key.shape[1])
     kept = keep(jax.random.key(7), RATE, shape)
-    return attention.dot_product_attention(
-        query, key, value, bias, mask, keep=kept, dropout_rate=RATE
+    return attend_with_sinks_reference(
+        query, key, *arguments, keep=kept, dropout_rate=RATE, **options
     )
 
 
@@ -123,9 +124,10 @@ def attention_rows():
         "functional.dot_product_attention",
         attend_with_dropout,
         attend_with_dropout_reference,
-        heads(mask="bhqk"),
-        ((2, 3, 4, 2, 2, 3),),
-        variant="dropout",
+        with_sinks(heads(mask="bhqk")),
+        ((2, 3, 4, 4, 2, 3),),
+        {"return_weights": True},
+        "dropout",
     )
 
 
@@ -230,7 +232,10 @@ def multi_head(params, x, source, n, kv_n=None, *, rotary=False, alibi=False, no
         places = np.arange(x.shape[-2]), np.arange(source.shape[-2])
         linear_bias, _ = positions.alibi_bias(positions.alibi_slopes(n)[0], *places)
         bias = linear_bias if bias is None else bias + linear_bias
-    attended, pull_attention = attention.dot_product_attention(**parts, bias=bias, **options)
+    sinks = params.get("sinks")
+    attended, pull_attention = attention.dot_product_attention(
+        **parts, bias=bias, sinks=sinks, **options
+    )
     joined = attended.reshape(*attended.shape[:-2], -1)
     y, pull_out = dense.linear(joined, params["out"]["kernel"], params["out"].get("bias"))
 
@@ -243,13 +248,15 @@ def multi_head(params, x, source, n, kv_n=None, *, rotary=False, alibi=False, no
 
         djoined, *of_out = pull_out(dy)
         keep_gradients("out", ("kernel", "bias"), of_out)
-        *inner, dbias, _ = pull_attention(djoined.reshape(attended.shape))
-        d = dict(zip(parts, inner, strict=True))
+        inner = pull_attention(djoined.reshape(attended.shape))
+        if sinks is not None:
+            gradients["sinks"] = inner[5]
+        d = dict(zip(parts, inner[:3], strict=True))
         for part, name, leaves, pull in reversed(pulls):
             d[part], *of_params = pull(d[part])
             if name is not None:
                 keep_gradients(name, leaves, of_params)
-        return gradients, d["query"], d["key"] + d["value"], dbias
+        return gradients, d["query"], d["key"] + d["value"], inner[3]
 
     return y, backward
 
@@ -341,9 +348,9 @@ LAYERS = (
         self_attention(2, scale=0.3),
     ),
     LayerRow(
-        "attention_soft_cap",
-        "attention(2, is_causal=True, soft_cap=1.5)",
-        lambda: nn.attention(2, is_causal=True, soft_cap=1.5),
+        "attention_soft_cap_sinks",
+        "attention(2, is_causal=True, soft_cap=1.5, use_sinks=True)",
+        lambda: nn.attention(2, is_causal=True, soft_cap=1.5, use_sinks=True),
         ((2, 3, 4),),
         self_attention(2, is_causal=True, soft_cap=1.5),
     ),
