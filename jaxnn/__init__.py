@@ -73,6 +73,7 @@ from jaxnn._layers.pooling import (
 from jaxnn._layers.positions import (
     Positions,
     alibi,
+    fourier_features,
     learned_positions,
     rotary,
     sinusoidal_positions,
@@ -86,6 +87,7 @@ from jaxnn._networks.lora import lora, merge_lora
 from jaxnn._networks.mixture import mixture_of_experts
 from jaxnn._networks.mlp import feed_forward, mlp
 from jaxnn._networks.recurrent import bidirectional, recurrent, stacked_cell
+from jaxnn._networks.squeeze_excite import squeeze_excite
 from jaxnn._networks.transformer import transformer_block
 from jaxnn._training.best import early_stopping
 from jaxnn._training.calibration import temperature_scaling
@@ -143,6 +145,7 @@ __all__ = [
     "feed_forward",
     "fit",
     "flatten",
+    "fourier_features",
     "freeze_params",
     "frozen",
     "fsdp",
@@ -206,6 +209,7 @@ __all__ = [
     "sinusoidal_positions",
     "spatial_dropout",
     "spectral_norm",
+    "squeeze_excite",
     "stack",
     "stacked_cell",
     "stateless",

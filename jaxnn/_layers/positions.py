@@ -20,7 +20,7 @@ from jaxnn._core.arrays import (
 )
 from jaxnn._core.construction import constructor, refuse_constructor
 from jaxnn._core.decoding import check_capacity, refuse_in_decoding
-from jaxnn._core.layer import Layer, abstract, param_dtype
+from jaxnn._core.layer import Layer, abstract, param_dtype, shape_of
 from jaxnn._core.types import PyTree
 from jaxnn._layers.params import draw
 
@@ -234,6 +234,68 @@ def learned_positions(
         return rows
 
     return _added("learned_positions", init, encoding, cached, max_length)
+
+
+# In place of coordinates
+
+
+@constructor
+def fourier_features(
+    num_frequencies: int,
+    *,
+    frequencies_init: Initializer = initializers.normal(1.0),  # noqa: B008
+) -> Layer:
+    """Random Fourier features: `y = [cos(2 pi x @ B), sin(2 pi x @ B)]`, with a fixed random B.
+
+    B is state: it is drawn once and not trained.
+
+    Paper: Tancik et al., Fourier Features Let Networks Learn High Frequency Functions,
+    https://arxiv.org/abs/2006.10739
+
+    Args:
+        num_frequencies: the number of columns of B.
+        frequencies_init: initializer of B, shape `(in, num_frequencies)`. The standard deviation of
+            `nn.initializers.normal(stddev)`, in periods for each unit of `x`, decides how fine the
+            details are that a network learns; it is best tuned, as in the paper (1 to 100 for
+            coordinates in [0, 1]).
+
+    Returns:
+        A `Layer` from `(..., in)` to `(..., 2 * num_frequencies)` without params and with state
+        `{"frequencies"}`.
+
+    Raises:
+        TypeError: `num_frequencies` is not an integer.
+        ValueError: `num_frequencies` is less than 1; `x` has no feature axis.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> encoding = nn.fourier_features(64, frequencies_init=nn.initializers.normal(10.0))
+        >>> image = nn.serial(encoding, nn.mlp([128, 3]))  # from coordinates to colours
+        >>> params, state = image.init(jax.random.key(0), jnp.zeros((1, 2)))
+        >>> image.apply(params, state, jnp.array([[0.1, 0.7]]))[0].shape
+        (1, 3)
+    """
+    check_count("fourier_features", "num_frequencies", num_frequencies)
+
+    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+        check_key("fourier_features", key)
+        shape = shape_of("fourier_features", x)
+        if not shape:
+            raise ValueError("fourier_features: x is a scalar, expected shape (..., in)")
+        sizes = shape[-1], num_frequencies
+        return {}, {"frequencies": draw(frequencies_init, key, sizes, param_dtype(x))}
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        return functional.fourier_features(x, state["frequencies"]), state
+
+    return Layer(init, apply)
 
 
 def _added(

@@ -43,7 +43,13 @@ from jaxnn.functional._pooling import (
     lp_pool,
     max_pool,
 )
-from jaxnn.functional._positions import alibi_bias, alibi_slopes, rotary, sinusoidal
+from jaxnn.functional._positions import (
+    alibi_bias,
+    alibi_slopes,
+    fourier_features,
+    rotary,
+    sinusoidal,
+)
 from jaxnn.functional._quantization import nearest_code
 from jaxnn.functional._recurrent import conv_lstm_step, gru_step, lstm_step, rnn_step
 from jaxnn.functional._reparametrization import power_iteration, spectral_norm, weight_norm
@@ -71,6 +77,7 @@ __all__ = [
     "embed",
     "expert_balance",
     "flatten",
+    "fourier_features",
     "gaussian_dropout",
     "gaussian_noise",
     "global_avg_pool",

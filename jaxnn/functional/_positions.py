@@ -1,5 +1,6 @@
 """Positional encodings: rotary, sinusoidal, and biases of attention."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -132,6 +133,48 @@ def sinusoidal(positions: ArrayLike, features: int, *, base: Scalar = 10000.0) -
     angles = _angles(wide, _frequencies("sinusoidal", features, base, wide.dtype))
     waves = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1)
     return waves.reshape(*positions.shape, features).astype(positions.dtype)
+
+
+@checked
+def fourier_features(x: ArrayLike, frequencies: ArrayLike) -> jax.Array:
+    """Waves along several directions: `[cos(2 pi x @ frequencies), sin(2 pi x @ frequencies)]`.
+
+    By these a network learns functions of coordinates that vary much faster than it would by the
+    coordinates themselves. Angles are in float32 or wider.
+
+    Paper: Tancik et al., Fourier Features Let Networks Learn High Frequency Functions,
+    https://arxiv.org/abs/2006.10739
+
+    Args:
+        x: coordinates, shape `(..., in)`.
+        frequencies: shape `(in, num_frequencies)`, in periods for each unit of `x`.
+
+    Returns:
+        Shape `(..., 2 * num_frequencies)`, all cosines first, in the floating dtype of `x`.
+
+    Raises:
+        TypeError: an array is complex.
+        ValueError: the shapes do not fit.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> x, frequencies = jnp.array([0.25]), jnp.array([[1.0, 2.0]])
+        >>> nn.functional.fourier_features(x, frequencies).round(3) + 0.0
+        Array([ 0., -1.,  1.,  0.], dtype=float32)
+    """
+    x, frequencies = floating(x), jnp.asarray(frequencies)
+    refuse_complex("fourier_features", "x", x)
+    refuse_complex("fourier_features", "frequencies", frequencies)
+    if x.ndim < 1 or frequencies.ndim != 2 or x.shape[-1] != frequencies.shape[0]:
+        raise ValueError(
+            f"fourier_features: x has shape {x.shape} and frequencies {frequencies.shape}, "
+            "expected (..., in) and (in, num_frequencies)"
+        )
+    wide = widen(x)
+    # The product of an accelerator's 16 bits would be off by whole periods.
+    turns = jnp.matmul(wide, frequencies.astype(wide.dtype), precision=jax.lax.Precision.HIGHEST)
+    angles = 2 * math.pi * turns
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1).astype(x.dtype)
 
 
 @checked

@@ -54,6 +54,24 @@ def rotary(
 
 
 @in_float64
+def fourier_features(x: Array, frequencies: Array) -> tuple[Array, Callable]:
+    """[cos a, sin a] with a = 2 pi x B.
+
+    da = -sin(a) d(cos a) + cos(a) d(sin a), dx = 2 pi da B.T, and dB the sum of 2 pi x.T da.
+    """
+    n = frequencies.shape[1]
+    angles = 2 * np.pi * (x @ frequencies)
+    y = np.concatenate([np.cos(angles), np.sin(angles)], -1)
+
+    def backward(dy: Array) -> tuple[Array, Array]:
+        dangles = np.cos(angles) * dy[..., n:] - np.sin(angles) * dy[..., :n]
+        dfrequencies = x.reshape(-1, x.shape[-1]).T @ dangles.reshape(-1, n)
+        return 2 * np.pi * dangles @ frequencies.T, 2 * np.pi * dfrequencies
+
+    return y, backward
+
+
+@in_float64
 def llama3_scaling(
     frequencies: Array, factor: float, original_length: int, low: float, high: float
 ) -> tuple[Array, Callable]:

@@ -43,6 +43,30 @@ def shapes_of_arguments(*shapes):
     return draw
 
 
+def squeeze_excite(params, state, x, *, key, train):
+    """y = x s, with s = sigmoid(mlp(m)) of the means m over the n places of each example.
+
+    ds is the sum of x dy over the places, and each of them gets s dy + dm / n.
+    """
+    places = x.reshape(len(x), -1, x.shape[-1])
+    of_means = composed.serial(
+        hidden=composed.linear,
+        activation=composed.of_function(activations.relu),
+        out=composed.linear,
+    )
+    means = places.mean(1)
+    logits, pull_mlp = of_means(params["mlp"], {}, means, key=key, train=train)
+    scales, pull_gate = activations.sigmoid(logits)
+
+    def backward(dy):
+        dy = dy.reshape(places.shape)
+        dmlp, dmeans = pull_mlp(*pull_gate((places * dy).sum(1)))
+        dx = scales[:, None] * dy + dmeans[:, None] / places.shape[1]
+        return {"mlp": dmlp, "gate": {}}, dx.reshape(x.shape)
+
+    return (places * scales[:, None]).reshape(x.shape), backward
+
+
 EQUATIONS = {
     "...d,dhk->...hk": [((4, 3), (3, 2, 2), (2, 2)), ((2, 1, 3), (3, 2, 2), (2, 2))],
     "bthk,hkd->btd": [((2, 3, 2, 2), (2, 2, 3), (3,))],
@@ -201,6 +225,13 @@ LAYERS = (
             activation=composed.of_function(activations.gelu),
             out=composed.linear,
         ),
+    ),
+    LayerRow(
+        "squeeze_excite",
+        "squeeze_excite(2)",
+        lambda: nn.squeeze_excite(2),
+        ((3, 2, 2, 4), (3, 5)),
+        squeeze_excite,
     ),
     LayerRow(
         "feed_forward_gated",

@@ -117,6 +117,12 @@ def waves(x):
     return x + table, lambda dy: (dy,)
 
 
+def fourier_layer(params, state, x, *, key, train):
+    """The frequencies are state, without a gradient."""
+    y, backward = positions.fourier_features(x, state["frequencies"])
+    return y, lambda dy: ({}, backward(dy)[0])
+
+
 def function_rows():
     """Both pairings, part of the features, positions by example, integers."""
     f = nn.functional
@@ -131,6 +137,13 @@ def function_rows():
         normal,
         ((3,), (2, 3)),
         {"base": 20.0},
+    )
+    yield FunctionRow(
+        "functional.fourier_features",
+        f.fourier_features,
+        positions.fourier_features,
+        lambda rng, shape: (rng.standard_normal(shape), rng.standard_normal((shape[-1], 3))),
+        ((2,), (4, 3, 1)),
     )
     yield FunctionRow(
         "functional.alibi_slopes", times_slopes, times_slopes_reference, normal, ((2, 4), (2, 7))
@@ -166,6 +179,15 @@ LAYERS = (
         lambda: nn.learned_positions(5),
         ((2, 3, 4), (5, 2)),
         composed.of_function(learned, "embedding"),
+    ),
+    LayerRow(
+        "fourier_features",
+        "fourier_features(3)",
+        lambda: nn.fourier_features(3),
+        ((4, 2),),
+        fourier_layer,
+        has_state=True,
+        keeps_state=True,
     ),
 )
 FUNCTIONS = tuple(function_rows())
