@@ -128,6 +128,7 @@ NEEDS_NO_REFERENCE = {
     "optimizers.scale_by_rss": "adagrad with rate -1",
     "optimizers.scale_by_schedule": "the learning rate of every optimizer",
     "optimizers.scale_by_sign": "sign_sgd with rate -1",
+    "optimizers.scale_by_soap": "soap with rate -1",
     "optimizers.scale_by_sophia": "sophia with rate -1",
     "optimizers.scale_by_stddev": "centered rmsprop with rate -1",
     "optimizers.scale_by_trust_ratio": "a part of lars and lamb",

@@ -55,6 +55,11 @@ OUT_OF_RANGE = {
     "adan-b3": (lambda: O.adan(0.1, b3=2), ["scale_by_adan: b3", "2", "[0, 1]"]),
     "adopt-b2": (lambda: O.adopt(0.1, b2=2), ["scale_by_adopt: b2", "2", "[0, 1]"]),
     "ademamix-b3": (lambda: O.ademamix(0.1, b3=2), ["scale_by_ademamix: b3", "2", "[0, 1]"]),
+    "soap-b2": (lambda: O.soap(0.1, b2=2), ["scale_by_soap: b2", "2", "[0, 1]"]),
+    "soap-frequency": (
+        lambda: O.soap(0.1, precondition_frequency=0),
+        ["scale_by_soap: precondition_frequency", "0", "at least 1"],
+    ),
     "prodigy-betas": (lambda: O.prodigy(betas=(0.9, 2)), ["prodigy: betas[1]", "2", "[0, 1]"]),
     "prodigy-rate": (lambda: O.prodigy(-1.0), ["prodigy: learning_rate", "-1.0", ">= 0"]),
     "sophia-interval": (

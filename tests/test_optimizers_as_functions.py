@@ -252,6 +252,13 @@ HYPERPARAMETERS = {
         "weight_decay_rate": 0.3,
         "eps": 1e-3,
     },
+    "soap": {
+        "learning_rate": 0.1,
+        "b1": 0.8,
+        "b2": 0.9,
+        "eps": 1e-3,
+        "weight_decay": 0.3,
+    },
     "muon": {
         "learning_rate": 0.1,
         "ns_coeffs": (3.0, -4.0, 2.0),

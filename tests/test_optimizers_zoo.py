@@ -11,6 +11,7 @@ import pytest
 import jaxnn as nn
 from jaxnn.optimizers import MuonDimensionNumbers, adam, adamw, apply_updates
 from tests.compiling import fast_jit
+from tests.numpy_reference import optimizers_by_leaf as reference
 from tests.optimizer_cases import usual_promotion
 
 # Drop-in for optax
@@ -152,6 +153,7 @@ DECAYING = {
     "nadamw": "mask",
     "novograd": "mask",
     "prodigy": "mask",
+    "soap": "mask",
 }
 
 
@@ -270,6 +272,20 @@ def test_muon_of_a_batch_is_that_of_each_matrix():
         matrix = g[:, i].T
         expected, _ = plain.update(matrix, plain.init(matrix))
         np.testing.assert_allclose(updates[:, i].T, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_soap_has_a_basis_for_each_axis_that_is_not_too_long(x64):
+    gradients = np.random.default_rng(0).normal(size=(12, 3, 5, 4)) * np.linspace(0.1, 3, 4)
+    options = {"precondition_frequency": 3, "max_precond_dim": 4}
+    optimizer = nn.optimizers.scale_by_soap(**options)
+    init, update = reference.soap(-1.0, **options)
+    _, steps = fast_jit(jax.lax.scan, static_argnums=0)(
+        lambda state, g: optimizer.update(g, state)[::-1], optimizer.init(gradients[0]), gradients
+    )
+    state = init(gradients[0])
+    for g, step in zip(gradients, steps, strict=True):
+        expected, state = update(g, state, g)
+        np.testing.assert_allclose(step, expected, rtol=1e-9, atol=1e-9)
 
 
 MUON_PARAMS = {

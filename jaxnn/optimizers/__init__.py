@@ -120,6 +120,7 @@ from jaxnn.optimizers._schedule_free import (
     schedule_free_sgd,
 )
 from jaxnn.optimizers._sgd import TraceState, sgd, trace
+from jaxnn.optimizers._soap import ScaleBySoapState, scale_by_soap, soap
 from jaxnn.optimizers._sophia import (
     HutchinsonState,
     SophiaState,
@@ -173,6 +174,7 @@ __all__ = [
     "ScaleByRpropState",
     "ScaleByRssState",
     "ScaleByScheduleState",
+    "ScaleBySoapState",
     "ScaleByZoomLinesearchState",
     "ScheduleFreeState",
     "SophiaState",
@@ -271,6 +273,7 @@ __all__ = [
     "scale_by_rss",
     "scale_by_schedule",
     "scale_by_sign",
+    "scale_by_soap",
     "scale_by_sophia",
     "scale_by_stddev",
     "scale_by_trust_ratio",
@@ -286,6 +289,7 @@ __all__ = [
     "sign_sgd",
     "skip_large_updates",
     "skip_not_finite",
+    "soap",
     "sophia",
     "stochastic_rounding",
     "trace",

@@ -223,3 +223,60 @@ def muon(
         return -value_at(learning_rate, t - 1) * step, {"count": t, "m": m}
 
     return Reference(init, update)
+
+
+def soap(
+    learning_rate: float | Schedule,
+    b1: float = 0.95,
+    b2: float = 0.95,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    precondition_frequency: int = 10,
+    max_precond_dim: int = 10_000,
+) -> Reference:
+    """Vyas et al. 2024, algorithm 3, with a factor and a basis for each axis of an array.
+
+    The first gradient makes the bases only. The mean of the gradients is kept as they are, which is
+    the same as turning it from each basis into the next.
+    """
+
+    def axes(w: Array) -> list[int]:
+        many = np.ndim(w) > 1
+        return [k for k in range(np.ndim(w)) if many and np.shape(w)[k] <= max_precond_dim]
+
+    def turned(x: Array, matrices: dict[int, Array]) -> Array:
+        for k, matrix in matrices.items():
+            x = np.swapaxes(np.swapaxes(x, k, -1) @ matrix, k, -1)
+        return x
+
+    def init(w: Array) -> State:
+        none = {k: np.zeros((np.shape(w)[k],) * 2) for k in axes(w)}
+        return {"count": 0, "m": zeros(w), "v": zeros(w), "factors": none, "bases": none}
+
+    def update(g: Array, state: State, w: Array) -> tuple[Array, State]:
+        g, count, bases = as_float64(g), state["count"] + 1, state["bases"]
+        factors = {}
+        for k, factor in state["factors"].items():
+            rows = np.moveaxis(g, k, 0).reshape(g.shape[k], -1)
+            factors[k] = b2 * factor + (1 - b2) * rows @ rows.T
+        decay = decayed(w, weight_decay, decay_all=False)
+        rate = value_at(learning_rate, count - 1)
+        if count == 1:
+            bases = {k: np.linalg.eigh(factor)[1][:, ::-1] for k, factor in factors.items()}
+            return -rate * decay, state | {"count": 1, "factors": factors, "bases": bases}
+        t = count - 1
+        m = b1 * state["m"] + (1 - b1) * g
+        v = b2 * state["v"] + (1 - b2) * turned(g, bases) ** 2
+        step = turned(m, bases) / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps)
+        step = turned(step, {k: basis.T for k, basis in bases.items()})
+        if t % precondition_frequency == 0:
+            renewed = {}
+            for k, basis in bases.items():
+                order = np.argsort(-np.diag(basis.T @ factors[k] @ basis))
+                renewed[k] = np.linalg.qr(factors[k] @ basis[:, order])[0]
+                v = np.take(v, order, axis=k)
+            bases = renewed
+        following = {"count": count, "m": m, "v": v, "factors": factors, "bases": bases}
+        return -rate * (step + decay), following
+
+    return Reference(init, update)

@@ -80,6 +80,7 @@ CASES = [
         optax=adafactor_of_optax
     ),
     decaying("muon", "muon", None, "weight_decay_mask"),
+    decaying("soap", "soap")._replace(in_optax=False),
     *slowly(
         Case(
             "lars-mask",
@@ -126,6 +127,13 @@ CASES = [
                 "two-rates": {"adam_learning_rate": 0.01},
             }.items()
         ),
+        *(
+            decaying(f"soap-{name}", "soap", **kwargs)._replace(in_optax=False)
+            for name, kwargs in {
+                "numbers": {"b1": 0.8, "b2": 0.9, "eps": 1e-3, "precondition_frequency": 2},
+                "one side": {"max_precond_dim": 2, "precondition_frequency": 3},
+            }.items()
+        ),
         before_sgd("clip_by_block_rms", shrunk_by_rms, 0.5),
         before_sgd("scale_by_param_block_rms", times_rms, 0.5),
         before_sgd("scale_by_trust_ratio", times_trust_ratio, 0.0, 0.5, 0.1),
@@ -140,6 +148,16 @@ CASES = [
     )._replace(rate=rate_of("adafactor")),
     part("scale_by_novograd", lambda rate: reference.novograd(rate, eps=1e-8))._replace(
         rate=rate_of("novograd")
+    ),
+    Case(
+        "scale_by_soap",
+        lambda library, rate: library.chain(
+            library.scale_by_soap(eps=1e-3), library.scale_by_learning_rate(rate)
+        ),
+        lambda rate, path: reference.soap(rate, eps=1e-3),
+        in_optax=False,
+        rate=rate_of("soap"),
+        slow=True,
     ),
     Case(
         "scale_by_muon",

@@ -32,6 +32,7 @@ RATE_OF = {
     "prodigy": 0.2,
     "rmsprop": 0.0002,
     "sign_sgd": 0.005,
+    "soap": 0.005,
     "sophia": 0.002,
 }
 
