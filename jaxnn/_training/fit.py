@@ -131,8 +131,9 @@ def fit(
         regularizer: a penalty on the params that is added to the objective, as any of
             `nn.regularizers`.
         shuffle: whether each epoch has its own random order; that of an iterable is its own.
-        record: what else is in the history, the mean over the steps of each epoch: any of
-            "learning_rate", "gradient_norm" and "update_norm", see `train_step`.
+        record: what else is in the history, the mean over the steps of each epoch:
+            "learning_rate", norms and outputs of layers, as "gradient_norm", "update_ratio/*" and
+            "activation_std/*", see `train_step`.
         early_stopping: `nn.early_stopping(...)`: the params and state of the best epoch are
             returned.
         on_nonfinite: what to do about a step whose loss or gradient is infinite or NaN: None for

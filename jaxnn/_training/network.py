@@ -9,6 +9,7 @@ from jaxnn._core.layer import Layer, child_key
 from jaxnn._core.types import PyTree
 from jaxnn._training.measuring import Metrics, metric_values
 from jaxnn._training.objective import Objective
+from jaxnn._training.outputs import observed
 from jaxnn._training.record import Record, recorded
 from jaxnn._training.run import Carry, Row, Run
 from jaxnn._training.step import Step, TrainState, take_step, train_state
@@ -39,10 +40,13 @@ def network(
 
     def zero_sums(train: TrainState, example: PyTree, rows: int | None) -> dict[str, PyTree]:
         def sums(train: TrainState, batch: PyTree) -> dict[str, PyTree]:
-            _, (_, sums) = objective.loss_fn(train.params, train.state, batch, train.key)
-            grads, opt_state = train.params, train.opt_state
-            of_step = recorded(record, optimizer, grads, grads, opt_state, opt_state)
-            return sums | _means(of_step)
+            params, opt_state = train.params, train.opt_state
+            (_, (_, sums)), of_outputs = observed(
+                record, lambda: objective.loss_fn(params, train.state, batch, train.key)
+            )
+            like_grads = params, params, params
+            of_update = recorded(record, optimizer, *like_grads, opt_state, opt_state)
+            return sums | _means(of_outputs | of_update)
 
         shapes = jax.eval_shape(sums, train, example)
         if rows is None and keeps_examples(shapes):

@@ -13,6 +13,7 @@ from jaxnn._core.arrays import check_key, downhill, widen
 from jaxnn._core.programs import compiled
 from jaxnn._core.sharding import Sharding, check_sharding
 from jaxnn._core.types import Arrays, LossFunction, OptimizerLike, PyTree
+from jaxnn._training.outputs import observed
 from jaxnn._training.record import Record, check_record, recorded
 from jaxnn.optimizers._base import apply_updates, check_optimizer, extra_tolerant
 from jaxnn.optimizers._loss_scaling import loss_scale
@@ -113,8 +114,13 @@ def train_step(
             params, `value_fn`, and the number of examples in the batch, `weight`, by which
             `nn.optimizers.accumulate` weights the mean of several.
         record: what else to report: any of "learning_rate", "gradient_norm" (before the optimizer
-            clips) and "update_norm". Optimizers in a `partition` have a rate each, as
-            "learning_rate/head/*".
+            clips), "update_norm", "param_norm" and "update_ratio" (of the last two, 0 where params
+            are 0). Optimizers in a `partition` have a rate each, as "learning_rate/head/*". With a
+            glob on paths norms are those of single leaves, as "gradient_norm/*/kernel"; so are
+            "activation_mean/*", "activation_std/*", "activation_max/*" (of the absolute value),
+            "activation_zeros/*" (the share of exact zeros) and "activation_saturated/*" (the share
+            within 1 % of an end of the range of a tanh or sigmoid) of what layers put out, by the
+            paths of `capture`; those in a `stack` have a number each, as "activation_std/0/1[3]".
         sharding: `nn.sharding(...)`: how the step is spread over many devices, as that of
             `train_state`. It splits the batch, wherever that is; `jax.device_put(batch,
             sharding.of_batch)` sends each device its part alone.
@@ -126,8 +132,8 @@ def train_step(
 
     Raises:
         TypeError: `optimizer` is not an optimizer, or `sharding` no sharding.
-        ValueError: `record` has another name; at the first step, the learning rate is wanted and
-            that of the optimizer, as of one of optax, is not known.
+        ValueError: `record` has another name; at the first step, a glob matches no path, or the
+            learning rate is wanted and that of the optimizer, as of one of optax, is not known.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -186,12 +192,13 @@ def take_step(
     def loss_of(params: PyTree) -> tuple[Any, tuple[PyTree, PyTree]]:
         return loss_fn(params, train.state, batch, key)
 
-    def objective(params: PyTree) -> tuple[Any, tuple[Any, PyTree, PyTree]]:
-        loss, (state, metrics) = loss_of(params)
+    def objective(params: PyTree) -> tuple[Any, PyTree]:
+        (loss, (state, metrics)), of_outputs = observed(record, lambda: loss_of(params))
         scaled = loss if scale is None else loss * scale.astype(loss.dtype)
-        return scaled, (loss, state, metrics)
+        return scaled, (loss, state, metrics, of_outputs)
 
-    (_, (loss, state, metrics)), grads = jax.value_and_grad(objective, has_aux=True)(train.params)
+    (_, aux), grads = jax.value_and_grad(objective, has_aux=True)(train.params)
+    loss, state, metrics, of_outputs = aux
     grads = jax.tree.map(downhill, grads)
 
     # Line searches of optax give all keywords that they get to this function, and want it to name
@@ -212,8 +219,10 @@ def take_step(
     following = TrainState(params, state, opt_state, train.key, train.step + 1)
     if scale is not None:
         grads = jax.tree.map(lambda g: widen(g) / scale.astype(widen(g).dtype), grads)
-    of_update = recorded(record, optimizer, grads, updates, train.opt_state, opt_state)
-    return Step(following, loss, grads, of_update, metrics)
+    of_update = recorded(
+        record, optimizer, train.params, grads, updates, train.opt_state, opt_state
+    )
+    return Step(following, loss, grads, of_outputs | of_update, metrics)
 
 
 def _examples(batch: Any, metrics: Any) -> jax.Array:
