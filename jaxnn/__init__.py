@@ -89,6 +89,7 @@ from jaxnn._networks.mlp import feed_forward, mlp
 from jaxnn._networks.recurrent import bidirectional, recurrent, stacked_cell
 from jaxnn._networks.squeeze_excite import squeeze_excite
 from jaxnn._networks.transformer import transformer_block
+from jaxnn._training.batch_statistics import update_batch_norm
 from jaxnn._training.best import early_stopping
 from jaxnn._training.calibration import temperature_scaling
 from jaxnn._training.data.padding import pad_to
@@ -224,6 +225,7 @@ __all__ = [
     "typing",
     "unfreeze_params",
     "unit_norm",
+    "update_batch_norm",
     "upsample",
     "vector_quantizer",
     "weight_norm",

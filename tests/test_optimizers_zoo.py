@@ -153,7 +153,6 @@ DECAYING = {
     "nadamw": "mask",
     "novograd": "mask",
     "prodigy": "mask",
-    "soap": "mask",
 }
 
 
