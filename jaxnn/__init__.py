@@ -52,6 +52,7 @@ from jaxnn._layers.dropout import (
 )
 from jaxnn._layers.embeddings import embedding
 from jaxnn._layers.equations import einsum
+from jaxnn._layers.linear_recurrence import lru_cell
 from jaxnn._layers.normalization import (
     group_norm,
     instance_norm,
@@ -171,6 +172,7 @@ __all__ = [
     "lora",
     "losses",
     "lp_pool",
+    "lru_cell",
     "lstm_cell",
     "max_pool",
     "maxout",

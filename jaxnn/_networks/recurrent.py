@@ -23,7 +23,15 @@ from jaxnn._core.meshes import automatic, placed_as_after
 from jaxnn._core.paths import leaf_paths, same_structure
 from jaxnn._core.types import PyTree
 from jaxnn._core.watching import Crossing, unwatched
-from jaxnn.functional._scans import padded, parts_of, scan_in_parts, where, zeros_like
+from jaxnn.functional._scans import (
+    linear_of,
+    padded,
+    parts_of,
+    scan_in_parts,
+    scan_linear,
+    where,
+    zeros_like,
+)
 
 
 @constructor
@@ -376,6 +384,9 @@ def _scan(
     parts = parts_of(cell.step)
     if parts is not None:
         return scan_in_parts(*parts, reverse, params, carry, xs, valid)
+    linear = linear_of(cell.step)
+    if linear is not None:
+        return scan_linear(*linear, reverse, params, carry, xs, valid)
 
     # The reverse pass adds to the gradient of the parameters at every step, in their dtype here.
     dtypes = jax.tree.map(jnp.result_type, params)

@@ -18,6 +18,7 @@ from jaxnn.functional._dropout import (
 )
 from jaxnn.functional._embeddings import attend, embed
 from jaxnn.functional._equations import einsum
+from jaxnn.functional._linear_recurrence import linear_recurrence
 from jaxnn.functional._masks import (
     causal_mask,
     combine_masks,
@@ -88,6 +89,7 @@ __all__ = [
     "layer_norm",
     "linear",
     "linear_general",
+    "linear_recurrence",
     "local_mask",
     "local_response_norm",
     "lp_pool",

@@ -1,8 +1,11 @@
-"""Sequences through a step that is affine in its parameters before its nonlinearities.
+"""Sequences through a step of a known form.
 
-The reverse pass of a plain `lax.scan` adds to the gradient of every kernel at every step. Where a
-step is in two parts, it need only propagate the gradients of the gates' inputs: those of the
-kernels and of the input are then one product each over all steps.
+One is affine in its parameters before its nonlinearities. The reverse pass of a plain `lax.scan`
+adds to the gradient of every kernel at every step. Where a step is in two parts, it need only
+propagate the gradients of the gates' inputs: those of the kernels and of the input are then one
+product each over all steps.
+
+The other is linear in what it carries, and is one linear recurrence.
 """
 
 import functools
@@ -14,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnn._core.types import PyTree
+from jaxnn.functional._linear_recurrence import linear_recurrence
 
 Affine = Callable[[PyTree, PyTree, PyTree], PyTree]  # affine(params, carry, x_t) -> z
 Nonlinear = Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]  # nonlinear(carry, z) -> (carry, y_t)
@@ -42,6 +46,59 @@ def step_in_parts(affine: Affine, nonlinear: Nonlinear) -> Callable[..., tuple[P
 def parts_of(step: Any) -> tuple[Affine, Nonlinear] | None:
     """What `step_in_parts` made the step of, None if it did not."""
     return getattr(step, "parts", None)
+
+
+Coefficients = Callable[[PyTree, PyTree], tuple[jax.Array, jax.Array]]  # (params, x) -> (a, b)
+Output = Callable[[PyTree, jax.Array, PyTree], jax.Array]  # output(params, h, x) -> y
+
+
+def linear_step(coefficients: Coefficients, output: Output) -> Callable[..., tuple[Any, Any]]:
+    """The step `h' = a * h + b` with the output `output(params, h', x_t)`.
+
+    `scan_linear` runs it over a sequence. Both functions take any leading axes; `a` may have none.
+    """
+
+    def step(
+        params: PyTree,
+        carry: PyTree,
+        x_t: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        a, b = coefficients(params, x_t)
+        a = jnp.expand_dims(a, range(b.ndim - a.ndim))
+        carry = (a * carry + b).astype(carry.dtype)
+        return carry, output(params, carry, x_t)
+
+    step.linear = coefficients, output  # type: ignore[attr-defined]
+    return step
+
+
+def linear_of(step: Any) -> tuple[Coefficients, Output] | None:
+    """What `linear_step` made the step of, None if it did not."""
+    return getattr(step, "linear", None)
+
+
+def scan_linear(
+    coefficients: Coefficients,
+    output: Output,
+    reverse: bool,
+    params: PyTree,
+    carry: jax.Array,
+    xs: PyTree,
+    valid: jax.Array | None,
+) -> tuple[jax.Array, PyTree]:
+    """The final carry and all outputs, time being the first axis of `xs` and of `valid`."""
+    a, b = coefficients(params, xs)
+    if b.shape[0] == 0:
+        return carry, output(params, b.astype(carry.dtype), xs)
+    if valid is not None:
+        a = jnp.broadcast_to(jnp.expand_dims(a, range(b.ndim - a.ndim)), b.shape)
+        a, b = where(valid, a, jnp.ones_like(a)), where(valid, b, jnp.zeros_like(b))
+    hs = linear_recurrence(a, b, carry, time_axis=0, reverse=reverse).astype(carry.dtype)
+    ys = output(params, hs, xs)
+    return hs[0 if reverse else -1], ys if valid is None else where(valid, ys, zeros_like(ys))
 
 
 def padded(

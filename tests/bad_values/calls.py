@@ -313,6 +313,7 @@ BY_HAND = {
     ),
     "gru_cell": ({"features": 3}, stepped(SEQUENCE)),
     "lstm_cell": ({"features": 3}, stepped(SEQUENCE)),
+    "lru_cell": ({"hidden_features": 3}, stepped(SEQUENCE)),
     "rnn_cell": ({"features": 3}, stepped(SEQUENCE)),
     "stacked_cell": ({"cells": (nn.gru_cell(3), nn.gru_cell(2))}, stepped(SEQUENCE)),
     "early_stopping": (

@@ -88,7 +88,7 @@ EXACT = {
         "1.5",
         "functional.unit_norm.epsilon llama3_scaling.factor yarn_scaling.factor "
         "losses.absolute_percentage_error.epsilon losses.linear_softmax_cross_entropy.soft_cap "
-        "attention.soft_cap functional.dot_product_attention.soft_cap "
+        "attention.soft_cap functional.dot_product_attention.soft_cap lru_cell.max_phase "
         "metrics.psnr.data_range optimizers.dynamic_loss_scale.factor unit_norm.epsilon",
     ),
     **_for(
@@ -145,6 +145,7 @@ EXACT = {
         "optimizers.projection_linf_ball.scale optimizers.projection_simplex.scale",
     ),
     "pad_to.batch": "empty",
+    "lru_cell.min_radius": "0",
     "optimizers.skip_not_finite.updates": TREES,
     "optimizers.global_norm.tree": TREES,
     "save.tree": TREES,
@@ -154,6 +155,7 @@ EXACT = {
 # Refused in the words of another argument, or of a file, which it does not fit.
 OF_OTHERS = {
     **_for("0", "recurrent.time_axis bidirectional.time_axis"),
+    **_for("0", "functional.linear_recurrence.time_axis"),
     **_for("-1 0 1.5 nan True empty", "export_params.state"),
     **_for("None -1 0 1.5 nan True [] {} empty", "quantize_params.params"),
     **_for("None [] {} empty", "import_params.like"),

@@ -16,7 +16,7 @@ def as_float64(value: Any) -> Any:
     if not hasattr(value, "dtype"):
         return value
     array = np.asarray(value)
-    return array if array.dtype.kind in "iub" else array.astype(np.float64)
+    return array if array.dtype.kind in "iubc" else array.astype(np.float64)
 
 
 def in_float64(f: Callable) -> Callable:

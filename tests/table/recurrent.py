@@ -7,7 +7,7 @@ import numpy as np
 
 import jaxnn as nn
 from tests import composed_reference as composed
-from tests.numpy_reference import activations, recurrent
+from tests.numpy_reference import activations, linear_recurrence, recurrent
 from tests.table.rows import FunctionRow, LayerRow
 
 FEATURES = 2
@@ -198,6 +198,110 @@ def both_ways_reference(x, *arguments, lengths):
     return (np.concatenate([one, other], axis=-1), h, *carry), backward
 
 
+# Linear recurrences: the parts of complex numbers as arguments and results
+
+LRU_LEAVES = (
+    ("input", "kernel"),
+    ("input", "log_scale"),
+    ("recurrent", "log_decay"),
+    ("recurrent", "log_phase"),
+    ("output", "kernel"),
+    ("skip", "scale"),
+)
+
+
+def of_parts(function):
+    """A function of complex a, b and h by their parts."""
+
+    def split(*parts, **options):
+        a, b, h = map(jax.lax.complex, parts[::2], parts[1::2])
+        hs = function(a, b, h, **options)
+        return hs.real, hs.imag
+
+    return split
+
+
+def of_parts_reference(*parts, **options):
+    """The same of the reference."""
+    a, b, h = (re + 1j * im for re, im in zip(parts[::2], parts[1::2], strict=True))
+    hs, backward = linear_recurrence.linear_recurrence(a, b, h, **options)
+
+    def pullback(dy):
+        gradients = backward(dy[0] + 1j * dy[1])
+        return tuple(part for g in gradients for part in (g.real, g.imag))
+
+    return (hs.real, hs.imag), pullback
+
+
+def factors_and_inputs(a_shape, parts):
+    """Some parts of `a`, of `b` and of `h`."""
+
+    def draw(rng, shape):
+        shapes = a_shape or shape, shape, (shape[0], *shape[2:])
+        return tuple(rng.standard_normal(s) for s in shapes for _ in range(parts))
+
+    return draw
+
+
+def lru_arguments(rng, shape):
+    """x, the parts of a carry, and leaves in order."""
+    n, features = 2, shape[-1]
+    sizes = [shape, *2 * [(shape[0], n)], (features, 2 * n), *3 * [(n,)], (2 * n, features)]
+    return tuple(rng.standard_normal(size) for size in (*sizes, (features,)))
+
+
+def lru(x, real, imaginary, *leaves, lengths, reverse):
+    """The cell over a sequence, flat."""
+    params = {part: {} for part, _ in LRU_LEAVES}
+    for (part, leaf), array in zip(LRU_LEAVES, leaves, strict=True):
+        params[part][leaf] = array
+    layer = nn.recurrent(nn.lru_cell(2), reverse=reverse, return_carry=True)
+    ys, h = run(layer, params, x, jax.lax.complex(real, imaginary), lengths)
+    return ys, h.real, h.imag
+
+
+def lru_over_time(params, state, x, *, key, train):
+    """From a carry of zeros."""
+    leaves = [params[part][leaf] for part, leaf in LRU_LEAVES]
+    zeros = np.zeros((len(x), len(leaves[1])))
+    (ys, *_), backward = linear_recurrence.lru(x, zeros, zeros, *leaves)
+
+    def pullback(dy):
+        dx, _, _, *gradients = backward((dy, zeros, zeros))
+        dparams = {part: {} for part, _ in LRU_LEAVES}
+        for (part, leaf), gradient in zip(LRU_LEAVES, gradients, strict=True):
+            dparams[part][leaf] = gradient
+        return dparams, dx
+
+    return ys, pullback
+
+
+def linear_rows():
+    """Real and complex, constant and varying factors; lengths and directions of the cell."""
+    function, reference = nn.functional.linear_recurrence, linear_recurrence.linear_recurrence
+    row = functools.partial(FunctionRow, "functional.linear_recurrence")
+    shapes = ((2, 5, 3),)
+    yield row(function, reference, factors_and_inputs(None, 1), shapes)
+    yield row(
+        of_parts(function),
+        of_parts_reference,
+        factors_and_inputs((1, 3), 2),
+        shapes,
+        {"reverse": True},
+        "complex",
+    )
+    for reverse, lengths in ((True, (4, 0, 2)), (False, None)):
+        yield FunctionRow(
+            "recurrent",
+            lru,
+            linear_recurrence.lru,
+            lru_arguments,
+            ((3, 4, 3),),
+            {"reverse": reverse, "lengths": lengths},
+            "lru_cell",
+        )
+
+
 CELLS = {
     "rnn_cell": ("rnn", nn.rnn_cell, recurrent.rnn),
     "lstm_cell": ("lstm", nn.lstm_cell, recurrent.lstm),
@@ -310,6 +414,13 @@ LAYERS = (
         is_random=True,
     ),
     LayerRow(
+        "recurrent_lru",
+        "recurrent(lru_cell(3))",
+        lambda: nn.recurrent(nn.lru_cell(3)),
+        SHAPES,
+        lru_over_time,
+    ),
+    LayerRow(
         "bidirectional",
         "bidirectional(rnn_cell(3))",
         lambda: nn.bidirectional(nn.rnn_cell(3)),
@@ -318,4 +429,4 @@ LAYERS = (
     ),
 )
 
-FUNCTIONS = (*step_rows(), *sequence_rows())
+FUNCTIONS = (*step_rows(), *sequence_rows(), *linear_rows())
