@@ -83,7 +83,8 @@ from jaxnn._layers.quantization import vector_quantizer
 from jaxnn._layers.recurrent import conv_lstm_cell, gru_cell, lstm_cell, rnn_cell
 from jaxnn._layers.resampling import pixel_shuffle, pixel_unshuffle, upsample
 from jaxnn._layers.rotary_scaling import llama3_scaling, yarn_scaling
-from jaxnn._networks.generation import autoregressive, generate
+from jaxnn._networks.autoregressive import autoregressive
+from jaxnn._networks.generation import generate
 from jaxnn._networks.lora import lora, merge_lora
 from jaxnn._networks.mixture import mixture_of_experts
 from jaxnn._networks.mlp import feed_forward, mlp

@@ -11,6 +11,7 @@ from jaxnn._combinators.rematerialization import has_checkpoint, is_kept
 from jaxnn._core.arrays import check_count, check_key, floating
 from jaxnn._core.children import record_copies, wrap
 from jaxnn._core.construction import constructor
+from jaxnn._core.decoding import is_decoded
 from jaxnn._core.keywords import accepted, split_static
 from jaxnn._core.layer import Layer, LayerLike, abstract, as_layer
 from jaxnn._core.paths import leaf_paths
@@ -68,7 +69,7 @@ def stack(layer: LayerLike, depth: int) -> Layer:
                 f"stack: {layer!r} makes {_text(y)} of {_text(x)}, expected an output of the shape "
                 "and dtype of its input"
             )
-        return params, state
+        return params, _apart(state, depth) if is_decoded() and jax.tree.leaves(state) else state
 
     def apply(
         params: PyTree,
@@ -80,6 +81,9 @@ def stack(layer: LayerLike, depth: int) -> Layer:
         **extra: Any,
     ) -> tuple[PyTree, PyTree]:
         check_copies("stack", depth, params)
+        keys = copy_keys("stack", key, depth)
+        if is_decoded():  # a scan would copy all weights and caches for every element
+            return apply_each(params, state, _floating(x), keys, train, extra)
 
         crossing = Crossing()
 
@@ -90,13 +94,31 @@ def stack(layer: LayerLike, depth: int) -> Layer:
                 y = see_each(layer, y)
             return y, (state, seen)
 
-        keys = copy_keys("stack", key, depth)
         x, layers = _floating(x), (params, state, keys, crossing.added)
         y, (new_state, seen) = jax.lax.scan(_rematerialized(step, x, layers), x, layers, depth)
         crossing.report(seen)
         return y, new_state
 
+    def apply_each(
+        params: PyTree, state: PyTree, x: PyTree, keys: Any, train: bool, extra: dict[str, Any]
+    ) -> tuple[PyTree, PyTree]:
+        has_state = bool(jax.tree.leaves(state))
+        states = state if has_state else depth * (state,)
+        new_states = []
+        for own, own_state, key in zip(
+            _apart(params, depth), states, _apart(keys, depth), strict=True
+        ):
+            x, new_state = layer.apply(own, own_state, x, key=key, train=train, **extra)
+            new_states.append(new_state)
+        return x, tuple(new_states) if has_state else state
+
     return wrap(layer, apply, init)
+
+
+def _apart(tree: PyTree, depth: int) -> tuple[PyTree, ...]:
+    """What belongs to each layer, of leaves with a leading axis."""
+    leaves, structure = jax.tree.flatten(tree)
+    return tuple(jax.tree.unflatten(structure, [leaf[i] for leaf in leaves]) for i in range(depth))
 
 
 def _rematerialized(step: Callable[..., Any], x: PyTree, layers: PyTree) -> Callable[..., Any]:

@@ -1,7 +1,7 @@
-"""Layers that decode one element at a time: what they need to know only to refuse what is wrong.
+"""Layers that decode one element at a time: what they need to know, though no number depends on it.
 
-Nothing here changes a number. `nn.autoregressive` says that its layer sees one element in each
-step; what looks along time, and carries nothing from one step to the next, then raises.
+`nn.autoregressive` says that its layer sees one element in each step; what looks along time, and
+carries nothing from one step to the next, then raises, and a stack keeps its layers apart.
 """
 
 from collections.abc import Iterator
@@ -30,6 +30,11 @@ def decoding_by_element() -> Iterator[None]:
         yield
     finally:
         _by_element.reset(token)
+
+
+def is_decoded() -> bool:
+    """Whether a layer over sequences gets one element in each step."""
+    return _by_element.get()
 
 
 def refuse_in_decoding(what: str, length: int, expected: str) -> None:

@@ -1,7 +1,6 @@
-"""Autoregressive decoding and sampling."""
+"""Generating tokens with an autoregressive model."""
 
-from collections.abc import Sequence
-from typing import Any, Literal, overload
+from typing import Literal, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -9,84 +8,17 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.arguments import checked
-from jaxnn._core.arrays import LEAST_POSITIVE, check_count, check_key, check_range, is_inexact
+from jaxnn._core.arrays import LEAST_POSITIVE, check_count, check_key, check_range, promoted
 from jaxnn._core.bounds import OutOfBoundsError, looking_for_integers_outside
-from jaxnn._core.construction import constructor
-from jaxnn._core.decoding import decoded_steps, decoding_by_element
-from jaxnn._core.layer import Cell, Layer, LayerLike, as_layer
+from jaxnn._core.decoding import decoded_steps
+from jaxnn._core.hoisting import hoisted
+from jaxnn._core.layer import Cell, Layer
 from jaxnn._core.programs import compiled
 from jaxnn._core.sharding import Sharding, check_sharding
 from jaxnn._core.types import Arrays, PyTree, Scalar
+from jaxnn._networks.autoregressive import first_carry, read
+from jaxnn._networks.sampling import sample
 from jaxnn.functional import token_log_probs
-
-
-@constructor
-def autoregressive(layer: LayerLike, *, features: Sequence[int] = ()) -> Cell:
-    """A layer over sequences as a `Cell` that takes one step at a time.
-
-    The carry is the state of the layer: the key/value caches of attention with `cache_length=`, and
-    the positions of layers with `cached=True`. The parameters are those of the layer, and of the
-    same layer without caches, as it was trained.
-
-    Args:
-        layer: a layer from `(batch, time, *features)` to `(batch, time, ...)`, whose only state is
-            that of decoding.
-        features: the shape of one step's input for one sequence; `()` for integer tokens.
-
-    Returns:
-        A `Cell` for `nn.generate`, `nn.recurrent` or `jax.lax.scan`.
-
-    Raises:
-        ValueError: in `step`, self-attention has no cache, positions are not cached, or a recurrent
-            layer or a convolution looks along time: they would see one element alone.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, jaxnn as nn
-        >>> def model(**cache):
-        ...     return nn.serial(nn.embedding(10, 8), nn.attention(2, is_causal=True, **cache))
-        >>> x = jnp.array([[3, 1, 4]])
-        >>> params, state = model().init(jax.random.key(0), x)
-        >>> y, _ = model().apply(params, state, x)
-        >>> cell = nn.autoregressive(model(cache_length=3))
-        >>> carry = cell.initial_carry(params, (1,), jnp.float32)
-        >>> for t in range(3):
-        ...     carry, y_t = cell.step(params, carry, x[:, t])
-        >>> bool(jnp.allclose(y_t, y[:, -1], atol=1e-6))
-        True
-    """
-    layer = as_layer(layer, "autoregressive: layer")
-    features = tuple(features)
-
-    def one_step(x_t: PyTree) -> Any:
-        """The input `(*batch, 1, *features)`, a batch of one where there is none."""
-        batch_ndim = jnp.ndim(x_t) - len(features)
-        x = jnp.expand_dims(x_t, batch_ndim)
-        return x if batch_ndim else x[None]
-
-    def init(key: jax.Array, x_t: PyTree) -> PyTree:
-        return layer.init(key, jax.eval_shape(one_step, x_t))[0]
-
-    def initial_carry(params: PyTree, batch_shape: Sequence[int], dtype: DTypeLike) -> PyTree:
-        given = jnp.int32 if not features else dtype
-        x = jax.ShapeDtypeStruct((*(batch_shape or (1,)), 1, *features), given)
-        _, state = layer.init(jax.random.key(0), x)
-        return jax.tree.map(lambda s: s.astype(dtype) if is_inexact(s.dtype) else s, state)
-
-    def step(
-        params: PyTree,
-        carry: PyTree,
-        x_t: PyTree,
-        *,
-        key: jax.Array | None = None,
-        train: bool = False,
-    ) -> tuple[PyTree, PyTree]:
-        batch_ndim = jnp.ndim(x_t) - len(features)
-        with decoding_by_element():
-            y, carry = layer.apply(params, carry, one_step(x_t), key=key, train=train)
-        y_t = jax.lax.index_in_dim(y, 0, max(batch_ndim, 1), keepdims=False)
-        return carry, y_t if batch_ndim else y_t[0]
-
-    return Cell(init, initial_carry, step)
 
 
 @overload
@@ -246,7 +178,7 @@ def _refuse_nan(cell: Cell, params: PyTree, prompt: jax.Array) -> None:
     tokens = jnp.unique(prompt)
     try:
         with looking_for_integers_outside():
-            cell.step(params, _first_carry(cell, params, tokens.shape), tokens)
+            cell.step(params, first_carry(cell, params, tokens.shape), tokens)
     except OutOfBoundsError as error:
         place = tuple(int(i) for i in np.argwhere(np.asarray(prompt) == error.value)[0])
         raise ValueError(
@@ -256,9 +188,15 @@ def _refuse_nan(cell: Cell, params: PyTree, prompt: jax.Array) -> None:
     raise ValueError("generate: params give logits that are NaN, expected numbers")
 
 
-def _first_carry(cell: Cell, params: PyTree, batch: tuple[int, ...]) -> PyTree:
-    floats = [leaf.dtype for leaf in jax.tree.leaves(params) if is_inexact(leaf.dtype)]
-    return cell.initial_carry(params, batch, floats[0] if floats else jnp.result_type(float))
+class _Turn(NamedTuple):
+    """What the loop over new tokens carries."""
+
+    made: jax.Array  # how many tokens
+    carry: PyTree
+    token: jax.Array
+    ended: jax.Array
+    new: tuple[jax.Array, jax.Array | None]
+    is_nan: jax.Array
 
 
 def _generate(
@@ -275,61 +213,40 @@ def _generate(
 ) -> tuple[tuple[jax.Array, jax.Array | None], jax.Array, jax.Array]:
     """The new tokens, with log-probabilities if wanted; whether a logit is NaN; their number."""
     batch = prompt.shape[:1]
-    carry = _first_carry(cell, params, batch)
+    with decoded_steps(prompt.shape[1] + length - 1):
+        start = first_carry(cell, params, batch)
+        start = read(cell, params, start, prompt[:, :-1])
+        step = hoisted(cell.step, params, start, prompt[:, -1])
+    _, logits = jax.eval_shape(step, start, prompt[:, -1])
 
-    def read(carry: PyTree, token: jax.Array) -> tuple[PyTree, None]:
-        return cell.step(params, carry, token)[0], None
-
-    def write(
-        carry: tuple[PyTree, jax.Array, jax.Array], step: jax.Array
-    ) -> tuple[tuple[PyTree, jax.Array, jax.Array], tuple[Any, jax.Array, jax.Array]]:
-        cell_carry, token, ended = carry
-        cell_carry, logits = cell.step(params, cell_carry, token)
-        step_key = None if key is None else jax.random.fold_in(key, step)
-        token = _sample(step_key, logits, temperature, top_k, top_p)
+    def write(turn: _Turn) -> _Turn:
+        carry, logits = step(turn.carry, turn.token)
+        step_key = None if key is None else jax.random.fold_in(key, turn.made)
+        token = sample(step_key, logits, temperature, top_k, top_p)
         log_prob = token_log_probs(logits, token) if with_log_probs else None
+        ended = turn.ended
         if end_token is not None:
             token = jnp.where(ended, end_token, token)
             log_prob = None if log_prob is None else jnp.where(ended, 0, log_prob)
             ended = token == end_token
-        new, size = (token, log_prob), jnp.asarray(logits.shape[-1])
-        return (cell_carry, token, ended), (new, jnp.isnan(logits).any(), size)
+        new = jax.tree.map(lambda all, one: all.at[turn.made].set(one), turn.new, (token, log_prob))
+        is_nan = turn.is_nan | jnp.isnan(logits).any()
+        return _Turn(turn.made + 1, carry, token, ended, new, is_nan)
 
-    with decoded_steps(prompt.shape[1] + length - 1):
-        carry, _ = jax.lax.scan(read, carry, prompt[:, :-1].T)
-        start = carry, prompt[:, -1], jnp.zeros(batch, bool)
-        _, (new, is_nan, vocabulary) = jax.lax.scan(write, start, jnp.arange(length))
-    return jax.tree.map(jnp.transpose, new), is_nan.any(), vocabulary[0]
+    def goes_on(turn: _Turn) -> jax.Array:
+        return (turn.made < length) & ~jnp.all(turn.ended)
 
-
-def _sample(
-    key: jax.Array | None,
-    logits: jax.Array,
-    temperature: jax.Array,
-    top_k: jax.Array | None,
-    top_p: jax.Array | None,
-) -> jax.Array:
-    """One token for each row of logits."""
-    logits = logits.astype(jnp.float32)
-    likeliest = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    if key is None:
-        return likeliest
-    scaled = logits / jnp.where(temperature == 0, 1, temperature)
-    if top_k is not None or top_p is not None:
-        scaled = jnp.where(scaled >= _least_kept(scaled, top_k, top_p), scaled, -jnp.inf)
-    drawn = jax.random.categorical(key, scaled, axis=-1).astype(jnp.int32)
-    return jnp.where(temperature == 0, likeliest, drawn)
-
-
-def _least_kept(logits: jax.Array, top_k: jax.Array | None, top_p: jax.Array | None) -> jax.Array:
-    """The least logit, in each row, of a token that may be sampled."""
-    ordered = jnp.flip(jnp.sort(logits, axis=-1), axis=-1)
-    rank = jnp.broadcast_to(jnp.arange(logits.shape[-1]), ordered.shape)
-    kept = rank >= 0
-    if top_k is not None:
-        kept &= rank < top_k.astype(rank.dtype)
-    if top_p is not None:
-        probabilities = jax.nn.softmax(jnp.where(kept, ordered, -jnp.inf), axis=-1)
-        before = jnp.cumsum(probabilities, axis=-1) - probabilities
-        kept &= (before < top_p) | (rank == 0)
-    return jnp.min(jnp.where(kept, ordered, jnp.inf), axis=-1, keepdims=True)
+    tokens = jnp.zeros((length, *batch), jnp.int32)
+    log_probs = jnp.zeros(tokens.shape, promoted(logits.dtype, jnp.float32))
+    first = _Turn(
+        jnp.int32(0),
+        start,
+        prompt[:, -1],
+        jnp.zeros(batch, bool),
+        (tokens, log_probs if with_log_probs else None),
+        jnp.asarray(False),
+    )
+    last = jax.lax.while_loop(goes_on, write, first)
+    is_made = jnp.arange(length)[:, None] < last.made
+    new = jnp.where(is_made, last.new[0], last.token), last.new[1]
+    return jax.tree.map(jnp.transpose, new), last.is_nan, jnp.asarray(logits.shape[-1])
