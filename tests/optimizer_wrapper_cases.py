@@ -418,6 +418,7 @@ NAMES_WITHOUT_ROW = {
     "projection_non_negative",
     *("lbfgs", "scale_by_lbfgs", "scale_by_zoom_linesearch", "value_and_grad_from_state"),
     *("add_noise", "master_weights", "stochastic_rounding"),
+    *("mup_initial_params", "scale_by_mup"),
 }
 
 

@@ -41,6 +41,7 @@ NEEDED = {
     "projection": O.projection_simplex,
     "max_consecutive_errors": 2,
     "max_linesearch_steps": 5,
+    "base_params": {},
     "value": 0.1,
     "init_value": 0.1,
     "end_value": 0.01,
@@ -78,6 +79,7 @@ OTHER = {
     "incremental_update",
     "loss_scale",
     "map_params",
+    "mup_initial_params",
     "periodic_update",
     *(name for name in O.__all__ if name.startswith("projection_")),
     "schedule_free_eval_params",
@@ -99,6 +101,7 @@ MASK = {"text", "[]", "{}", "True"}
 ANY_SIGN = {"-1"}
 # Besides None and True where the annotation says so.
 LEGAL = {
+    "base_params": {"-1", "nan", "inf", "True", "[]", "{}", "None"},
     "mask": MASK,
     "weight_decay_mask": MASK,
     "trust_ratio_mask": MASK,

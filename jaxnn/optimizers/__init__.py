@@ -74,6 +74,7 @@ from jaxnn.optimizers._lookahead import LookaheadState, lookahead
 from jaxnn.optimizers._loss_scaling import LossScaleState, dynamic_loss_scale, loss_scale
 from jaxnn.optimizers._map_params import map_params
 from jaxnn.optimizers._muon import MuonDimensionNumbers, MuonState, muon, scale_by_muon
+from jaxnn.optimizers._mup import mup_initial_params, scale_by_mup
 from jaxnn.optimizers._narrow import (
     MasterWeightsState,
     StochasticRoundingState,
@@ -228,6 +229,7 @@ __all__ = [
     "masked",
     "master_weights",
     "muon",
+    "mup_initial_params",
     "nadam",
     "nadamw",
     "named_chain",
@@ -265,6 +267,7 @@ __all__ = [
     "scale_by_learning_rate",
     "scale_by_lion",
     "scale_by_muon",
+    "scale_by_mup",
     "scale_by_novograd",
     "scale_by_param_block_rms",
     "scale_by_radam",
