@@ -208,6 +208,72 @@ def test_the_prompt_is_read_in_one_pass():
     assert set(lengths) == {1, 5}
 
 
+def deep(**cache):
+    """Two layers with windows, over learned positions."""
+    cached = bool(cache)
+    block = nn.transformer_block(
+        nn.attention(2, is_causal=True, window=(3, 0), positions=nn.rotary(), **cache),
+        nn.feed_forward(8),
+    )
+    places = nn.learned_positions(20, embedding_init=nn.initializers.normal(1.0), cached=cached)
+    return nn.serial(nn.embedding(7, 8), places, nn.stack(block, 2), nn.dense(7))
+
+
+def moving_average():
+    """A layer that remembers, though not by position."""
+
+    def apply(params, state, x, *, key=None, train=False):
+        def one(mean, x_t):
+            mean = 0.7 * mean + x_t
+            return mean, mean
+
+        mean, y = jax.lax.scan(one, state["mean"], jnp.moveaxis(x, 1, 0))
+        return jnp.moveaxis(y, 0, 1), {"mean": mean}
+
+    def init(key, x):
+        return {}, {"mean": jnp.zeros((x.shape[0], x.shape[2]), x.dtype)}
+
+    return nn.Layer(init, apply)
+
+
+RAGGED = {
+    "attention": nn.autoregressive(deep(cache_length=9)),
+    "alibi": nn.autoregressive(
+        nn.serial(
+            nn.embedding(7, 8),
+            nn.sinusoidal_positions(cached=True),
+            nn.attention(2, is_causal=True, positions=nn.alibi(), cache_length=9),
+            nn.dense(7),
+        )
+    ),
+    "recurrent": nn.stacked_cell(nn.embedding(7, 8), nn.gru_cell(8), nn.dense(7)),
+    "own_state": nn.autoregressive(
+        nn.serial(nn.embedding(7, 8), moving_average(), nn.dense(7)),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "attention")) for n in RAGGED]
+)
+def test_prompts_of_different_lengths_give_what_they_give_alone(name):
+    cell = RAGGED[name]
+    params = fast_jit(cell.init)(jax.random.key(0), jnp.int32(0))
+    params = jax.tree.map(lambda leaf: 3 * leaf, params)
+    prompts = [[3, 1, 4, 1], [5, 2]]
+    left, right, mask = np.full((2, 4), -1), np.full((2, 4), 99), np.zeros((2, 4), bool)
+    for row, prompt in enumerate(prompts):
+        left[row, 4 - len(prompt) :], right[row, : len(prompt)] = prompt, prompt
+        mask[row, 4 - len(prompt) :] = True
+    both = [(left, mask), (right, mask[:, ::-1])]
+    settings = {"length": 6, "return_log_probs": True}
+    alone = nn.generate(cell, params, np.array(prompts[1]), **settings)
+    for given, is_token in both:
+        tokens, log_probs = nn.generate(cell, params, given, prompt_mask=is_token, **settings)
+        np.testing.assert_array_equal(tokens[1], alone[0])
+        np.testing.assert_allclose(log_probs[1], alone[1], atol=1e-5)
+
+
 def test_inside_jit_and_vmap():
     keys = jax.random.split(jax.random.key(0), 3)
 
@@ -232,6 +298,9 @@ def test_inside_jit_and_vmap():
         ({"prompt": jnp.zeros((2, 0), int)}, ValueError, r"prompt has shape \(2, 0\)"),
         ({"prompt": jnp.zeros((1, 2, 3), int)}, ValueError, r"prompt has shape \(1, 2, 3\)"),
         ({"prompt": np.array([2**32 + 1])}, ValueError, "prompt has the integer 4294967297 at"),
+        ({"prompt_mask": np.ones((2000, 1))}, TypeError, "prompt_mask has dtype float"),
+        ({"prompt_mask": np.ones(2, bool)}, ValueError, r"prompt_mask has shape \(2,\)"),
+        ({"prompt_mask": np.arange(2000)[:, None] < 7}, ValueError, "no token in row 7"),
         ({"length": 0}, ValueError, "length is 0"),
         ({"temperature": -1.0}, ValueError, "temperature is -1.0"),
         ({"top_k": 0}, ValueError, "top_k is 0"),

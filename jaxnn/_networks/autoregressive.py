@@ -89,17 +89,47 @@ def first_carry(cell: Cell, params: PyTree, batch: tuple[int, ...]) -> PyTree:
     return cell.initial_carry(params, batch, floats[0] if floats else jnp.result_type(float))
 
 
-def read(cell: Cell, params: PyTree, carry: PyTree, tokens: jax.Array) -> PyTree:
-    """The carry after tokens `(batch, time)`: in one pass, if a layer over sequences takes them."""
-    if tokens.shape[1] == 0:
+def read(
+    cell: Cell, params: PyTree, carry: PyTree, tokens: jax.Array, number: jax.Array | None = None
+) -> PyTree:
+    """The carry after tokens `(batch, time)`, or after the first `number` of `(time,)`.
+
+    It is one pass, if a layer over sequences takes them; what follows the first ones is forgotten.
+    """
+    if tokens.shape[-1] == 0:
         return carry
     made_by, arguments = call_of(cell)
-    if made_by == autoregressive:
+    if made_by == autoregressive and (number is None or _has_positions_only(carry)):
         layer = as_layer(arguments["layer"], "autoregressive: layer")
         with decoding_by_element():
-            return layer.apply(params, carry, tokens)[1]
+            carry = layer.apply(params, carry, jnp.atleast_2d(tokens))[1]
+        return carry if number is None else _moved_to(number, carry)
 
-    def one(carry: PyTree, token: jax.Array) -> tuple[PyTree, None]:
-        return cell.step(params, carry, token)[0], None
+    def one(carry: PyTree, at: tuple[jax.Array, jax.Array]) -> tuple[PyTree, None]:
+        index, token = at
+        new, _ = cell.step(params, carry, token)
+        if number is None:
+            return new, None
+        return jax.tree.map(lambda new, old: jnp.where(index < number, new, old), new, carry), None
 
-    return jax.lax.scan(one, carry, tokens.T)[0]
+    return jax.lax.scan(one, carry, (jnp.arange(tokens.shape[-1]), tokens.T))[0]
+
+
+def _name(path: tuple[Any, ...]) -> Any:
+    return getattr(path[-1], "key", None) if path else None
+
+
+def _has_positions_only(state: PyTree) -> bool:
+    """Whether all that a state remembers is by position, as caches, which overwrite."""
+    paths = [path for path, _ in jax.tree.leaves_with_path(state)]
+    counted = {path[:-1] for path in paths if _name(path) == "position"}
+    return all(path[:-1] in counted for path in paths)
+
+
+def _moved_to(position: jax.Array, state: PyTree) -> PyTree:
+    """The state of decoding with so many elements read: those after them are overwritten."""
+
+    def move(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        return jnp.full_like(leaf, position) if _name(path) == "position" else leaf
+
+    return jax.tree.map_with_path(move, state)

@@ -8,7 +8,15 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from jaxnn._core.arguments import checked
-from jaxnn._core.arrays import LEAST_POSITIVE, check_count, check_key, check_range, promoted
+from jaxnn._core.arrays import (
+    LEAST_POSITIVE,
+    check_count,
+    check_key,
+    check_range,
+    check_shape,
+    concrete,
+    promoted,
+)
 from jaxnn._core.bounds import OutOfBoundsError, looking_for_integers_outside
 from jaxnn._core.decoding import decoded_steps
 from jaxnn._core.hoisting import hoisted
@@ -28,6 +36,7 @@ def generate(
     prompt: ArrayLike,
     *,
     length: int,
+    prompt_mask: ArrayLike | None = ...,
     key: jax.Array | None = ...,
     temperature: Scalar = ...,
     top_k: Scalar | None = ...,
@@ -45,6 +54,7 @@ def generate(
     prompt: ArrayLike,
     *,
     length: int,
+    prompt_mask: ArrayLike | None = ...,
     key: jax.Array | None = ...,
     temperature: Scalar = ...,
     top_k: Scalar | None = ...,
@@ -62,6 +72,7 @@ def generate(
     prompt: ArrayLike,
     *,
     length: int,
+    prompt_mask: ArrayLike | None = None,
     key: jax.Array | None = None,
     temperature: Scalar = 1.0,
     top_k: Scalar | None = None,
@@ -87,6 +98,9 @@ def generate(
         params: its parameters.
         prompt: integers, shape `(batch, time)` or `(time,)`, at least one token.
         length: the number of new tokens.
+        prompt_mask: booleans of the shape of `prompt`, False for what is left out of prompts of
+            different lengths, on the left or on the right: each gives what it gives alone, its
+            positions counted from 0. None for all tokens.
         key: a typed PRNG key; without one, decoding is greedy: the most likely token each time.
         temperature: divides the logits, at least 0; 0 is greedy too.
         top_k: the number of tokens to sample from (and those as likely as the last); None for all.
@@ -103,8 +117,10 @@ def generate(
         pair of these and their log-probabilities, float32 or wider, of the same shape.
 
     Raises:
-        TypeError: `cell` is not a `Cell`; `prompt` is not of integers; `key` is not a typed key.
-        ValueError: `prompt` is empty or of another rank; `length`, `temperature`, `top_k`, `top_p`
+        TypeError: `cell` is not a `Cell`; `prompt` is not of integers, or `prompt_mask` not of
+            booleans; `key` is not a typed key.
+        ValueError: `prompt` is empty or of another rank, or `prompt_mask` of another shape or
+            without a token in some row; `length`, `temperature`, `top_k`, `top_p`
             or `end_token` is out of range; the layer of an `nn.autoregressive` has no cache, or
             one that is too short for the prompt and the new tokens.
 
@@ -131,6 +147,7 @@ def generate(
             f"generate: prompt has shape {prompt.shape}, expected (batch, time) or (time,), with "
             "at least one token"
         )
+    mask = None if prompt_mask is None else _checked_mask(prompt_mask, prompt)
     check_count("generate", "length", length)
     check_range("generate", "temperature", temperature, 0)
     if top_k is not None:
@@ -150,10 +167,12 @@ def generate(
     tokens_given = jnp.atleast_2d(prompt).astype(jnp.int32)
     if sharding is not None:
         params, tokens_given = sharding.put_params(params), sharding.put_batch(tokens_given)
+        mask = None if mask is None else sharding.put_batch(mask)
         key = sharding.put(key)
     new, is_nan, vocabulary = compiled(_generate, cell, length, return_log_probs)(
         params,
         tokens_given,
+        mask,
         key,
         jnp.asarray(temperature).astype(jnp.float32),
         traced(top_k, jnp.int32),
@@ -162,7 +181,7 @@ def generate(
     )
     is_known = not isinstance(is_nan, jax.core.Tracer)
     if is_known and is_nan:
-        _refuse_nan(cell, params, tokens_given)
+        _refuse_nan(cell, params, tokens_given, mask)
     if is_known and end_token is not None and end_token >= vocabulary:
         raise ValueError(
             f"generate: end_token is {end_token}, expected 0 to {vocabulary - 1}, since there are "
@@ -173,19 +192,56 @@ def generate(
     return (tokens, log_probs) if return_log_probs else tokens
 
 
-def _refuse_nan(cell: Cell, params: PyTree, prompt: jax.Array) -> None:
+def _checked_mask(prompt_mask: ArrayLike, prompt: jax.Array) -> jax.Array:
+    """Which tokens belong to the prompts, shape `(batch, time)`."""
+    mask = jnp.asarray(prompt_mask)
+    if mask.dtype != jnp.bool:
+        raise TypeError(f"generate: prompt_mask has dtype {mask.dtype}, expected booleans")
+    check_shape("generate", "prompt_mask", mask, prompt.shape)
+    mask = jnp.atleast_2d(mask)
+    known = concrete(mask)
+    if known is not None and not np.all(np.any(known, axis=1)):
+        row = int(np.argmin(np.any(known, axis=1)))
+        raise ValueError(f"generate: prompt_mask has no token in row {row}, expected at least one")
+    return mask
+
+
+def _refuse_nan(cell: Cell, params: PyTree, prompt: jax.Array, mask: jax.Array | None) -> None:
     """Raise for logits that are NaN: the token that made them so, if it was one of the prompt."""
-    tokens = jnp.unique(prompt)
+    is_token = np.ones(prompt.shape, bool) if mask is None else np.asarray(mask)
+    tokens = jnp.unique(prompt[is_token])
     try:
         with looking_for_integers_outside():
             cell.step(params, first_carry(cell, params, tokens.shape), tokens)
     except OutOfBoundsError as error:
-        place = tuple(int(i) for i in np.argwhere(np.asarray(prompt) == error.value)[0])
+        place = tuple(
+            int(i) for i in np.argwhere((np.asarray(prompt) == error.value) & is_token)[0]
+        )
         raise ValueError(
             f"generate: prompt has the token {error.value} at {place}, expected 0 to "
             f"{error.size - 1}, as {error.user} takes them"
         ) from error
     raise ValueError("generate: params give logits that are NaN, expected numbers")
+
+
+def _begin(
+    cell: Cell, params: PyTree, prompt: jax.Array, mask: jax.Array | None
+) -> tuple[PyTree, jax.Array]:
+    """The carry after all tokens of the prompts but the last, and the last ones.
+
+    With a mask each prompt is read alone, from its first token on.
+    """
+    if mask is None:
+        carry = first_carry(cell, params, prompt.shape[:1])
+        return read(cell, params, carry, prompt[:, :-1]), prompt[:, -1]
+
+    def begin(tokens: jax.Array, is_token: jax.Array) -> tuple[PyTree, jax.Array]:
+        last = jnp.sum(is_token) - 1
+        tokens = tokens[jnp.argsort(~is_token, stable=True)]
+        carry = read(cell, params, first_carry(cell, params, ()), tokens[:-1], last)
+        return carry, tokens[last]
+
+    return jax.vmap(begin)(prompt, mask)
 
 
 class _Turn(NamedTuple):
@@ -205,6 +261,7 @@ def _generate(
     with_log_probs: bool,
     params: PyTree,
     prompt: jax.Array,
+    mask: jax.Array | None,
     key: jax.Array | None,
     temperature: jax.Array,
     top_k: jax.Array | None,
@@ -214,10 +271,10 @@ def _generate(
     """The new tokens, with log-probabilities if wanted; whether a logit is NaN; their number."""
     batch = prompt.shape[:1]
     with decoded_steps(prompt.shape[1] + length - 1):
-        start = first_carry(cell, params, batch)
-        start = read(cell, params, start, prompt[:, :-1])
-        step = hoisted(cell.step, params, start, prompt[:, -1])
-    _, logits = jax.eval_shape(step, start, prompt[:, -1])
+        start, last_token = _begin(cell, params, prompt, mask)
+        step = cell.step if mask is None else jax.vmap(cell.step, (None, 0, 0))
+        step = hoisted(step, params, start, last_token)
+    _, logits = jax.eval_shape(step, start, last_token)
 
     def write(turn: _Turn) -> _Turn:
         carry, logits = step(turn.carry, turn.token)
@@ -241,7 +298,7 @@ def _generate(
     first = _Turn(
         jnp.int32(0),
         start,
-        prompt[:, -1],
+        last_token,
         jnp.zeros(batch, bool),
         (tokens, log_probs if with_log_probs else None),
         jnp.asarray(False),
