@@ -30,50 +30,47 @@ def model(cache_length: int | None = None) -> nn.Layer:
 WRITER = nn.autoregressive(model(cache_length=2 * LENGTH))
 
 
-def sampled(params: Any, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Prompts with their completions, the log-probabilities of these, and their rewards."""
+def sampled(params: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+    """Completed prompts, how likely and how good in their group they are, and the mean reward."""
     prompt_key, key = jax.random.split(key)
     prompts = jax.random.randint(prompt_key, (PROMPTS, LENGTH), 0, DIGITS).repeat(GROUP, 0)
     written, log_probs = nn.generate(
         WRITER, params, prompts, length=LENGTH, key=key, return_log_probs=True
     )
     rewards = jnp.mean(written == prompts[:, ::-1], axis=1, dtype=jnp.float32)
-    return jnp.concatenate([prompts, written], axis=1), log_probs, rewards
+    advantage = jax.nn.standardize(rewards.reshape(PROMPTS, GROUP), axis=1).reshape(-1, 1)
+    return (jnp.concatenate([prompts, written], axis=1), log_probs, advantage), rewards.mean()
 
 
 def loss_fn(params: Any, state: Any, batch: Any, key: jax.Array) -> Any:
     """Make likelier what is better than its group, within CLIP of how likely it was."""
-    tokens, log_probs, rewards = batch
-    groups = rewards.reshape(-1, GROUP)
-    spread = groups.std(axis=1, keepdims=True) + 1e-4
-    advantage = ((groups - groups.mean(axis=1, keepdims=True)) / spread).reshape(-1, 1)
+    tokens, log_probs, advantage = batch
     logits, state = model().apply(params, state, tokens[:, :-1])
     now = nn.functional.token_log_probs(logits, tokens[:, 1:])[:, LENGTH - 1 :]
     ratio = jnp.exp(now - log_probs)
     gain = jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - CLIP, 1 + CLIP) * advantage)
-    return -gain.mean(), (state, {"reward": rewards.mean()})
+    return -gain.mean(), (state, {})
 
 
 def main() -> None:
     """Train, and tell the mean reward every fifty batches."""
     parser = argparse.ArgumentParser(description="Learn to reverse digits by reward alone.")
     parser.add_argument("--batches", type=int, default=300)
-    options = parser.parse_args()
+    batches = parser.parse_args().batches
     optimizer = nn.optimizers.adam(3e-3)
     step = nn.train_step(loss_fn, optimizer)
 
     @jax.jit
     def learn(now: nn.TrainState, key: jax.Array) -> tuple[nn.TrainState, jax.Array]:
-        batch = sampled(now.params, key)
-        now, metrics = jax.lax.scan(lambda now, _: step(now, batch), now, length=PASSES)
-        return now, metrics["reward"][0]
+        batch, reward = sampled(now.params, key)
+        return jax.lax.scan(lambda now, _: step(now, batch), now, length=PASSES)[0], reward
 
-    init_key, train_key, *keys = jax.random.split(jax.random.key(0), 2 + options.batches)
+    init_key, train_key, *keys = jax.random.split(jax.random.key(0), 2 + batches)
     params, state = model().init(init_key, jnp.zeros((1, LENGTH), jnp.int32))
     now = nn.train_state(params, state, optimizer, train_key)
     for number, key in enumerate(keys, start=1):
         now, reward = learn(now, key)
-        if number % 50 == 0 or number == options.batches:
+        if number % 50 == 0 or number == batches:
             print(f"Batch {number}: mean reward {reward:.2f}")
 
 

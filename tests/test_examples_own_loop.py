@@ -251,23 +251,24 @@ def test_what_was_sampled_has_the_probabilities_of_the_loss(grpo):
     """The first gradient is that of the policy: the mean of advantage times log-probability."""
     model = grpo.model()
     params, _ = fast_jit(model.init)(jax.random.key(0), jnp.zeros((1, 3), jnp.int32))
-    tokens, log_probs, rewards = fast_jit(grpo.sampled)(params, jax.random.key(1))
+    batch, reward = fast_jit(grpo.sampled)(params, jax.random.key(1))
+    tokens, log_probs, advantage = batch
     prompts, written = np.split(np.asarray(tokens), 2, axis=1)
     np.testing.assert_array_equal(prompts.reshape(32, 16, 3), prompts[::16, None].repeat(16, 1))
-    np.testing.assert_allclose(rewards, (written == prompts[:, ::-1]).mean(1), rtol=1e-6)
-
-    groups = np.asarray(rewards).reshape(32, 16)
-    advantage = (groups - groups.mean(1, keepdims=True)) / (groups.std(1, keepdims=True) + 1e-4)
+    rewards = (written == prompts[:, ::-1]).mean(1).reshape(32, 16)
+    np.testing.assert_allclose(reward, rewards.mean(), rtol=1e-6)
+    spread = np.sqrt(rewards.var(1, keepdims=True) + 1e-5)
+    expected = (rewards - rewards.mean(1, keepdims=True)) / spread
+    np.testing.assert_allclose(advantage, expected.reshape(-1, 1), rtol=1e-4, atol=1e-4)
 
     @fast_jit
     def both(params):
         def policy(params):
             logits, _ = model.apply(params, {}, tokens[:, :-1])
             chosen = nn.functional.token_log_probs(logits, tokens[:, 1:])[:, 2:]
-            return -jnp.mean(advantage.reshape(-1, 1) * chosen), chosen
+            return -jnp.mean(advantage * chosen), chosen
 
         expected, chosen = jax.grad(policy, has_aux=True)(params)
-        batch = tokens, log_probs, rewards
         return expected, jax.grad(lambda p: grpo.loss_fn(p, {}, batch, None)[0])(params), chosen
 
     expected, got, chosen = both(params)
