@@ -52,6 +52,7 @@ from jaxnn._layers.dropout import (
 )
 from jaxnn._layers.embeddings import embedding
 from jaxnn._layers.equations import einsum
+from jaxnn._layers.linear_attention import linear_attention
 from jaxnn._layers.linear_recurrence import lru_cell
 from jaxnn._layers.normalization import (
     group_norm,
@@ -165,6 +166,7 @@ __all__ = [
     "instance_norm",
     "layer_norm",
     "learned_positions",
+    "linear_attention",
     "llama3_scaling",
     "load",
     "load_partial",

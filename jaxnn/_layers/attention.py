@@ -172,7 +172,7 @@ def attention(
     is_random = rate is None or rate != 0
 
     def children(x: Any) -> dict[str, Layer]:
-        features = _head_features(x.shape[-1], num_heads, head_dim)
+        features = head_features("attention", x.shape[-1], num_heads, head_dim)
         out = x.shape[-1] if out_features is None else out_features
         sizes = {"query": num_heads, "key": num_kv_heads, "value": num_kv_heads}
         sizes = {name: n * features for name, n in sizes.items()} | {"out": out}
@@ -184,7 +184,7 @@ def attention(
         x = jax.eval_shape(floating, abstract(x))
         source = x if memory is None else jax.eval_shape(floating, abstract(memory))
         _check_sequences(x.shape, source.shape, memory is not None, cache_length)
-        features = _head_features(x.shape[-1], num_heads, head_dim)
+        features = head_features("attention", x.shape[-1], num_heads, head_dim)
 
         def like(sequence: Any, *sizes: int) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct((*sequence.shape[:-1], *sizes), sequence.dtype)
@@ -298,12 +298,13 @@ def _biases(use_bias: Any) -> dict[str, bool]:
     return dict.fromkeys(names, use_bias)
 
 
-def _head_features(features: int, num_heads: int, head_dim: int | None) -> int:
+def head_features(layer: str, features: int, num_heads: int, head_dim: int | None) -> int:
+    """The features of each head, `head_dim` or those of `x` divided by their number."""
     if head_dim is not None:
         return head_dim
     if features % num_heads:
         raise ValueError(
-            f"attention: x has {features} features, expected a multiple of num_heads, "
+            f"{layer}: x has {features} features, expected a multiple of num_heads, "
             f"{num_heads}, or a head_dim"
         )
     return features // num_heads

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxnn._core.arrays import is_inexact
+from jaxnn._core.arrays import accumulator_dtype, is_inexact
 from jaxnn._core.construction import call_of, constructor
 from jaxnn._core.decoding import decoding_by_element
 from jaxnn._core.layer import Cell, LayerLike, as_layer
+from jaxnn._core.paths import leaf_paths
 from jaxnn._core.types import PyTree
 
 
@@ -19,8 +20,9 @@ def autoregressive(layer: LayerLike, *, features: Sequence[int] = ()) -> Cell:
     """A layer over sequences as a `Cell` that takes one step at a time.
 
     The carry is the state of the layer: the key/value caches of attention with `cache_length=`, and
-    the positions of layers with `cached=True`; of a stack, a tuple of the states of its layers. The
-    parameters are those of the layer, and of the same layer without caches, as it was trained.
+    the positions and sums of layers with `cached=True`; of a stack, a tuple of the states of its
+    layers. The parameters are those of the layer, and of the same layer without caches, as it was
+    trained.
 
     Args:
         layer: a layer from `(batch, time, *features)` to `(batch, time, ...)`, whose only state is
@@ -65,7 +67,15 @@ def autoregressive(layer: LayerLike, *, features: Sequence[int] = ()) -> Cell:
         x = jax.ShapeDtypeStruct((*(batch_shape or (1,)), 1, *features), given)
         with decoding_by_element():
             _, state = layer.init(jax.random.key(0), x)
-        return jax.tree.map(lambda s: s.astype(dtype) if is_inexact(s.dtype) else s, state)
+
+        def narrowed(path: str, leaf: jax.Array) -> jax.Array:
+            if not is_inexact(leaf.dtype):
+                return leaf
+            is_sum = path.rpartition("/")[2] == "sums"  # of many steps, in float32 or wider
+            return leaf.astype(accumulator_dtype(dtype) if is_sum else dtype)
+
+        leaves, structure = jax.tree.flatten(state)
+        return jax.tree.unflatten(structure, map(narrowed, leaf_paths(state), leaves))
 
     def step(
         params: PyTree,

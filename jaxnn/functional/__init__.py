@@ -18,6 +18,7 @@ from jaxnn.functional._dropout import (
 )
 from jaxnn.functional._embeddings import attend, embed
 from jaxnn.functional._equations import einsum
+from jaxnn.functional._linear_attention import linear_attention
 from jaxnn.functional._linear_recurrence import linear_recurrence
 from jaxnn.functional._masks import (
     causal_mask,
@@ -88,6 +89,7 @@ __all__ = [
     "instance_norm",
     "layer_norm",
     "linear",
+    "linear_attention",
     "linear_general",
     "linear_recurrence",
     "local_mask",

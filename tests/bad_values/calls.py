@@ -221,6 +221,7 @@ BY_HAND = {
     "functional.causal_mask": ({"query_length": 3}, nothing),
     "functional.combine_masks": ({"masks": (jnp.array([True]), jnp.array([False]))}, nothing),
     "functional.dot_product_attention": ({"query": HEADS, "key": HEADS, "value": HEADS}, nothing),
+    "functional.linear_attention": ({"query": HEADS, "key": HEADS, "value": HEADS}, nothing),
     "deferred": ({"layer": MODEL}, applied(X)),
     "functional.einsum": (
         {"equation": "bi,io->bo", "x": ones((2, 3)), "kernel": ones((3, 4))},

@@ -107,6 +107,80 @@ def dot_product_attention(
     return (y, kept * probabilities) if return_weights else y, backward
 
 
+@in_float64
+def linear_attention(
+    query: Array,
+    key: Array,
+    value: Array,
+    sums: Array | None = None,
+    mask: Array | None = None,
+    is_causal: bool = False,
+) -> tuple[tuple[Array, Array], Callable]:
+    """y_i = n_i / d_i with [n_i, d_i] = f(q_i) S_i and S_i = S + sum_j f(k_j) [v_j, 1]^T.
+
+    f(x) = x + 1 above 0, e^x below, of slope 1 or e^x. With o = [n, d], do = [dy, -y dy] / d;
+    df(q_i) = S_i do_i and dS_i = f(q_i) do_i^T. With D_j the sum of dS_i over the queries i that
+    see key j, and of the gradient of the last sums: df(k_j) = D_j [v_j, 1] and
+    d[v_j, 1] = D_j^T f(k_j).
+    Returns `(y, S_last)`; the gradients are of query, key, value and the first sums.
+    """
+    heads, keys, kv_heads = query.shape[-2], *key.shape[-3:-1]
+
+    def phi(x: Array) -> tuple[Array, Array]:
+        below = np.exp(np.minimum(x, 0))
+        return np.where(x > 0, x + 1, below), np.where(x > 0, 1, below)
+
+    (fq, slope_q), (fk, slope_k) = phi(query), phi(key)
+    v = np.concatenate([value, np.ones((*value.shape[:-1], 1))], -1)
+    shape = (*key.shape[:-3], kv_heads, key.shape[-1], v.shape[-1])
+    start = np.zeros(shape) if sums is None else sums
+    counts = np.broadcast_to(True if mask is None else mask, (*key.shape[:-3], 1, 1, keys))
+    y, last = np.zeros((*query.shape[:-1], value.shape[-1])), start.copy()
+
+    def seen(b: tuple[int, ...], i: int) -> list[int]:
+        return [j for j in range(keys) if counts[(*b, 0, 0, j)] and not (is_causal and j > i)]
+
+    def sums_of(b: tuple[int, ...], i: int, g: int) -> Array:
+        return start[(*b, g)] + sum(np.outer(fk[(*b, j, g)], v[(*b, j, g)]) for j in seen(b, i))
+
+    def places() -> Any:
+        for *b, i, h in np.ndindex(query.shape[:-1]):
+            yield (*b,), i, h, h // (heads // kv_heads)
+
+    for b, i, h, g in places():
+        o = fq[(*b, i, h)] @ sums_of(b, i, g)
+        y[(*b, i, h)] = o[:-1] / (o[-1] or 1)
+    for *b, g in np.ndindex(shape[:-2]):
+        last[(*b, g)] = sums_of((*b,), keys, g)
+
+    def backward(dy: tuple[Array, Array]) -> tuple[Array | None, ...]:
+        dy, dlast = dy
+        dfq, dfk, dv = np.zeros(fq.shape), np.zeros(fk.shape), np.zeros(v.shape)
+        dstart = dlast.copy()
+
+        def into_keys(b: tuple[int, ...], i: int, g: int, ds: Array) -> None:
+            for j in seen(b, i):
+                dfk[(*b, j, g)] += ds @ v[(*b, j, g)]
+                dv[(*b, j, g)] += fk[(*b, j, g)] @ ds
+
+        for *b, g in np.ndindex(shape[:-2]):
+            into_keys((*b,), keys, g, dlast[(*b, g)])
+        for b, i, h, g in places():
+            at, s = (*b, i, h), sums_of(b, i, g)
+            total = (fq[at] @ s)[-1]
+            if total == 0:
+                continue
+            do = np.append(dy[at], -y[at] @ dy[at]) / total
+            dfq[at] = s @ do
+            ds = np.outer(fq[at], do)
+            dstart[(*b, g)] += ds
+            into_keys(b, i, g, ds)
+        gradients = slope_q * dfq, slope_k * dfk, dv[..., :-1]
+        return *gradients, None if sums is None else dstart, None
+
+    return (y, last), backward
+
+
 # Masks, which have no gradient: they are seen where they leave numbers standing.
 
 

@@ -131,6 +131,38 @@ def attention_rows():
     )
 
 
+def linear_attend(query, key, value, sums, mask, **options):
+    """The function with sums and mask in order, and both results."""
+    given = {"sums": sums, "mask": mask, "return_sums": True}
+    return f.linear_attention(query, key, value, **given, **options)
+
+
+def linear_heads(has_sums, has_mask):
+    """Arguments for a shape (*batch, queries, keys, heads, kv_heads, features)."""
+
+    def draw(rng, shape):
+        *batch, queries, keys, n, kv_n, features = shape
+        sizes = (queries, n, features), (keys, kv_n, features), (keys, kv_n, 2)
+        mask = rng.random((*batch, 1, 1, keys)) < 0.6
+        mask[..., 0] = False
+        sums = rng.uniform(0.5, 2.0, (*batch, kv_n, features, 3)) if has_sums else None
+        arrays = (rng.standard_normal((*batch, *size)) for size in sizes)
+        return *arrays, sums, mask if has_mask else None
+
+    return draw
+
+
+def linear_rows():
+    """Grouped queries, a mask, sums from before, both directions."""
+    row = partial(
+        FunctionRow, "functional.linear_attention", linear_attend, attention.linear_attention
+    )
+    yield row(linear_heads(True, False), ((2, 3, 4, 4, 2, 3),))
+    causal = {"is_causal": True}
+    yield row(linear_heads(False, True), ((2, 5, 5, 2, 1, 3),), causal)
+    yield row(linear_heads(True, True), ((2, 3, 3, 2, 2, 3),), causal, "sums")
+
+
 # Masks: seen where they leave numbers standing
 
 
@@ -261,6 +293,42 @@ def multi_head(params, x, source, n, kv_n=None, *, rotary=False, alibi=False, no
     return y, backward
 
 
+def linear_self_attention(n, **options):
+    """Affine maps around linear attention."""
+
+    def apply(params, state, x, *, key, train):
+        pulls = {}
+
+        def affine(name, x):
+            y, pulls[name] = dense.linear(x, params[name]["kernel"], params[name]["bias"])
+            return y
+
+        heads = [
+            affine(name, x).reshape(*x.shape[:-1], n, -1) for name in ("query", "key", "value")
+        ]
+        (attended, sums), pull = attention.linear_attention(*heads, **options)
+        y = affine("out", attended.reshape(*x.shape[:-1], -1))
+
+        def backward(dy):
+            gradients = {}
+
+            def through(name, dy):
+                dx, *leaves = pulls[name](dy)
+                gradients[name] = dict(zip(("kernel", "bias"), leaves, strict=True))
+                return dx
+
+            dattended = through("out", dy).reshape(attended.shape)
+            of_heads = pull((dattended, np.zeros(sums.shape)))
+            dx = 0
+            for name, d in zip(("query", "key", "value"), of_heads, strict=False):
+                dx = dx + through(name, d.reshape(*d.shape[:-2], -1))
+            return gradients, dx
+
+        return y, backward
+
+    return apply
+
+
 def self_attention(n, *arguments, rate=0.0, **options):
     """The layer on one sequence; its dropout is the one that the library draws."""
 
@@ -324,6 +392,13 @@ def cross_attention_reference(x, memory, bias, mask, *leaves):
 
 LAYERS = (
     LayerRow(
+        "linear_attention",
+        "linear_attention(2, is_causal=True)",
+        lambda: nn.linear_attention(2, is_causal=True),
+        ((2, 3, 4),),
+        linear_self_attention(2, is_causal=True),
+    ),
+    LayerRow(
         "attention",
         "attention(2)",
         lambda: nn.attention(2),
@@ -374,6 +449,7 @@ LAYERS = (
 )
 FUNCTIONS = (
     *attention_rows(),
+    *linear_rows(),
     *mask_rows(),
     FunctionRow(
         "attention", cross_attention, cross_attention_reference, cross_arguments, ((2, 3, 4, 3),)
