@@ -96,10 +96,11 @@ from jaxnn._training.batch_statistics import update_batch_norm
 from jaxnn._training.best import early_stopping
 from jaxnn._training.calibration import temperature_scaling
 from jaxnn._training.data.padding import pad_to
-from jaxnn._training.evaluation import evaluate, predict, predict_with_spread
+from jaxnn._training.evaluation import evaluate, predict
 from jaxnn._training.fit import FitResult, fit
 from jaxnn._training.folds import cross_validate
 from jaxnn._training.host.options import checkpoints
+from jaxnn._training.spread import predict_averaged, predict_with_spread
 from jaxnn._training.step import TrainState, train_state, train_step
 from jaxnn._training.sweeps.sweep import SweepResult, log_uniform, sweep
 from jaxnn._training.training_run import training_run
@@ -192,6 +193,7 @@ __all__ = [
     "pixel_shuffle",
     "pixel_unshuffle",
     "predict",
+    "predict_averaged",
     "predict_with_spread",
     "prelu",
     "pure",

@@ -119,6 +119,39 @@ def test_predictions_of_all_members_and_their_mean_and_spread(ensemble):
         )
 
 
+def test_averages_over_augmentations_and_dropout():
+    """Of a linear model and one that drops half: what the mean is of is known."""
+    params, state = LINEAR.init(jax.random.key(0), X)
+    keys = {"key": jax.random.key(3), "samples": 400}
+
+    def augment(key, x):
+        return jnp.where(jax.random.bernoulli(key), x, 3 * x)
+
+    plain, _ = LINEAR.apply(params, state, X)
+    mean, spread = nn.predict_averaged(LINEAR, params, state, X, augment=augment, **keys)
+    tripled = mean - plain  # so often, by two more
+    share = np.median(tripled / plain) / 2
+    assert abs(share - 0.5) < 0.1
+    np.testing.assert_allclose(tripled, 2 * share * plain, rtol=1e-3, atol=1e-4)
+    expected = 2 * np.abs(plain) * np.sqrt(share * (1 - share))
+    np.testing.assert_allclose(spread, expected, rtol=1e-3, atol=1e-4)
+
+    dropping = nn.serial(nn.dropout(0.5), nn.dense(3))
+    mean, spread = nn.predict_averaged(
+        dropping, ({}, params), state, X, train=True, batch_size=8, **keys
+    )
+    np.testing.assert_allclose(mean, plain, atol=5 * np.max(spread) / np.sqrt(400))
+    variance = np.square(X) @ np.square(params["kernel"])  # x / rate with the odds of a coin
+    np.testing.assert_allclose(np.square(spread), variance, rtol=0.3, atol=0.05)
+
+
+def test_an_average_needs_something_that_differs():
+    with pytest.raises(ValueError, match="predict_averaged: augment is None and train is False"):
+        nn.predict_averaged(
+            LINEAR, *LINEAR.init(jax.random.key(0), X), X, key=jax.random.key(1), samples=2
+        )
+
+
 def test_a_model_that_is_no_ensemble_has_no_spread():
     with pytest.raises(ValueError, match=r"predict_with_spread: model is .*, expected nn.ensemble"):
         nn.predict_with_spread(LINEAR, *LINEAR.init(KEY, X), X)

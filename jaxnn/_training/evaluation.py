@@ -13,7 +13,7 @@ from jax import lax
 from jaxnn._combinators.copies import check_copies
 from jaxnn._combinators.sharded import sharded
 from jaxnn._core.arguments import checked
-from jaxnn._core.arrays import check_count, widen
+from jaxnn._core.arrays import check_count
 from jaxnn._core.layer import Layer, LayerLike, as_layer
 from jaxnn._core.programs import compiled
 from jaxnn._core.sharding import Sharding, check_sharding
@@ -211,9 +211,9 @@ def predict(
                 if has_integers(batch) and has_nan(part):
                     find("predict: a batch of x", params, state, placed)
                 parts.append(part)
-        axes = _axes_of_examples(partial(_output, model, params, state), source.example)
+        axes = axes_of_examples(partial(evaluated_output, model, params, state), source.example)
         return jax.tree.map(lambda axis, *leaves: np.concatenate(leaves, axis), axes, *parts)
-    x, size = _inputs("predict", x, batch_size)
+    x, size = inputs("predict", x, batch_size)
     if sharding is not None:
         x = sharding.put_data(x)
     y = compiled(_predicted, model, size)(params, state, x)
@@ -238,97 +238,22 @@ def _batch(sharding: Sharding | None, batch: PyTree) -> PyTree:
     return batch if sharding is None else sharding.put_batch(batch)
 
 
-@checked
-def predict_with_spread(
-    model: LayerLike,
-    params: Arrays,
-    state: Arrays,
-    x: Data,
-    *,
-    batch_size: int | None = None,
-    output: Callable[[Any], PyTree] | None = None,
-) -> tuple[PyTree, PyTree]:
-    """What the members of an ensemble predict on the average, and how far they are apart.
-
-    `mean_i f_i(x)` and `sqrt(mean_i (f_i(x) - mean)^2)` over the members `f_i`.
-
-    Paper: Lakshminarayanan et al., Simple and Scalable Predictive Uncertainty Estimation using
-    Deep Ensembles, https://arxiv.org/abs/1612.01474
-
-    Args:
-        model: what `nn.ensemble` returns, or any layer whose output has an axis for members before
-            that of the examples.
-        params: its parameters, as `fit` with `members` returns them.
-        state: its state.
-        x: an array, or pytree of arrays, with the examples along axis 0.
-        batch_size: how many examples at a time; None for all at once.
-        output: what to average, a function of a member's output: `jax.nn.softmax` for the
-            probabilities of classes. None for the output itself.
-
-    Returns:
-        `(mean, spread)`, each with the shape of one member's outputs.
-
-    Raises:
-        ValueError: `model` is no ensemble; the leaves of `x` have different lengths.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, jaxnn as nn
-        >>> model = nn.serial(nn.dense(16), nn.tanh, nn.dense(1))
-        >>> x = jnp.linspace(-1, 1, 8)[:, None]
-        >>> result = nn.fit(model, (x, x ** 2), members=5, loss=nn.losses.squared_error,
-        ...                 optimizer=nn.optimizers.adam(1e-2), key=jax.random.key(0), epochs=300)
-        >>> mean, spread = nn.predict_with_spread(
-        ...     nn.ensemble(model, 5), result.params, result.state, jnp.array([[0.5], [3.0]]))
-        >>> bool(spread[1, 0] > 5 * spread[0, 0])         # they disagree where nothing was seen
-        True
-    """
-    model = as_layer(model, "predict_with_spread: model")
-    x, size = _inputs("predict_with_spread", x, batch_size)
-    axes = _axes_of_examples(partial(_output, model, params, state), example_of(x))
-    if any(axis != 1 for axis in jax.tree.leaves(axes)):
-        raise ValueError(
-            f"predict_with_spread: model is {model!r}, expected nn.ensemble(layer, members)"
-        )
-    return compiled(_spread, model, output, size)(params, state, x)  # type: ignore[no-any-return]
-
-
-def _inputs(function: str, x: PyTree, batch_size: int | None) -> tuple[PyTree, int]:
+def inputs(function: str, x: PyTree, batch_size: int | None) -> tuple[PyTree, int]:
     x = arrays_on_device(f"{function}: x", x)
     return x, effective_batch_size(function, batch_size, count_examples(function, "x", x))
 
 
-def _output(model: Layer, params: PyTree, state: PyTree, x: PyTree) -> PyTree:
+def evaluated_output(model: Layer, params: PyTree, state: PyTree, x: PyTree) -> PyTree:
     return model.apply(params, state, x, train=False)[0]
 
 
 def _predicted(
     model: Layer, batch_size: int | None, params: PyTree, state: PyTree, x: PyTree
 ) -> PyTree:
-    return _in_batches(partial(_output, model, params, state), x, batch_size)
+    return in_batches(partial(evaluated_output, model, params, state), x, batch_size)
 
 
-def _spread(
-    model: Layer,
-    output: Callable[[Any], PyTree] | None,
-    batch_size: int,
-    params: PyTree,
-    state: PyTree,
-    x: PyTree,
-) -> tuple[PyTree, PyTree]:
-    def of_batch(x: PyTree) -> tuple[PyTree, PyTree]:
-        y = _output(model, params, state, x)
-        y = y if output is None else jax.vmap(output)(y)
-        wide = jax.tree.map(lambda leaf: widen(leaf), y)
-
-        def averaged(function: Callable[..., jax.Array]) -> PyTree:
-            return jax.tree.map(lambda w, leaf: function(w, axis=0).astype(leaf.dtype), wide, y)
-
-        return averaged(jnp.mean), averaged(jnp.std)
-
-    return _in_batches(of_batch, x, batch_size)  # type: ignore[no-any-return]
-
-
-def _in_batches(function: Callable[[PyTree], PyTree], x: PyTree, batch_size: int | None) -> PyTree:
+def in_batches(function: Callable[[PyTree], PyTree], x: PyTree, batch_size: int | None) -> PyTree:
     """`function` of batch after batch of `x`, joined; of all at once for None."""
     n = len(jax.tree.leaves(x)[0])
     if batch_size is None or batch_size == n:
@@ -337,7 +262,7 @@ def _in_batches(function: Callable[[PyTree], PyTree], x: PyTree, batch_size: int
     def of_batch(start: Any, size: int) -> PyTree:
         return function(take_batch(x, n, start, size))
 
-    axes = _axes_of_examples(function, example_of(x))
+    axes = axes_of_examples(function, example_of(x))
     full, left = divmod(n, batch_size)
     batches = lax.map(lambda i: of_batch(i * batch_size, batch_size), jnp.arange(full))
 
@@ -351,7 +276,7 @@ def _in_batches(function: Callable[[PyTree], PyTree], x: PyTree, batch_size: int
     return jax.tree.map(lambda axis, *leaves: jnp.concatenate(leaves, axis), axes, *parts)
 
 
-def _axes_of_examples(function: Callable[[PyTree], PyTree], example: PyTree) -> PyTree:
+def axes_of_examples(function: Callable[[PyTree], PyTree], example: PyTree) -> PyTree:
     """For each output, the axis that grows with the number of examples."""
 
     def shapes(size: int) -> PyTree:

@@ -201,6 +201,7 @@ def step_taken(step):
 f = nn.functional
 HEADS = ones((1, 3, 2, 4))
 IMAGE = ones((2, 4, 4, 3))
+NORM = nn.batch_norm()
 FROZEN_PARAMS, FROZEN_STATE = nn.frozen(MODEL).init(key(), X)
 
 BY_HAND = {
@@ -386,6 +387,22 @@ BY_HAND = {
             "state": {},
             "x": X,
         },
+        nothing,
+    ),
+    "predict_averaged": (
+        {
+            "model": MODEL,
+            "params": PARAMS,
+            "state": {},
+            "x": X,
+            "key": key(),
+            "samples": 2,
+            "train": True,
+        },
+        nothing,
+    ),
+    "update_batch_norm": (
+        dict(zip(("params", "state"), NORM.init(key(), X), strict=True)) | {"model": NORM, "x": X},
         nothing,
     ),
     "cross_validate": (
