@@ -100,7 +100,7 @@ def main() -> None:
         jnp.asarray(newline if len(newline) else text[:1], jnp.int32),
         length=options.length,
         key=jax.random.key(options.seed),
-        temperature=options.temperature,
+        sampling=nn.sampling(temperature=options.temperature),
     )
     print("".join(characters[np.asarray(tokens)]))
 

@@ -90,6 +90,7 @@ from jaxnn._networks.lora import lora, merge_lora
 from jaxnn._networks.mixture import mixture_of_experts
 from jaxnn._networks.mlp import feed_forward, mlp
 from jaxnn._networks.recurrent import bidirectional, recurrent, stacked_cell
+from jaxnn._networks.sampling import sampling
 from jaxnn._networks.squeeze_excite import squeeze_excite
 from jaxnn._networks.transformer import transformer_block
 from jaxnn._training.batch_statistics import update_batch_norm
@@ -208,6 +209,7 @@ __all__ = [
     "rms_norm",
     "rnn_cell",
     "rotary",
+    "sampling",
     "save",
     "saved_metadata",
     "schedules",

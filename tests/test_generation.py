@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxnn as nn
+from jaxnn._networks.sampling import penalised, restricted
 from tests.compiling import fast_jit
 
 LOGITS = np.log(np.array([0.4, 0.3, 0.2, 0.1], np.float32))
@@ -26,8 +27,9 @@ CONSTANT = constant(LOGITS)
 
 def draw(**options):
     """How often each of four tokens comes, of 4000."""
+    sampling = nn.sampling(**options)
     tokens = nn.generate(
-        CONSTANT, jnp.asarray(LOGITS), MANY, length=2, key=jax.random.key(0), **options
+        CONSTANT, jnp.asarray(LOGITS), MANY, length=2, key=jax.random.key(0), sampling=sampling
     )
     assert tokens.shape == (2000, 2)
     assert tokens.dtype == jnp.int32
@@ -49,12 +51,68 @@ def draw(**options):
         ({"top_p": 1.0}, [0.4, 0.3, 0.2, 0.1]),
         ({"top_k": 3, "top_p": 0.7}, [4 / 7, 3 / 7, 0, 0]),
         ({"top_k": 3, "top_p": 0.8}, [4 / 9, 3 / 9, 2 / 9, 0]),
+        ({"min_p": 0.0}, [0.4, 0.3, 0.2, 0.1]),
+        ({"min_p": 0.51}, [4 / 7, 3 / 7, 0, 0]),
+        ({"min_p": 1.0}, [1, 0, 0, 0]),
+        ({"temperature": 0.5, "min_p": 0.51}, [16 / 25, 9 / 25, 0, 0]),
+        ({"top_p": 0.9, "min_p": 0.3}, [4 / 9, 3 / 9, 2 / 9, 0]),
     ],
 )
 def test_frequencies(options, expected):
     got = draw(**options)
     np.testing.assert_allclose(got, expected, atol=0.03)
     np.testing.assert_array_equal(got > 0, np.array(expected) > 0)
+
+
+def test_tokens_that_were_there_become_less_likely():
+    """Logits 2, 1, -1, -2: divided where positive, multiplied where negative, once for each."""
+    logits = jnp.array([2.0, 1.0, -1.0, -2.0])
+    sampling = nn.sampling(repetition_penalty=4.0)
+    tokens = nn.generate(CONSTANT, logits, MANY[:1] + 1, length=5, sampling=sampling)
+    np.testing.assert_array_equal(tokens, [[0, 0, 0, 0, 0]])  # 2, then 0.5 against 0.25, -1, -2
+    sampling = nn.sampling(repetition_penalty=1 / 4)
+    tokens = nn.generate(CONSTANT, logits, MANY[:2] + 3, length=2, sampling=sampling)
+    np.testing.assert_array_equal(tokens, [[0, 0]] * 2)
+    key, many = jax.random.key(0), jnp.full((4000, 2), jnp.array([0, 3]))
+    sampling = nn.sampling(repetition_penalty=2.0, temperature=2.0)
+    mask = np.array([True, False]).repeat(4000).reshape(2, 4000).T
+    tokens = nn.generate(
+        CONSTANT, logits, many, prompt_mask=mask, length=1, key=key, sampling=sampling
+    )
+    expected = np.exp(np.array([2.0 / 2, 1.0, -1.0, -2.0]) / 2)
+    got = np.bincount(np.ravel(tokens), minlength=4) / 4000
+    np.testing.assert_allclose(got, expected / expected.sum(), atol=0.03)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 0.7, "top_k": 5},
+        {"top_p": 0.6},
+        {"min_p": 0.2},
+        {"temperature": 1.7, "top_k": 7, "top_p": 0.8, "min_p": 0.1, "repetition_penalty": 1.3},
+    ],
+)
+def test_the_distribution_is_that_of_transformers(options):
+    torch = pytest.importorskip("torch")
+    theirs = pytest.importorskip("transformers").generation.logits_process
+    logits = np.random.default_rng(0).standard_normal((6, 11)).astype(np.float32) * 2
+    tokens = np.random.default_rng(1).integers(0, 11, (6, 3))
+    processors = [
+        ("repetition_penalty", theirs.RepetitionPenaltyLogitsProcessor),
+        ("temperature", theirs.TemperatureLogitsWarper),
+        ("top_k", theirs.TopKLogitsWarper),
+        ("top_p", theirs.TopPLogitsWarper),
+        ("min_p", theirs.MinPLogitsWarper),
+    ]
+    expected = torch.tensor(logits)
+    for name, processor in processors:
+        if name in options:
+            expected = processor(options[name])(torch.tensor(tokens), expected)
+    seen = (tokens[:, :, None] == np.arange(11)).any(axis=1)
+    settings = nn.sampling(**options)
+    got = restricted(penalised(jnp.asarray(logits), settings, jnp.asarray(seen)), settings)
+    np.testing.assert_allclose(got, expected.numpy(), rtol=1e-5)
 
 
 def test_without_a_key_the_likeliest_token_is_taken():
@@ -92,6 +150,28 @@ def test_the_whole_prompt_is_read():
     np.testing.assert_array_equal(nn.generate(COUNT, {}, prompt[0, :1], length=3), [1, 2, 4])
 
 
+@pytest.mark.parametrize("one_more", [(), (6,)])
+def test_after_the_end_comes_the_token_that_ended_it(one_more):
+    prompt = jnp.array([[1, 2, 3], [0, 0, 1]])
+    tokens = nn.generate(COUNT, {}, prompt, length=9, end_token=[4, *one_more])
+    first = [6] * 9 if one_more else [6, 2, 4, 4, 4, 4, 4, 4, 4]
+    np.testing.assert_array_equal(tokens, [first, [1, 2, 4, 4, 4, 4, 4, 4, 4]])
+
+
+def test_the_loop_ends_when_all_sequences_have_ended():
+    steps = []
+
+    def step(params, carry, x_t, *, key=None, train=False):
+        jax.debug.callback(lambda: steps.append(1))
+        return COUNT.step(params, carry, x_t)
+
+    prompt = jnp.array([[1, 2, 3], [0, 0, 1]])
+    cell = COUNT._replace(step=step)
+    jax.block_until_ready(nn.generate(cell, {}, prompt, length=50, end_token=4))
+    jax.effects_barrier()
+    assert len(steps) == 2 + 3  # of the prompt but its last token, and up to the 4
+
+
 def test_after_the_end_comes_nothing_else():
     prompt = jnp.array([[1, 2, 3], [0, 0, 1]])
     tokens = nn.generate(COUNT, {}, prompt, length=4, end_token=4)
@@ -105,7 +185,7 @@ def test_after_the_end_comes_nothing_else():
     "settings",
     [
         pytest.param({}, marks=pytest.mark.slow),
-        {"temperature": 0.7, "top_k": 3},
+        {"sampling": nn.sampling(temperature=0.7, top_k=3)},
         {"key": None},
     ],
 )
@@ -185,9 +265,7 @@ def test_one_program_for_all_settings_of_the_sampler():
             MANY[:2],
             length=3,
             key=key,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
+            sampling=nn.sampling(temperature=temperature, top_k=top_k, top_p=top_p),
         )
         if len(traced) > 1:
             raise AssertionError("compiled again")
@@ -281,7 +359,12 @@ def test_inside_jit_and_vmap():
     def run(keys, temperature):
         return jax.vmap(
             lambda key, t: nn.generate(
-                CONSTANT, jnp.asarray(LOGITS), MANY[:2], length=5, key=key, temperature=t
+                CONSTANT,
+                jnp.asarray(LOGITS),
+                MANY[:2],
+                length=5,
+                key=key,
+                sampling=nn.sampling(temperature=t),
             )
         )(keys, temperature)
 
@@ -302,11 +385,9 @@ def test_inside_jit_and_vmap():
         ({"prompt_mask": np.ones(2, bool)}, ValueError, r"prompt_mask has shape \(2,\)"),
         ({"prompt_mask": np.arange(2000)[:, None] < 7}, ValueError, "no token in row 7"),
         ({"length": 0}, ValueError, "length is 0"),
-        ({"temperature": -1.0}, ValueError, "temperature is -1.0"),
-        ({"top_k": 0}, ValueError, "top_k is 0"),
-        ({"top_p": 0.0}, ValueError, "top_p is 0.0"),
-        ({"top_p": 1.5}, ValueError, "top_p is 1.5"),
         ({"end_token": -1}, ValueError, "end_token is -1, expected at least 0"),
+        ({"end_token": [2, -1]}, ValueError, r"end_token is \[2, -1\], expected at least 0"),
+        ({"end_token": []}, ValueError, r"end_token is \[\], expected at least"),
         ({"end_token": len(LOGITS)}, ValueError, "end_token is 4, expected 0 to 3, since"),
         ({"key": 3}, TypeError, "key is int"),
     ],
@@ -316,6 +397,23 @@ def test_errors(change, error, message):
     arguments |= {"key": jax.random.key(0)} | change
     with pytest.raises(error, match=message):
         nn.generate(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("temperature", -1.0),
+        ("top_k", 0),
+        ("top_p", 0.0),
+        ("top_p", 1.5),
+        ("min_p", -0.1),
+        ("min_p", 1.1),
+        ("repetition_penalty", 0.0),
+    ],
+)
+def test_settings_out_of_range(setting, value):
+    with pytest.raises(ValueError, match=rf"sampling: {setting} is {value}, expected"):
+        nn.sampling(**{setting: value})
 
 
 @pytest.mark.parametrize("token", [5, -1])

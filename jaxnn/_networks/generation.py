@@ -1,18 +1,17 @@
 """Generating tokens with an autoregressive model."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import (
-    LEAST_POSITIVE,
     check_count,
     check_key,
-    check_range,
     check_shape,
     concrete,
     promoted,
@@ -23,9 +22,9 @@ from jaxnn._core.hoisting import hoisted
 from jaxnn._core.layer import Cell, Layer
 from jaxnn._core.programs import compiled
 from jaxnn._core.sharding import Sharding, check_sharding
-from jaxnn._core.types import Arrays, PyTree, Scalar
+from jaxnn._core.types import Arrays, PyTree
 from jaxnn._networks.autoregressive import first_carry, read
-from jaxnn._networks.sampling import sample
+from jaxnn._networks.sampling import ANY_TOKEN, Sampling, as_arrays, sample
 from jaxnn.functional import token_log_probs
 
 
@@ -38,10 +37,8 @@ def generate(
     length: int,
     prompt_mask: ArrayLike | None = ...,
     key: jax.Array | None = ...,
-    temperature: Scalar = ...,
-    top_k: Scalar | None = ...,
-    top_p: Scalar | None = ...,
-    end_token: int | None = ...,
+    sampling: Sampling = ...,
+    end_token: int | Sequence[int] | None = ...,
     return_log_probs: Literal[False] = ...,
     sharding: Sharding | None = ...,
 ) -> jax.Array: ...
@@ -56,10 +53,8 @@ def generate(
     length: int,
     prompt_mask: ArrayLike | None = ...,
     key: jax.Array | None = ...,
-    temperature: Scalar = ...,
-    top_k: Scalar | None = ...,
-    top_p: Scalar | None = ...,
-    end_token: int | None = ...,
+    sampling: Sampling = ...,
+    end_token: int | Sequence[int] | None = ...,
     return_log_probs: Literal[True],
     sharding: Sharding | None = ...,
 ) -> tuple[jax.Array, jax.Array]: ...
@@ -74,22 +69,17 @@ def generate(
     length: int,
     prompt_mask: ArrayLike | None = None,
     key: jax.Array | None = None,
-    temperature: Scalar = 1.0,
-    top_k: Scalar | None = None,
-    top_p: Scalar | None = None,
-    end_token: int | None = None,
+    sampling: Sampling = ANY_TOKEN,
+    end_token: int | Sequence[int] | None = None,
     return_log_probs: bool = False,
     sharding: Sharding | None = None,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """Continue sequences of tokens by sampling from an autoregressive model.
 
-    `p(token) = softmax(logits / temperature)`, restricted to the `top_k` most likely tokens and
-    then to the most likely that together have probability `top_p` (nucleus sampling), and
-    normalised again. Prefill and decoding are one compiled program; calls with the same cell,
-    shapes and `length` share it whatever the temperature, `top_k` and `top_p`.
-
-    Paper: Holtzman et al., The Curious Case of Neural Text Degeneration (top-p),
-    https://arxiv.org/abs/1904.09751
+    `token ~ softmax(logits)`, as `sampling` says, or the most likely one. The prompt is read in one
+    pass, and the loop over new tokens ends when all sequences have ended. Both are one compiled
+    program; calls with the same cell, shapes and `length` share it, whatever the numbers of
+    `sampling` and the end tokens.
 
     Args:
         cell: from integer tokens `(batch,)` to logits `(batch, vocabulary)`: an
@@ -102,14 +92,13 @@ def generate(
             different lengths, on the left or on the right: each gives what it gives alone, its
             positions counted from 0. None for all tokens.
         key: a typed PRNG key; without one, decoding is greedy: the most likely token each time.
-        temperature: divides the logits, at least 0; 0 is greedy too.
-        top_k: the number of tokens to sample from (and those as likely as the last); None for all.
-        top_p: the total probability, in (0, 1], of the tokens to sample from; None for all.
-        end_token: the end-of-sequence token; a sequence that has ended is filled with it.
+        sampling: `nn.sampling(...)`: temperature, top-k, top-p, min-p and repetition penalty.
+        end_token: the end-of-sequence token, or several; a sequence that has ended is filled with
+            the one that has ended it.
         return_log_probs: whether to return the log-probabilities of the new tokens as well, as for
-            policy gradients. They are the model's, `log softmax(logits)`, whatever `temperature`,
-            `top_k` and `top_p`; 0 where a sequence is filled. `nn.functional.token_log_probs` of
-            the logits of the whole sequence gives the same, with a gradient.
+            policy gradients. They are the model's, `log softmax(logits)`, whatever `sampling` is; 0
+            where a sequence is filled. `nn.functional.token_log_probs` of the logits of the whole
+            sequence gives the same, with a gradient.
         sharding: `nn.sharding(...)`: how the sequences and the params are spread over many devices.
 
     Returns:
@@ -120,9 +109,9 @@ def generate(
         TypeError: `cell` is not a `Cell`; `prompt` is not of integers, or `prompt_mask` not of
             booleans; `key` is not a typed key.
         ValueError: `prompt` is empty or of another rank, or `prompt_mask` of another shape or
-            without a token in some row; `length`, `temperature`, `top_k`, `top_p`
-            or `end_token` is out of range; the layer of an `nn.autoregressive` has no cache, or
-            one that is too short for the prompt and the new tokens.
+            without a token in some row; `length` or `end_token` is out of range; the layer of an
+            `nn.autoregressive` has no cache, or one that is too short for the prompt and the new
+            tokens.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -133,7 +122,8 @@ def generate(
         ...         carry, jax.nn.one_hot(x_t + 1, 10)))
         >>> nn.generate(count_up, {}, jnp.array([1, 2, 3]), length=4)
         Array([4, 5, 6, 7], dtype=int32)
-        >>> nn.generate(count_up, {}, jnp.array([3]), length=3, key=jax.random.key(0), top_k=1)
+        >>> nn.generate(count_up, {}, jnp.array([3]), length=3, key=jax.random.key(0),
+        ...             sampling=nn.sampling(top_k=1))
         Array([4, 5, 6], dtype=int32)
     """
     if isinstance(cell, Layer) or not isinstance(cell, Cell):
@@ -149,20 +139,11 @@ def generate(
         )
     mask = None if prompt_mask is None else _checked_mask(prompt_mask, prompt)
     check_count("generate", "length", length)
-    check_range("generate", "temperature", temperature, 0)
-    if top_k is not None:
-        if not jnp.issubdtype(jnp.result_type(top_k), jnp.integer):
-            raise TypeError(f"generate: top_k is {top_k!r}, expected an integer")
-        check_range("generate", "top_k", top_k, 1)
-    if top_p is not None:
-        check_range("generate", "top_p", top_p, LEAST_POSITIVE, 1)
-    if end_token is not None and end_token < 0:
+    end_tokens = None if end_token is None else np.atleast_1d(np.asarray(end_token))
+    if end_tokens is not None and (end_tokens.size == 0 or end_tokens.min() < 0):
         raise ValueError(f"generate: end_token is {end_token}, expected at least 0")
     if key is not None:
         check_key("generate", key)
-
-    def traced(value: ArrayLike | None, dtype: DTypeLike) -> jax.Array | None:
-        return None if value is None else jnp.asarray(value).astype(dtype)
 
     tokens_given = jnp.atleast_2d(prompt).astype(jnp.int32)
     if sharding is not None:
@@ -174,15 +155,13 @@ def generate(
         tokens_given,
         mask,
         key,
-        jnp.asarray(temperature).astype(jnp.float32),
-        traced(top_k, jnp.int32),
-        traced(top_p, jnp.float32),
-        traced(end_token, jnp.int32),
+        as_arrays(sampling),
+        None if end_tokens is None else jnp.asarray(end_tokens, jnp.int32),
     )
     is_known = not isinstance(is_nan, jax.core.Tracer)
     if is_known and is_nan:
         _refuse_nan(cell, params, tokens_given, mask)
-    if is_known and end_token is not None and end_token >= vocabulary:
+    if is_known and end_tokens is not None and end_tokens.max() >= vocabulary:
         raise ValueError(
             f"generate: end_token is {end_token}, expected 0 to {vocabulary - 1}, since there are "
             f"{vocabulary} logits"
@@ -253,6 +232,7 @@ class _Turn(NamedTuple):
     ended: jax.Array
     new: tuple[jax.Array, jax.Array | None]
     is_nan: jax.Array
+    seen: jax.Array | None  # (batch, vocabulary), of the tokens of each sequence
 
 
 def _generate(
@@ -263,13 +243,12 @@ def _generate(
     prompt: jax.Array,
     mask: jax.Array | None,
     key: jax.Array | None,
-    temperature: jax.Array,
-    top_k: jax.Array | None,
-    top_p: jax.Array | None,
-    end_token: jax.Array | None,
+    sampling: Sampling,
+    end_tokens: jax.Array | None,
 ) -> tuple[tuple[jax.Array, jax.Array | None], jax.Array, jax.Array]:
     """The new tokens, with log-probabilities if wanted; whether a logit is NaN; their number."""
     batch = prompt.shape[:1]
+    rows = jnp.arange(batch[0])
     with decoded_steps(prompt.shape[1] + length - 1):
         start, last_token = _begin(cell, params, prompt, mask)
         step = cell.step if mask is None else jax.vmap(cell.step, (None, 0, 0))
@@ -279,22 +258,27 @@ def _generate(
     def write(turn: _Turn) -> _Turn:
         carry, logits = step(turn.carry, turn.token)
         step_key = None if key is None else jax.random.fold_in(key, turn.made)
-        token = sample(step_key, logits, temperature, top_k, top_p)
+        token = sample(step_key, logits, sampling, turn.seen)
         log_prob = token_log_probs(logits, token) if with_log_probs else None
         ended = turn.ended
-        if end_token is not None:
-            token = jnp.where(ended, end_token, token)
+        if end_tokens is not None:
+            token = jnp.where(ended, turn.token, token)
             log_prob = None if log_prob is None else jnp.where(ended, 0, log_prob)
-            ended = token == end_token
+            ended = jnp.isin(token, end_tokens)
         new = jax.tree.map(lambda all, one: all.at[turn.made].set(one), turn.new, (token, log_prob))
         is_nan = turn.is_nan | jnp.isnan(logits).any()
-        return _Turn(turn.made + 1, carry, token, ended, new, is_nan)
+        seen = None if turn.seen is None else turn.seen.at[rows, token].set(True)
+        return _Turn(turn.made + 1, carry, token, ended, new, is_nan, seen)
 
     def goes_on(turn: _Turn) -> jax.Array:
         return (turn.made < length) & ~jnp.all(turn.ended)
 
     tokens = jnp.zeros((length, *batch), jnp.int32)
     log_probs = jnp.zeros(tokens.shape, promoted(logits.dtype, jnp.float32))
+    seen = None
+    if sampling.repetition_penalty is not None:
+        none = jnp.zeros((*batch, logits.shape[-1]), bool)
+        seen = none.at[rows[:, None], prompt].max(True if mask is None else mask)
     first = _Turn(
         jnp.int32(0),
         start,
@@ -302,6 +286,7 @@ def _generate(
         jnp.zeros(batch, bool),
         (tokens, log_probs if with_log_probs else None),
         jnp.asarray(False),
+        seen,
     )
     last = jax.lax.while_loop(goes_on, write, first)
     is_made = jnp.arange(length)[:, None] < last.made

@@ -350,6 +350,7 @@ BY_HAND = {
         },
         nothing,
     ),
+    "sampling": ({}, nothing),
     "load": ({"path": "saved.safetensors"}, nothing),
     "save": ({"path": "new.safetensors", "tree": PARAMS}, nothing),
     "saved_metadata": ({"path": "saved.safetensors"}, nothing),

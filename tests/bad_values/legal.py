@@ -93,7 +93,7 @@ EXACT = {
     ),
     **_for(
         AT_LEAST_0,
-        "attention.scale generate.temperature losses.dice_loss.beta losses.dpo_loss.beta "
+        "attention.scale sampling.temperature losses.dice_loss.beta losses.dpo_loss.beta "
         "optimizers.sam.rho optimizers.adafactor.decay_rate "
         "optimizers.scale_by_factored_rms.decay_rate",
     ),
