@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxnn as nn
+from jaxnn._training.best import is_better
 from tests.training_cases import (
     ACCURACY,
     DATA,
@@ -62,6 +63,15 @@ def trainings():
         for patience, min_delta in ((1, 0.0), (3, 0.0), (2, 0.3), (20, 0.0)):
             marks = () if (train, patience) in quick else pytest.mark.slow
             yield pytest.param(train, patience, min_delta, marks=marks)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_an_infinite_value_is_never_the_best(mode):
+    wanted = nn.early_stopping("loss", mode=mode)
+    values = np.array([np.nan, -np.inf, np.inf, 1.0], np.float32)
+    for is_first in (True, False):
+        better = is_better(wanted, values, 0.0 if mode == "max" else 2.0, is_first)
+        np.testing.assert_array_equal(better, [False, False, False, True])
 
 
 @pytest.mark.parametrize(("train", "patience", "min_delta"), list(trainings()))

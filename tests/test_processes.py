@@ -1,8 +1,10 @@
 """Training in forked and spawned processes, in threads, and without a terminal."""
 
+import contextlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,6 +61,33 @@ def test_a_forked_child_neither_owns_a_directory_nor_frees_it(tmp_path):
         assert forked(try_to_own) == 1
         assert forked(try_to_own) == 1
     assert forked(try_to_own) == 0
+
+
+@needs_fork
+def test_who_reads_the_directory_does_not_take_it_away(tmp_path):
+    def try_to_own():
+        with contextlib.suppress(BlockingIOError), owned("fit", tmp_path):
+            return True
+        return False
+
+    with owned("fit", tmp_path) as hold:
+        shutil.copytree(tmp_path, tmp_path / "copy")  # the system takes the lock away
+        hold()
+        assert forked(try_to_own) == 0
+    assert forked(try_to_own) == 1
+
+
+@pytest.mark.parametrize("make", ["symlink_to", "fifo", "mkdir"])
+def test_what_is_no_file_in_the_place_of_the_lock_is_left_alone(make, tmp_path):
+    other, lock = tmp_path / "other", tmp_path / ".owner"
+    other.write_text("precious")
+    if make == "fifo":
+        os.mkfifo(lock)
+    else:
+        getattr(lock, make)(*[other] * (make == "symlink_to"))
+    with pytest.raises(OSError, match=r"\.owner"), owned("fit", tmp_path):
+        pass
+    assert other.read_text() == "precious"
 
 
 IN_A_PROCESS = """

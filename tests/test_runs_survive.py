@@ -20,7 +20,7 @@ import jaxnn as nn
 from jaxnn._training.host import checkpoints, clock, interrupts
 from jaxnn._training.host.identity import sample, told
 from jaxnn._training.host.owner import owned
-from tests.training_cases import DATA, LINEAR, VALIDATION, assert_equal, fitted
+from tests.training_cases import DATA, KEY, LINEAR, VALIDATION, assert_equal, fitted
 
 QUICK = {"model": LINEAR, "batch_size": 8, "epochs": 4, "shuffle": True}  # 12 steps
 
@@ -161,6 +161,30 @@ def test_an_error_before_the_first_step_leaves_no_checkpoint(tmp_path):
     assert names(tmp_path / "other") == []
 
 
+def test_a_run_that_goes_on_in_nan_is_not_saved_over_what_was_sound(tmp_path, whole, small_chunks):
+    holed = (np.where(np.arange(22)[:, None] == 11, np.nan, DATA[0]), DATA[1])
+    options = nn.checkpoints(tmp_path, every_steps=1, keep=2)
+    with pytest.warns(
+        RuntimeWarning, match="params are NaN after step 3 and are not saved.*after step 2"
+    ) as told:
+        lost = fitted(checkpoint=options, **(QUICK | {"data": holed}))
+    assert len(told) == 1
+    assert lost.reason == "epochs"
+    assert np.isnan(lost.params["kernel"]).any()
+    for name in names(tmp_path):
+        if name != "best.safetensors":
+            assert np.isfinite(nn.load(tmp_path / name)["carry/train/params/kernel"]).all()
+    with pytest.warns(RuntimeWarning, match="is of a run with data"):
+        again = fitted(checkpoint=options, resume="changed", **QUICK)
+    assert_equal((again.params, again.history), (whole.params, whole.history))
+
+
+def test_whoever_begins_with_nan_in_params_has_it_saved(tmp_path):
+    params = {"kernel": np.full((3, 3), np.nan, np.float32), "bias": np.zeros(3, np.float32)}
+    fitted(checkpoint=tmp_path, params=params, **QUICK)
+    assert names(tmp_path) == ["last.safetensors"]
+
+
 def test_a_run_that_is_lost_in_nan_is_not_saved_over_the_last(tmp_path, small_chunks):
     bad = (DATA[0], np.where(np.arange(22) == 21, 7, DATA[1]))  # in the third batch
     options = QUICK | {"data": bad, "shuffle": False, "batch_size": 8}
@@ -209,6 +233,34 @@ def test_sigterm_is_sent_again_after_a_checkpoint(streamed, tmp_path, small_chun
     assert result.reason == "interrupted"
     if not streamed:
         assert goes_on(tmp_path, whole, **changes) == 5
+
+
+def test_two_sigterms_at_once_are_one(tmp_path, whole, small_chunks):
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append(names(tmp_path)))
+
+    def terminate():
+        for _ in range(2):
+            signal.raise_signal(signal.SIGTERM)
+
+    try:
+        fitted(checkpoint=tmp_path, callbacks=[at_step(5, terminate)], **QUICK)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [["best.safetensors", "last.safetensors"]]
+    assert goes_on(tmp_path, whole) == 5
+
+
+def test_a_sigterm_long_after_the_first_ends_at_once(monkeypatch):
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("at once"))
+    monkeypatch.setattr(interrupts, "_SECONDS_OF_ONE", -1.0)
+    try:
+        with interrupts.interruptible(hears_termination=True):
+            signal.raise_signal(signal.SIGTERM)
+            assert heard == ["at once"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_without_a_checkpoint_sigterm_is_left_alone(small_chunks):
@@ -359,6 +411,17 @@ def test_another_value_to_tell_the_best_by_begins_anew(tmp_path):
             early_stopping=nn.early_stopping(),
             **options,
         )
+
+
+@pytest.mark.filterwarnings("ignore:fit. checkpoint .* is of a run with")
+def test_an_epoch_that_has_become_shorter_begins_anew(tmp_path):
+    stop = at_step(1, lambda: True)
+    clock_of_one = nn.checkpoints(tmp_path, every_steps=1)
+    fitted(checkpoint=clock_of_one, callbacks=[stop], **QUICK)
+    few = (DATA[0][:8], DATA[1][:8])  # one step
+    result = fitted(checkpoint=tmp_path, resume="changed", **(QUICK | {"data": few}))
+    assert result.history["loss"].shape == (4,)
+    assert np.isfinite(result.history["loss"]).all()
 
 
 # What is compared
@@ -531,6 +594,29 @@ def test_checkpoints_are_due_by_steps_epochs_or_seconds(tmp_path, small_chunks, 
     assert saved_at(every_steps=4, keep=1) == [4, 8, 12]
 
 
+def test_a_future_that_was_given_up_gives_way(tmp_path, small_chunks):
+    options = nn.checkpoints(tmp_path, every_steps=2, keep=3)
+    fitted(checkpoint=options, **(QUICK | {"epochs": 2}))  # after steps 2, 4 and 6
+    (tmp_path / "checkpoint-2.safetensors").write_bytes(b"damaged")
+    (tmp_path / "checkpoint-1.safetensors").replace(tmp_path / "last.safetensors")
+    fitted(checkpoint=options, resume=True, **(QUICK | {"epochs": 2}))
+    assert steps_of(tmp_path) == [2, 4, 6]
+
+
+def test_a_link_in_the_place_of_the_last_one_keeps_the_older_ones_apart(tmp_path, small_chunks):
+    place = tmp_path / "run"
+    place.mkdir()
+    (place / "last.safetensors").symlink_to(tmp_path / "elsewhere.safetensors")
+    fitted(checkpoint=nn.checkpoints(place, every_steps=4, keep=3), **QUICK)
+    assert steps_of(place) == [4, 8, 12]
+
+
+def steps_of(directory):
+    """The steps of the checkpoints, by their names."""
+    paths = [path for path in sorted(directory.glob("*.safetensors")) if path.stem != "best"]
+    return [json.loads(nn.saved_metadata(path)["fit"])["step"] for path in paths]
+
+
 # What cannot be written
 
 
@@ -574,6 +660,41 @@ def test_the_last_save_has_a_time_limit(tmp_path, monkeypatch):
         result = fitted(checkpoint=nn.checkpoints(tmp_path, time_limit=0.01), **QUICK)
     waits.set()
     assert result.reason == "epochs"
+
+
+def test_a_save_that_hangs_does_not_keep_the_run_from_ending(tmp_path, small_chunks, monkeypatch):
+    waits = threading.Event()
+    monkeypatch.setattr(checkpoints, "save", lambda *_, **__: waits.wait())
+    options = nn.checkpoints(tmp_path, every_steps=11, time_limit=0.01)
+    with pytest.warns(RuntimeWarning, match="TimeoutError: it took more than 0.01 seconds"):
+        result = fitted(checkpoint=options, **QUICK)
+    waits.set()
+    assert result.reason == "epochs"
+
+
+def test_without_a_thread_checkpoints_are_written_all_the_same(tmp_path, small_chunks, monkeypatch):
+    real = threading.Thread.start
+
+    def start(thread):
+        if thread.name == "jaxnn-writer":
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    fitted(checkpoint=nn.checkpoints(tmp_path, every_steps=4, keep=3), **QUICK)
+    assert steps_of(tmp_path) == [4, 8, 12]
+
+
+def test_a_best_that_cannot_be_written_costs_no_run_and_is_written_later(tmp_path, whole):
+    best = tmp_path / "best.safetensors"
+    best.mkdir()
+    with pytest.warns(RuntimeWarning, match=r"best\.safetensors is there and is no file"):
+        fitted(checkpoint=tmp_path, **(QUICK | {"epochs": 3}))
+    best.rmdir()
+    goes_on(tmp_path, whole)
+    assert best.is_file()
+    best.unlink()
+    goes_on(tmp_path, whole, epochs=4)
 
 
 def test_training_goes_on_while_a_thread_writes(tmp_path, small_chunks, monkeypatch):
@@ -642,6 +763,25 @@ def test_callbacks_may_save_numbers_of_numpy_and_get_them_by_name(tmp_path):
     assert second == [11, 12, 13, 14]
 
 
+@pytest.mark.parametrize("value", [{1: "a"}, [{"a": {None: 1}}], {1}, 1j, b"a", KEY])
+def test_what_a_callback_would_not_get_back_is_refused(value, tmp_path):
+    callback = nn.callbacks.Callback(save=lambda: value)
+    with pytest.raises(TypeError, match="whose save returned what JSON cannot hold"):
+        fitted(checkpoint=tmp_path, callbacks=[callback], **QUICK)
+
+
+def test_a_callback_that_fails_to_save_later_costs_no_checkpoint(tmp_path, small_chunks):
+    values, restored = iter([1, 2]), []
+    callback = nn.callbacks.Callback(save=lambda: next(values), restore=restored.append)
+    with pytest.warns(RuntimeWarning, match="whose save failed: StopIteration"):
+        fitted(checkpoint=nn.checkpoints(tmp_path, every_steps=5), callbacks=[callback], **QUICK)
+    assert steps_of(tmp_path) == [10, 12]
+    again = nn.callbacks.Callback(save=callback.save, restore=restored.append)
+    values = iter([0])
+    fitted(checkpoint=tmp_path, resume=True, callbacks=[again], **QUICK)
+    assert restored == [2]
+
+
 # One owner
 
 
@@ -694,6 +834,13 @@ def test_options_are_checked(options, error, message, tmp_path):
 
 
 def test_arguments_of_fit_are_checked(tmp_path):
+    with pytest.raises(ValueError, match="checkpoint is '', expected the name of a directory"):
+        fitted(checkpoint="", **QUICK)
+    with pytest.raises(ValueError, match="directory is b'', expected its name"):
+        nn.checkpoints(b"")
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="file is there and is no directory"):
+        fitted(checkpoint=tmp_path / "file", **QUICK)
     with pytest.raises(
         TypeError, match=r"checkpoint is 3, expected a directory or nn\.checkpoints"
     ):

@@ -43,7 +43,8 @@ def early_stopping(
         min_delta: by how much a value has to be better than the best to improve on it, at least 0.
         mode: "min" if less is better, "max" if more is; None asks the metric (losses and penalties
             are better when less). What `record` or a loss function of your own adds to the history
-            has no direction of its own. NaN is never better.
+            has no direction of its own. A value that is infinite or NaN is
+            never better.
 
     Returns:
         An `EarlyStopping`.
@@ -150,7 +151,7 @@ def is_better(
         improves = value > best + wanted.min_delta
     else:
         improves = value < best - wanted.min_delta
-    return jnp.where(is_first, jnp.isfinite(value), improves)
+    return jnp.isfinite(value) & (is_first | improves)
 
 
 def with_direction(

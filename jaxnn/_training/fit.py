@@ -1,6 +1,7 @@
 """The host's view of a training run."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from os import PathLike
 from typing import Any, Literal, NamedTuple
 
@@ -245,8 +246,8 @@ def fit(
     watchers = Watchers(callbacks, progress_callback(progress, steps))
     clock = Clock()
     feed.start(params, {} if params is not None and state is None else state, hyperparams)
-    begun = feed.at.position.carry.train
-    warn_of_narrow_params("fit", begun.params, begun.opt_state, stacklevel=4)
+    begun = feed.at.position.carry
+    warn_of_narrow_params("fit", begun.train.params, begun.train.opt_state, stacklevel=4)
 
     def event() -> Event:
         """Where the run stands, for the callbacks."""
@@ -267,9 +268,10 @@ def fit(
             state=last_state,
         )
 
-    with opened(options) as directory:
+    with ExitStack() as held:
         store: Checkpoints | None = None
         if options is not None:
+            place = held.enter_context(opened(options))
             told_model, told_optimizer = makers or (model, optimizer)
             told_of_run = {
                 "hyperparams": told(hyperparams),
@@ -288,7 +290,7 @@ def fit(
                 "validation": sample(validation),
                 "the best epoch": told((best.metric, best.min_delta, best.mode) if best else None),
             }
-            store = Checkpoints(options, directory, told_of_run, watchers.of_user)
+            store = Checkpoints(options, place, told_of_run, watchers.of_user, begun)
             if store.found and not resume:
                 raise FileExistsError(
                     f"fit: checkpoint has a run already, {store.found[0]}; expected resume=True to "
@@ -352,7 +354,7 @@ def _trained(
                 if store is not None:
                     store.save_if_due(at, clock.seconds)
         except BaseException:
-            if store is not None and _is_worth_saving(feed, store):
+            if store is not None and feed.at.is_whole and feed.at.step > store.step:
                 store.save_at_end(feed.at, clock.seconds)
             watchers.at_failure(event)
             raise
@@ -363,23 +365,6 @@ def _trained(
             feed.close()
         watchers.at_end(event)
     return reason
-
-
-def _is_worth_saving(feed: Feed, store: Checkpoints) -> bool:
-    """Whether a run that failed has its arrays and something new, and is not lost in NaN."""
-    at = feed.at
-    return at.is_whole and at.step > store.step and not _is_lost(at.position)
-
-
-def _is_lost(position: Position) -> bool:
-    """Whether the loss is NaN and so are params, those of each member if there are several."""
-    if not np.isnan(position.loss):
-        return False
-    members = position.carry.stopped.shape
-    is_sound = np.ones(members, bool)
-    for leaf in jax.tree.leaves(position.carry.train.params):
-        is_sound &= np.isfinite(np.asarray(leaf)).reshape(*members, -1).all(axis=-1)
-    return not np.any(is_sound)
 
 
 def _best_of(carry: Carry) -> tuple[Any, Any]:

@@ -23,9 +23,10 @@ from jaxnn._training.best import Best
 from jaxnn._training.host.feeds import At, Feed
 from jaxnn._training.host.identity import Told
 from jaxnn._training.host.options import SECONDS_BETWEEN, CheckpointOptions
+from jaxnn._training.host.owner import Place
 from jaxnn._training.host.writer import Writer
 from jaxnn._training.loop import Position
-from jaxnn._training.run import Run
+from jaxnn._training.run import Carry, Run
 from jaxnn._training.stop import rows_that_count
 from jaxnn.callbacks import Callback
 
@@ -57,24 +58,31 @@ class Checkpoints:
     """The files of one run in a directory.
 
     `told` is what a run and its continuation are compared by; of the callbacks, those with a
-    `save` are remembered by name. `step` is that of the last checkpoint.
+    `save` are remembered by name. `begun` is what the run begins with. `step` is that of the last
+    checkpoint.
     """
 
     def __init__(
         self,
         options: CheckpointOptions,
-        directory: Path,
+        place: Place,
         told: Mapping[str, Told],
         callbacks: Sequence[Callback],
+        begun: Carry,
     ) -> None:
-        self._options, self._directory, self._told = options, directory, dict(told)
+        self._options, self._told = options, dict(told)
+        directory, self._hold = place
+        self._directory = directory
         self._last, self._best = directory / "last.safetensors", directory / "best.safetensors"
         self._callbacks = dict(_named(callbacks))
-        self._writer = Writer(f"fit: checkpoint {self._last}")
-        self._number = 0
+        self._writer = Writer(f"fit: checkpoint {directory}")
+        self._number = self._resumed = 0
         self._best_epoch = np.asarray(-1)
         self._time = time.monotonic()
         self.step = self._epoch = 0
+        self._begun_sound = is_sound(begun)  # whoever begins with NaN in params wants it there
+        self._has_told_of_nan = False
+        self._values: dict[str, Any] = {}  # of the callbacks
         self._callback_values()  # what cannot be saved is told before the first step
 
     @property
@@ -117,7 +125,13 @@ class Checkpoints:
             self.save(at, seconds)
 
     def save(self, at: At, seconds: float) -> None:
-        """Take a copy of where the run stands, and let a thread write it."""
+        """Take a copy of where the run stands, and let a thread write it.
+
+        A run that is lost in NaN takes the place of nothing.
+        """
+        if self._begun_sound and not is_sound(at.position.carry):
+            self._tell_of_nan(at.step)
+            return
         self._writer.wait()
         try:
             self._writer.write(self._piece(at, seconds))
@@ -130,15 +144,29 @@ class Checkpoints:
         """Save, unless that was just done, and wait until it is written."""
         limit = self._options.time_limit
         self._writer.wait(limit)
+        if self._writer.is_busy:  # it took too long, as what comes behind it would
+            return
         is_saved = self._number > 0 and not self._writer.failed
         if not (is_saved and (at.step, int(at.position.epoch)) == (self.step, self._epoch)):
             self.save(at, seconds)
             self._writer.wait(limit)
 
+    def _tell_of_nan(self, step: int) -> None:
+        if not self._has_told_of_nan:
+            self._has_told_of_nan = True
+            warnings.warn(
+                f"fit: params are NaN after step {step} and are not saved: checkpoint "
+                f"{self._directory} stays as it was after step {self.step}; on_nonfinite tells "
+                "what to do about such steps, and resume goes on from before them",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
     def _piece(self, at: At, seconds: float) -> Callable[[], None]:
         best: Best = at.position.carry.kept["best"]
         epoch = np.array(best.epoch)
-        is_new = not np.array_equal(epoch, self._best_epoch) and bool(np.all(epoch >= 0))
+        is_new = not np.array_equal(epoch, self._best_epoch) or not self._best.exists()
+        is_new &= bool(np.all(epoch >= 0))
         of_best = _copied({"params": best.params, "state": best.state}) if is_new else None
         position = _copied(at.position)
         number = self._number + 1
@@ -147,34 +175,42 @@ class Checkpoints:
             "step": at.step,
             "seconds": seconds,
             "seen": at.seen,
-            "best_epoch": epoch.tolist(),
             "told": self._told,
             "versions": versions(),
             "callbacks": self._callback_values(),
             "data": _as_text(at.data),
         }
-        text = json.dumps(content, default=_as_json)
 
         def write() -> None:
+            self._hold()
+            problem: Exception | None = None
             if of_best is not None:
-                save(self._best, of_best)
-                self._best_epoch = epoch
+                try:
+                    save(self._best, of_best)
+                    self._best_epoch = epoch
+                except OSError as error:  # which must not cost the run
+                    problem = error
+            text = json.dumps(content | {"best_epoch": self._best_epoch.tolist()})
             if self._last.exists() and self._number and self._keeps_older():
                 self._set_aside()
             save(self._last, position, metadata={"fit": text})
             self._number = number
             self._remove_older()
+            if problem is not None:
+                raise problem
 
         return write
 
     def _set_aside(self) -> None:
         """Give the last one its other name; it stays where it is until the next takes its place."""
         older = self._directory / f"checkpoint-{self._number}.safetensors"
-        if older.exists():  # a life was killed here, or the run went on from it
-            return
+        if self._number == self._resumed and older.exists():
+            return  # a life was killed here, or the run goes on from it
         try:
+            if self._last.is_symlink():  # what it points to is what the next would replace
+                raise OSError
             os.link(self._last, older)
-        except OSError:  # the file system has no links
+        except OSError:  # the file system has no links, or another future of the run was here
             os.replace(self._last, older)
 
     def _keeps_older(self) -> bool:
@@ -188,17 +224,20 @@ class Checkpoints:
                 path.unlink(missing_ok=True)
 
     def _callback_values(self) -> dict[str, Any]:
-        values = {}
         for name, callback in self._callbacks.items():
             assert callback.save is not None
-            values[name] = callback.save()
             try:
-                json.dumps(values[name], default=_as_json)
-            except TypeError as error:
-                raise TypeError(
-                    f"fit: callbacks has {name}, whose save returned what JSON cannot hold: {error}"
-                ) from None
-        return values
+                self._values[name] = _held(name, callback.save())
+            except Exception as error:
+                if name not in self._values:
+                    raise
+                warnings.warn(
+                    f"fit: callbacks has {name}, whose save failed: {type(error).__name__}: "
+                    f"{error}; checkpoints have what it gave before",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+        return dict(self._values)
 
     # Reading
 
@@ -213,7 +252,14 @@ class Checkpoints:
             position = position._replace(
                 carry=position.carry.keep(**{name: old[name] for name in fresh if name in old})
             )
-        finished = int(position.epoch)
+        finished, seen = int(position.epoch), saved.seen
+        if feed.steps_per_epoch is not None and int(position.step) >= feed.steps_per_epoch:
+            # The epochs have become shorter: this one begins anew.
+            sums = feed.at.position.carry.sums
+            position = position._replace(
+                carry=position.carry._replace(sums=sums), step=feed.at.position.step
+            )
+            seen = seen[0] - seen[1], 0
         rows = position.history
         if "epochs" in position.carry.kept and "epochs" not in fresh:
             rows = rows_that_count(position.carry, rows)  # of members that go on after a pause
@@ -223,8 +269,9 @@ class Checkpoints:
             for name, empty in feed.at.position.history.items()
         }
         state = _from_text(saved.data)
-        feed.at = At(position._replace(carry=carry, history=history), saved.step, saved.seen, state)
-        self._number, self._best_epoch = saved.number, np.asarray(saved.best_epoch)
+        feed.at = At(position._replace(carry=carry, history=history), saved.step, seen, state)
+        self._number = self._resumed = saved.number
+        self._best_epoch = np.asarray(saved.best_epoch)
         self.step, self._epoch = saved.step, finished
         for name, callback in self._callbacks.items():
             if callback.restore is not None and name in saved.callbacks:
@@ -292,20 +339,45 @@ def _named(callbacks: Sequence[Callback]) -> Iterator[tuple[str, Callback]]:
         yield (name if counts[name] == 1 else f"{name} {counts[name]}"), callback
 
 
+def _held(name: str, value: Any) -> Any:
+    """A copy of what a callback saves, as JSON holds it."""
+    try:
+        text = json.dumps(value, default=_as_json)
+        _check_keys(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"fit: callbacks has {name}, whose save returned what JSON cannot hold: {error}"
+        ) from None
+    return json.loads(text)
+
+
+def _check_keys(value: Any) -> None:
+    """Raise for keys of which JSON makes strings."""
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"the key {key!r} is a {type(key).__name__}")
+    if isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_keys(item)
+
+
 def _as_json(value: Any) -> Any:
     """What JSON cannot hold itself: scalars and arrays."""
-    if isinstance(value, np.generic | np.ndarray | jax.Array):
+    kind = getattr(getattr(value, "dtype", None), "kind", None)
+    if kind is not None and kind in "biufUV":
         return value.tolist()
     raise TypeError(f"{value!r} is a {type(value).__name__}")
 
 
 def _as_text(state: Any) -> Any:
-    """The state of an iterator as JSON has it; None for one that JSON cannot hold."""
+    """The state of an iterator in JSON; None for one that comes back from it as another."""
     if isinstance(state, bytes):
         return {"bytes": base64.b64encode(state).decode()}
     try:
-        return None if state is None else {"value": json.loads(json.dumps(state))}
-    except TypeError:
+        value = json.loads(json.dumps(state))
+        return None if state is None or value != state else {"value": value}
+    except (TypeError, ValueError):
         return None
 
 
@@ -320,6 +392,16 @@ def _is_state(text: Any) -> bool:
     if isinstance(text, dict) and text.keys() == {"bytes"}:
         return isinstance(text["bytes"], str)
     return text is None or (isinstance(text, dict) and text.keys() == {"value"})
+
+
+def is_sound(carry: Carry) -> bool:
+    """Whether no params are NaN, those of one member at least if there are several."""
+    members = carry.stopped.shape
+    sound = np.ones(members, bool)
+    for leaf in jax.tree.leaves(carry.train.params):
+        if jnp.issubdtype(leaf.dtype, jnp.inexact):
+            sound &= ~np.isnan(np.asarray(leaf)).reshape(*members, -1).any(axis=-1)
+    return bool(np.any(sound))
 
 
 def _copied(tree: PyTree) -> PyTree:

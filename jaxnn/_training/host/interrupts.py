@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -14,6 +15,7 @@ import jax
 
 # SIGHUP comes when a terminal is closed, or a connection lost; Windows has none.
 _TERMINATION = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_SECONDS_OF_ONE = 1.0
 
 
 class Wish:
@@ -30,20 +32,26 @@ class Wish:
 def interruptible(*, hears_termination: bool) -> Iterator[Wish]:
     """A wish that the first Ctrl-C makes; the second raises `KeyboardInterrupt` as usual.
 
-    So do SIGTERM and SIGHUP, if they are to be heard. Such a signal is sent again when the context
-    is left: whoever handles it usually does so then. Outside of the main thread, in a process that
-    was forked off, or where somebody else handles Ctrl-C, nothing changes; asyncio's handler is
-    replaced, which would cancel the task that waits for the result.
+    So do SIGTERM and SIGHUP, if they are to be heard, where more than one within a second count as
+    one: who ends a group of processes may send it to each and to the group. Such a signal is sent
+    again when the context is left: whoever handles it usually does so then. Outside of the main
+    thread, in a process that was forked off, or where somebody else handles Ctrl-C, nothing
+    changes; asyncio's handler is replaced, which would cancel the task that waits for the result.
     """
     wish, process = Wish(), os.getpid()
     if threading.current_thread() is not threading.main_thread():
         yield wish
         return
     usual: dict[int, Any] = {}
+    heard: dict[int, float] = {}
 
     def ask(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, usual[number])
-        if os.getpid() != process:  # a worker of the data, which is to end at once
+        is_forked = os.getpid() != process  # a worker of the data, which is to end at once
+        first = heard.setdefault(number, time.monotonic())
+        is_repeated = time.monotonic() - first > _SECONDS_OF_ONE
+        if is_forked or is_repeated or number == signal.SIGINT:
+            signal.signal(number, usual[number])
+        if is_forked or is_repeated:
             signal.raise_signal(number)
             return
         wish.is_set = True

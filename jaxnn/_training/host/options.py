@@ -1,5 +1,6 @@
 """When checkpoints are written, and which are kept."""
 
+import os
 from os import PathLike
 from typing import Any, Literal, NamedTuple
 
@@ -72,6 +73,8 @@ def checkpoints(
         ...     sorted(file.stem for file in pathlib.Path(directory).glob("*.safetensors"))
         ['best', 'checkpoint-1', 'checkpoint-2', 'last']
     """
+    if not os.fspath(directory):
+        raise ValueError(f"checkpoints: directory is {directory!r}, expected its name")
     for name, value in (("every_steps", every_steps), ("every_epochs", every_epochs)):
         if value is not None:
             check_count("checkpoints", name, value)
@@ -99,6 +102,8 @@ def as_options(checkpoint: Any) -> CheckpointOptions:
         raise TypeError(
             f"fit: checkpoint is {checkpoint!r}, expected a directory or nn.checkpoints(...)"
         )
+    if not os.fspath(checkpoint):
+        raise ValueError(f"fit: checkpoint is {checkpoint!r}, expected the name of a directory")
     return checkpoints(checkpoint)
 
 

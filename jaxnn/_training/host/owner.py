@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from jaxnn._training.host.options import CheckpointOptions
 
@@ -17,21 +19,30 @@ _here: set[tuple[int, Path]] = set()  # the processes, and the directories that 
 _guard = threading.Lock()
 
 
+class Place(NamedTuple):
+    """A directory that is owned; `hold` raises if somebody else came to own it."""
+
+    directory: Path
+    hold: Callable[[], None]
+
+
 @contextlib.contextmanager
-def opened(options: CheckpointOptions | None) -> Iterator[Path]:
-    """The directory of checkpoints, made if need be, and owned; without options nothing."""
-    if options is None:
-        yield Path()
-        return
+def opened(options: CheckpointOptions) -> Iterator[Place]:
+    """The directory of checkpoints, made if need be, and owned."""
     directory = Path(os.path.abspath(os.fsdecode(options.directory)))  # wherever one goes later
+    if os.path.lexists(directory) and not directory.is_dir():
+        raise NotADirectoryError(f"fit: checkpoint {directory} is there and is no directory")
     directory.mkdir(parents=True, exist_ok=True)
-    with owned("fit", directory):
-        yield directory
+    with owned("fit", directory) as hold:
+        yield Place(directory, hold)
 
 
 @contextlib.contextmanager
-def owned(function: str, directory: Path) -> Iterator[None]:
+def owned(function: str, directory: Path) -> Iterator[Callable[[], None]]:
     """Own a directory, which nobody else can own meanwhile; a process that dies owns nothing.
+
+    What is yielded takes the lock again, which the system gives away as soon as anything in this
+    process has read its file, as who copies the directory does.
 
     Raises:
         BlockingIOError: somebody else owns it.
@@ -42,31 +53,41 @@ def owned(function: str, directory: Path) -> Iterator[None]:
             raise _taken(function, directory, "another thread of this process")
         _here.add(place)
     try:
-        with _locked(function, directory):
-            yield
+        with _locked(function, directory) as hold:
+            yield hold
     finally:
         with _guard:
             _here.discard(place)
 
 
 @contextlib.contextmanager
-def _locked(function: str, directory: Path) -> Iterator[None]:
+def _locked(function: str, directory: Path) -> Iterator[Callable[[], None]]:
     if fcntl is None:
-        yield
+        yield lambda: None
         return
     # The lock of a process, not of an open file, which children made by fork would keep alive.
-    with open(directory / ".owner", "a+") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            file.seek(0)
-            number = file.read(20).strip()
-            who = f"process {number}" if number else "another process"
-            raise _taken(function, directory, who) from None
+    path = directory / ".owner"
+    with open(path, "r+b", buffering=0, opener=_open_itself) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(f"{function}: {path} is no regular file, expected one or nothing")
+
+        def hold() -> None:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                number = os.pread(file.fileno(), 20, 0).strip()
+                who = f"process {number.decode()}" if number.isdigit() else "another process"
+                raise _taken(function, directory, who) from None
+
+        hold()
         file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
+        file.write(f"{os.getpid()}\n".encode())
+        yield hold
+
+
+def _open_itself(path: str, flags: int) -> int:
+    """Open a file, made if need be, but not what a link in its place points to."""
+    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666)
 
 
 def _taken(function: str, directory: Path, who: str) -> BlockingIOError:

@@ -16,25 +16,28 @@ class Writer:
     def __init__(self, told: str) -> None:
         self._told = told
         self._done: SimpleQueue[Exception | None] = SimpleQueue()
-        self._is_busy = False
-        self.failed = False
+        self.is_busy = self.failed = False
 
     def write(self, piece: Callable[[], None]) -> None:
         """Do a piece of writing after the one before it has ended."""
         self.wait()
-        self._is_busy = True
-        threading.Thread(target=self._do, args=(piece,), name="jaxnn-writer", daemon=True).start()
+        thread = threading.Thread(target=self._do, args=(piece,), name="jaxnn-writer", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # there are too many, or the interpreter is about to end
+            self._do(piece)
+        self.is_busy = True
 
     def wait(self, seconds: float | None = None) -> None:
         """Wait for the piece under way, for so many seconds at most."""
-        if not self._is_busy:
+        if not self.is_busy:
             return
         try:
             error = self._done.get(timeout=seconds)
         except Empty:
             error = TimeoutError(f"it took more than {seconds} seconds")
         else:
-            self._is_busy = False
+            self.is_busy = False
         self.failed = error is not None
         if error is not None:
             self.warn(error)
