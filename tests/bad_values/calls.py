@@ -380,6 +380,7 @@ BY_HAND = {
     "compose": ({"forward": lambda f, x: f.first(x), "children": {"first": MODEL}}, applied(X)),
     "mixed_precision": ({"layer": MODEL}, applied(X)),
     "pinned": ({"layer": MODEL, "spec": jax.sharding.PartitionSpec()}, nothing),
+    "capture": ({"layer": MODEL, "params": PARAMS, "state": {}, "x": X}, nothing),
     "predict": ({"model": MODEL, "params": PARAMS, "state": {}, "x": X}, nothing),
     "predict_with_spread": (
         {

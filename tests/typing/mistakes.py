@@ -131,6 +131,7 @@ def training(model: nn.Layer, x: jax.Array, key: jax.Array) -> None:
     nn.training_run(model, loss=loss, optimizer=optimizer, epochs=3, on_nonfinite="raise")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     nn.train_state({}, {}, nn.optimizers.adam, key)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     nn.fit(model, (x, x), loss=loss, optimizer=optimizer, key=key, epochs=3, members="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    nn.fit(model, (x, x), loss=loss, optimizer=optimizer, key=key, epochs=3, hyperparams=0.1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     nn.sweep(nn.training_run, key, {"rate": [0.1]}, (x, x))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     nn.training_run(model, loss=loss, optimizer=optimizer, epochs=3)(key, x, x, x, x)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     nn.sweep(model, key, {"rate": [0.1]}, (x, x))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -250,6 +250,16 @@ def test_training(tmp_path: Path) -> None:
         progress=False,
     )
     assert result.history["loss"].shape == (1,)
+    nn.fit(
+        lambda h: nn.serial(nn.dropout(h["rate"]), nn.dense(3)),
+        (X, X),
+        loss=nn.losses.squared_error,
+        optimizer=lambda h: nn.optimizers.sgd(h["learning_rate"]),
+        hyperparams={"learning_rate": 1e-3, "rate": jnp.float32(0.1)},
+        key=KEY,
+        epochs=1,
+        progress=False,
+    )
     nn.save(tmp_path / "params.safetensors", result.params)
     params = nn.load(tmp_path / "params.safetensors", result.params)
     assert nn.predict(model, params, result.state, X).shape == (4, 3)
