@@ -1,4 +1,8 @@
-"""The whole suite runs under JAX's strictest settings."""
+"""The whole suite runs under JAX's strictest settings.
+
+What makes it quick, in compiling and in what is looked for, ends where `XLA_FLAGS` is set:
+`make test-all` sets it to nothing, and so tests what users run.
+"""
 
 import gc
 import os
@@ -7,8 +11,9 @@ import signal
 import jax
 import pytest
 
-# Tests compile much and run little: with these they take a third of the time. `make test-all` sets
-# the variable to nothing, and so tests what users run.
+QUICK = "XLA_FLAGS" not in os.environ
+
+# Tests compile much and run little: with these they take a third of the time.
 QUICK_TO_COMPILE = [
     "--xla_backend_optimization_level=0",
     "--xla_cpu_parallel_codegen_split_count=1",
@@ -22,7 +27,8 @@ jax.config.update("jax_traceback_in_locations_limit", 0)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_legacy_prng_key", "error")
-jax.config.update("jax_debug_key_reuse", True)
+# It takes a sixth of the time. `keys_are_used_once` asks for it where keys are split and passed on.
+jax.config.update("jax_debug_key_reuse", not QUICK)
 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job in the background
@@ -38,11 +44,25 @@ def pytest_collection_finish():
     gc.set_threshold(50_000, 20, 20)
 
 
+compiled = 0
+
+
+def _count_what_is_compiled(event, duration, **_):
+    global compiled
+    compiled += event == "/jax/core/compile/backend_compile_duration"
+
+
+jax.monitoring.register_event_duration_secs_listener(_count_what_is_compiled)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_programs_do_not_pile_up():
-    """Thousands of programs that run once would fill the memory."""
+    """Thousands of programs that run once would fill the memory; modules share some hundreds."""
     yield
-    jax.clear_caches()
+    global compiled
+    if compiled > 1500:
+        jax.clear_caches()
+        compiled = 0
 
 
 @pytest.fixture
@@ -55,4 +75,11 @@ def key():
 def x64():
     """Double precision while the test runs."""
     with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def keys_are_used_once():
+    """JAX raises `KeyReuseError` where a key is used twice."""
+    with jax.debug_key_reuse(True):
         yield

@@ -9,6 +9,8 @@ import jaxnn as nn
 from jaxnn._networks.sampling import penalised, restricted
 from tests.compiling import fast_jit
 
+pytestmark = pytest.mark.usefixtures("keys_are_used_once")
+
 LOGITS = np.log(np.array([0.4, 0.3, 0.2, 0.1], np.float32))
 MANY = jnp.zeros((2000, 1), jnp.int32)
 

@@ -8,6 +8,8 @@ import pytest
 import jaxnn as nn
 from tests.compiling import fast_jit
 
+pytestmark = pytest.mark.usefixtures("keys_are_used_once")
+
 init = nn.initializers
 
 

@@ -369,7 +369,8 @@ def program(layer, row, dtype):
         made, used = jax.random.split(key)
         return layer.init(made, x), layer.apply(params, state, x, key=used, train=True)
 
-    traced = jax.make_jaxpr(both)(new_key(), *shapes, x)
+    with jax.debug_key_reuse(True):  # which looks at what is traced
+        traced = jax.jit(both).trace(new_key(), *shapes, x).jaxpr
     return re.sub("0x[0-9a-f]+", "", str(traced)), [np.asarray(array) for array in traced.consts]
 
 

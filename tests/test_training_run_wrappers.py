@@ -21,6 +21,8 @@ from jaxnn._training.stop import staying_stopped, stopping_early
 from tests.compiling import fast_jit
 from tests.training_cases import KEY, LABELS, LINEAR, VALIDATION, X, assert_equal
 
+pytestmark = pytest.mark.usefixtures("keys_are_used_once")
+
 EPOCHS = 6
 EARLY = nn.early_stopping("val_loss", patience=1, min_delta=0.2)
 

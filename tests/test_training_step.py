@@ -7,6 +7,8 @@ import pytest
 
 import jaxnn as nn
 
+pytestmark = pytest.mark.usefixtures("keys_are_used_once")
+
 
 def noisy_loss(params, state, batch, key):
     """A loss with noise, a state that counts and a metric."""

@@ -331,7 +331,7 @@ def test_dropout_in_bfloat16_keeps_rate_and_mean(rate):
 # Keys
 
 
-def test_the_suite_refuses_a_reused_key():
+def test_the_suite_refuses_a_reused_key(keys_are_used_once):
     key, x = jax.random.key(0), jnp.ones(3)
     nn.functional.dropout(key, x, 0.5)
     with pytest.raises(jax.errors.KeyReuseError):
