@@ -43,6 +43,18 @@ each_layer_of_examples = pytest.mark.parametrize(
         for is_fast in [row.name == "dense" or row.couples_examples]
     ],
 )
+# Those with rules of their own for derivatives, or loops; the others are slow cases.
+OWN_DERIVATIVES = ["embedding", "conv", "depthwise_conv", "max_pool", "attention", "recurrent_lstm"]
+OWN_DERIVATIVES += ["linear_attention", "stack", "remat", "mixture_of_experts"]
+each_layer_that_may_differ_when_recomputed = pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(
+            row, id=row.name, marks=[] if row.name in OWN_DERIVATIVES else pytest.mark.slow
+        )
+        for row in LAYERS
+    ],
+)
 each_mode = pytest.mark.parametrize("train", [False, True], ids=["evaluation", "training"])
 each_dtype = pytest.mark.parametrize(
     "dtype",
@@ -304,7 +316,7 @@ def test_gradients_of_single_examples_sum_to_that_of_the_batch(row, x64):
             assert_close(summed, whole, 1e-9)
 
 
-@each_layer
+@each_layer_that_may_differ_when_recomputed
 def test_checkpoint_leaves_the_gradient(row):
     layer, params, state, x = drawn(row)
     scalar = scalar_of(layer, state, train=True)

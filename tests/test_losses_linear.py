@@ -159,7 +159,8 @@ def test_sums_of_narrow_numbers_are_wide(in_chunks):
         np.testing.assert_allclose(slope.astype(np.float32), [[-0.5, 0.5]], rtol=1e-2)
 
 
-def test_deferred_heads_train_as_others_do():
+@pytest.mark.parametrize("head", [pytest.param("dense", marks=pytest.mark.slow), "embedding"])
+def test_deferred_heads_train_as_others_do(head):
     """An `nn.dense`, and the table of an embedding with the weights of examples in the loss."""
 
     def tied(wrap):
@@ -176,21 +177,21 @@ def test_deferred_heads_train_as_others_do():
 
     plain = nn.losses.ignoring(nn.losses.softmax_cross_entropy, 2)
     tokens = np.random.default_rng(0).integers(0, 7, (6, 5))
-    for model in (dense, tied):
-        results = [
-            nn.fit(
-                model(wrap),
-                (tokens, tokens[:, ::-1]),
-                loss=loss,
-                optimizer=nn.optimizers.sgd(0.1),
-                key=jax.random.key(0),
-                epochs=2,
-                batch_size=4,
-            )
-            for wrap, loss in ((nn.deferred, fused), (lambda layer: layer, plain))
-        ]
-        got, expected = ((r.params, r.history["loss"]) for r in results)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-6), got, expected)
+    model = {"dense": dense, "embedding": tied}[head]
+    results = [
+        nn.fit(
+            model(wrap),
+            (tokens, tokens[:, ::-1]),
+            loss=loss,
+            optimizer=nn.optimizers.sgd(0.1),
+            key=jax.random.key(0),
+            epochs=2,
+            batch_size=4,
+        )
+        for wrap, loss in ((nn.deferred, fused), (lambda layer: layer, plain))
+    ]
+    got, expected = ((r.params, r.history["loss"]) for r in results)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-6), got, expected)
 
 
 def test_deferred_refuses_what_is_not_linear():

@@ -471,7 +471,11 @@ def scikit_learn(sklearn):
     return {name: theirs for name, (_, _, theirs) in table.items()}, ours
 
 
-@weightings
+@pytest.mark.parametrize(
+    "weights",
+    [pytest.param(None, marks=pytest.mark.slow), WEIGHTS, FRACTIONS],
+    ids=["unweighted", "whole", "fractions"],
+)
 def test_scikit_learn(scikit_learn, weights):
     theirs, ours = scikit_learn
     kwargs = {} if weights is None else {"sample_weight": weights}

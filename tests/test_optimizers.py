@@ -67,6 +67,7 @@ def test_numpy(case, ours):
         assert_same_path(ours[name], theirs, 1e-10)
 
 
+@pytest.mark.slow  # the references of NumPy are those of optax
 @pytest.mark.parametrize(
     "case", as_parameters([c for c in CASES if c.in_optax]), indirect=True, scope="module"
 )

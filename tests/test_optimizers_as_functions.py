@@ -8,7 +8,7 @@ import pytest
 import jaxnn as nn
 from jaxnn._core.paths import leaf_paths
 from tests.compiling import fast_jit
-from tests.optimizer_cases import every_case, every_distinct_case, usual_promotion
+from tests.optimizer_cases import every_case, every_distinct_case, few_cases, usual_promotion
 from tests.optimizer_cases.adaptive import squares
 
 RATE = 0.02
@@ -73,7 +73,7 @@ def assert_trees_close(a, b, rtol=1e-5, atol=1e-7):
 # Transformations of JAX
 
 
-@every_distinct_case
+@few_cases
 def test_vmap_over_learning_rates_equals_a_loop(case):
     def f(rate):
         return two_updates(case.make(nn.optimizers, rate))
@@ -361,7 +361,7 @@ def test_derivative_in_every_hyperparameter_is_finite(constructor):
 # Buffers
 
 
-@every_distinct_case
+@few_cases
 def test_params_and_state_can_be_donated_and_the_second_call_does_not_compile(case):
     optimizer = case.make(nn.optimizers, RATE)
     traces = []

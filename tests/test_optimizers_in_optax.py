@@ -12,6 +12,7 @@ from tests.optimizer_cases import (
     CASES,
     as_parameters,
     every_distinct_case,
+    few_cases,
     kernels,
     usual_promotion,
 )
@@ -84,7 +85,7 @@ def test_ours_inside_optax(wrap):
     assert_same_descent(wrap(nn.optimizers), wrap(optax))
 
 
-@every_distinct_case
+@few_cases
 def test_every_optimizer_in_chain_multi_transform_and_inject_hyperparams(case):
     injected = optax.inject_hyperparams(
         lambda learning_rate: case.make(nn.optimizers, learning_rate)
@@ -189,7 +190,13 @@ def updated(optimizer):
 
 
 @pytest.mark.parametrize("make", DEMANDING.values(), ids=DEMANDING)
-@pytest.mark.parametrize("wrap", AROUND.values(), ids=AROUND)
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        pytest.param(wrap, id=name, marks=[] if name == "MultiSteps" else [pytest.mark.slow])
+        for name, wrap in AROUND.items()
+    ],
+)
 def test_keywords_reach_ours_as_transformations_with_extra_args(make, wrap):
     optimizer = make()
     wrapped = wrap(optax.GradientTransformationExtraArgs(*optimizer))

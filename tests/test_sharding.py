@@ -19,13 +19,14 @@ PARAMS = {"encoder": {"kernel": jnp.zeros((4, 4))}, "head": {"kernel": jnp.zeros
 
 
 def test_on_eight_devices():
-    on_devices(8, "sharded_training", "rules", "data_parallel", "own_loop", "fit")
+    on_devices(8, "sharded_training", "rules", "data_parallel", "fit")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "check",
     [
+        "own_loop",
         "training_run",
         "streamed",
         "spread_data",

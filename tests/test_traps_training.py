@@ -326,10 +326,9 @@ def test_what_made_a_loss_nan_is_named(source, model, x, y, message, tmp_path):
     ("source", "members"),
     [
         ("arrays", 2),
-        ("batches", None),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
-            for case in (("arrays", None), ("batches", 2), ("memmap", None))
+            for case in (("arrays", None), ("batches", None), ("batches", 2), ("memmap", None))
         ),
     ],
 )

@@ -38,6 +38,12 @@ _ALIKE = ("mask", "numbers", "no-rate", "outside", "scale_by")
 DISTINCT_CASES = [case for case in CASES if not any(word in case.name for word in _ALIKE)]
 every_distinct_case = pytest.mark.parametrize("case", as_parameters(DISTINCT_CASES))
 
+# For what hardly depends on the update: these in the quick suite, the others in `make test-all`.
+_QUICK = ("sgd-momentum", "adamw", "radam", "rprop", "sophia", "adafactor", "muon", "prodigy")
+few_cases = pytest.mark.parametrize(
+    "case", as_parameters([case._replace(slow=case.name not in _QUICK) for case in DISTINCT_CASES])
+)
+
 __all__ = [
     "CASES",
     "RATES",
@@ -45,6 +51,7 @@ __all__ = [
     "as_parameters",
     "every_case",
     "every_distinct_case",
+    "few_cases",
     "initial_weights",
     "kernels",
     "trajectories_in_jax",
