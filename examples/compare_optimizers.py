@@ -74,6 +74,7 @@ FAMILIES = {
         "lamb": Contender(O.lamb, 0.01),
         "novograd": Contender(O.novograd, 0.01),
         "adafactor": Contender(lambda rate: O.adafactor(rate, min_dim_size_to_factor=32), 0.03),
+        "soap": Contender(O.soap, 0.01),
         "muon": Contender(lambda rate: O.muon(rate, adam_learning_rate=0.01), 0.1),
     },
     "Curvature, and a rate found": {

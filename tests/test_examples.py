@@ -127,7 +127,7 @@ def test_the_comparison_of_optimizers(tmp_path):
     picture = tmp_path / "picture.png"
     text = printed("compare_optimizers", "--epochs", 2, "--out", picture)
     rows = re.findall(r"^\| (.*) \| ([\d.]+) bytes \| .* \| ([\d.]+)% \|$", text, re.MULTILINE)
-    assert len(rows) == 30
+    assert len(rows) == 31
     state = {name: float(size) for name, size, _ in rows}
     assert (state["sgd"], state["lion"], state["adam"]) == (0, 4, 8)
     assert all(float(accuracy) > 50 for name, _, accuracy in rows if name == "adam")
