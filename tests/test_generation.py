@@ -180,6 +180,56 @@ def test_after_the_end_comes_nothing_else():
     np.testing.assert_array_equal(tokens, [[6, 2, 4, 4], [1, 2, 4, 4]])
 
 
+# Streaming
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"end_token": 4}, {"key": jax.random.key(1), "sampling": nn.sampling(repetition_penalty=1.5)}],
+)
+def test_a_stream_has_the_tokens_of_generate(settings):
+    prompt = np.array([[1, 2, 3], [0, 0, 1]])
+    tokens = nn.generate(COUNT, {}, prompt, length=6, **settings)
+    streamed = np.stack([*nn.stream(COUNT, {}, prompt, length=6, **settings)], axis=1)
+    assert streamed.shape == (2, 3 if "end_token" in settings else 6)
+    np.testing.assert_array_equal(streamed, tokens[:, : streamed.shape[1]])
+
+
+def test_a_stream_of_a_stack_with_padding():
+    cell = RAGGED["attention"]
+    params = fast_jit(cell.init)(jax.random.key(0), jnp.int32(0))
+    prompt, mask = np.array([[3, 1, 4, 1], [9, 9, 5, 2]]), np.array([[True] * 4, [False, True] * 2])
+    settings = {"length": 6, "prompt_mask": np.sort(mask)}
+    tokens = nn.generate(cell, params, prompt, return_log_probs=True, **settings)[0]
+    streamed = [*nn.stream(cell, params, prompt, **settings)]
+    np.testing.assert_array_equal(np.stack(streamed, axis=1), tokens)
+
+
+def test_a_stream_compiles_one_step_and_makes_no_more_than_is_asked_for():
+    traced, made = [], []
+
+    def step(params, carry, x_t, *, key=None, train=False):
+        traced.append(1)
+        jax.debug.callback(lambda: made.append(1))
+        return COUNT.step(params, carry, x_t)
+
+    cell = COUNT._replace(step=step)
+    for _, token in zip(range(3), nn.stream(cell, {}, jnp.array([1]), length=50), strict=False):
+        assert token.shape == ()
+    jax.effects_barrier()
+    assert len(made) == 3
+    count = len(traced)
+    list(nn.stream(cell, {}, jnp.array([2]), length=50))
+    assert len(traced) == count
+
+
+def test_errors_of_a_stream_come_with_the_call():
+    with pytest.raises(TypeError, match="stream: prompt has dtype float32"):
+        nn.stream(COUNT, {}, jnp.zeros(3), length=2)
+    with pytest.raises(ValueError, match="stream: end_token is 10, expected 0 to 9"):
+        list(nn.stream(COUNT, {}, jnp.array([1]), length=2, end_token=10))
+
+
 # Log-probabilities
 
 

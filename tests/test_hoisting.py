@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnn._core.hoisting import hoisted
+from jaxnn._core.hoisting import split
 
 KERNELS = np.arange(12, dtype=np.float32).reshape(3, 2, 2) / 10
 SMALL = np.arange(4, dtype=np.int8).reshape(2, 2)
@@ -20,14 +20,20 @@ def step(kernels, carry, scale):
 def test_the_numbers_are_the_same():
     constants = {"all": KERNELS, "small": SMALL}
     carry = np.ones((1, 2), np.float32)
-    got = hoisted(step, constants, carry, 2.0)(carry, 2.0)
+    both = split(step, constants, carry, 2.0)
+    got = both.inside(both.before(constants), carry, 2.0)
     jax.tree.map(np.testing.assert_array_equal, got, step(constants, carry, 2.0))
 
 
 def test_slices_leave_the_loop_and_what_they_would_enlarge_stays():
     def run(constants, carry):
-        turn = hoisted(step, constants, carry, 2.0)
-        return jax.lax.scan(lambda carry, _: (turn(carry, 2.0)[0], None), carry, None, 4)[0]
+        both = split(step, constants, carry, 2.0)
+        values = both.before(constants)
+
+        def turn(carry, _):
+            return both.inside(values, carry, 2.0)[0], None
+
+        return jax.lax.scan(turn, carry, None, 4)[0]
 
     constants = {"all": jnp.asarray(KERNELS), "small": jnp.asarray(SMALL)}
     program = jax.make_jaxpr(run)(constants, jnp.ones((1, 2)))

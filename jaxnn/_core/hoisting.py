@@ -2,24 +2,29 @@
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from jaxnn._core.types import PyTree
 
 
-def hoisted(
-    step: Callable[..., PyTree], constants: PyTree, *examples: PyTree
-) -> Callable[..., PyTree]:
-    """`step(constants, *args)` as a function of `args` alone.
+class Split(NamedTuple):
+    """A function in two: `step(constants, *args)` is `inside(before(constants), *args)`."""
+
+    before: Callable[[PyTree], list[jax.Array]]
+    inside: Callable[..., PyTree]
+
+
+def split(step: Callable[..., PyTree], constants: PyTree, *examples: PyTree) -> Split:
+    """What `step(constants, *args)` computes of `constants` alone, apart from the rest.
 
     XLA copies a layer's weights out of a stack's, and casts them, in each turn of a loop anew. What
-    is larger than that which it is made of, as dequantised weights, stays in the loop.
+    is larger than that which it is made of, as dequantised weights, stays inside.
 
     Args:
         step: a pure function.
-        constants: what is the same in every turn.
+        constants: what is the same in every turn of a loop.
         *examples: arguments, or their shapes and dtypes.
     """
     from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun  # brings all of Pallas
@@ -41,20 +46,19 @@ def hoisted(
             inside.append(equation)
     used = {v for equation in inside for v in variables(equation.invars)}
     used.update(variables(jaxpr.outvars))
-    made = [v for equation in before for v in equation.outvars if v in used]
+    kept = [v for v in [*given, *(v for e in before for v in e.outvars)] if v in used]
 
     def function(equations: list[Any], invars: list[Any], outvars: list[Any]) -> Callable[..., Any]:
         part = jaxpr.replace(constvars=[], invars=invars, outvars=outvars, eqns=equations)
         return jaxpr_as_fun(ClosedJaxpr(part, []))  # type: ignore[no-any-return]
 
-    values = [*closed.consts, *leaves]
-    values += function(before, given, made)(*values)
-    turn = function(inside, [*given, *made, *jaxpr.invars[len(leaves) :]], jaxpr.outvars)
+    make = function(before, given, kept)
+    run = function(inside, [*kept, *jaxpr.invars[len(leaves) :]], jaxpr.outvars)
 
-    def call(*args: PyTree) -> PyTree:
-        return jax.tree.unflatten(jax.tree.structure(shape), turn(*values, *jax.tree.leaves(args)))
+    def call(values: list[jax.Array], *args: PyTree) -> PyTree:
+        return jax.tree.unflatten(jax.tree.structure(shape), run(*values, *jax.tree.leaves(args)))
 
-    return call
+    return Split(lambda constants: make(*closed.consts, *jax.tree.leaves(constants)), call)
 
 
 def _bytes(variables: Iterable[Any]) -> int:

@@ -1,7 +1,8 @@
 """Generating tokens with an autoregressive model."""
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, overload
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -9,21 +10,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
-from jaxnn._core.arrays import (
-    check_count,
-    check_key,
-    check_shape,
-    concrete,
-    promoted,
-)
-from jaxnn._core.bounds import OutOfBoundsError, looking_for_integers_outside
+from jaxnn._core.arrays import check_key
 from jaxnn._core.decoding import decoded_steps
-from jaxnn._core.hoisting import hoisted
-from jaxnn._core.layer import Cell, Layer
+from jaxnn._core.hoisting import Split, split
+from jaxnn._core.layer import Cell
 from jaxnn._core.programs import compiled
-from jaxnn._core.sharding import Sharding, check_sharding
+from jaxnn._core.sharding import Sharding
 from jaxnn._core.types import Arrays, PyTree
-from jaxnn._networks.autoregressive import first_carry, read
+from jaxnn._networks.prompts import Task, begin, checked_task, refuse_bad_numbers
 from jaxnn._networks.sampling import ANY_TOKEN, Sampling, as_arrays, sample
 from jaxnn.functional import token_log_probs
 
@@ -126,101 +120,17 @@ def generate(
         ...             sampling=nn.sampling(top_k=1))
         Array([4, 5, 6], dtype=int32)
     """
-    if isinstance(cell, Layer) or not isinstance(cell, Cell):
-        raise TypeError(f"generate: cell is {cell!r}, expected a Cell (as nn.autoregressive makes)")
-    check_sharding("generate", sharding)
-    prompt = jnp.asarray(prompt)
-    if not jnp.issubdtype(prompt.dtype, jnp.integer):
-        raise TypeError(f"generate: prompt has dtype {prompt.dtype}, expected integers")
-    if prompt.ndim not in (1, 2) or prompt.shape[-1] == 0:
-        raise ValueError(
-            f"generate: prompt has shape {prompt.shape}, expected (batch, time) or (time,), with "
-            "at least one token"
-        )
-    mask = None if prompt_mask is None else _checked_mask(prompt_mask, prompt)
-    check_count("generate", "length", length)
-    end_tokens = None if end_token is None else np.atleast_1d(np.asarray(end_token))
-    if end_tokens is not None and (end_tokens.size == 0 or end_tokens.min() < 0):
-        raise ValueError(f"generate: end_token is {end_token}, expected at least 0")
+    task = checked_task("generate", cell, params, prompt, prompt_mask, length, end_token, sharding)
     if key is not None:
         check_key("generate", key)
-
-    tokens_given = jnp.atleast_2d(prompt).astype(jnp.int32)
-    if sharding is not None:
-        params, tokens_given = sharding.put_params(params), sharding.put_batch(tokens_given)
-        mask = None if mask is None else sharding.put_batch(mask)
-        key = sharding.put(key)
+        key = key if sharding is None else sharding.put(key)
     new, is_nan, vocabulary = compiled(_generate, cell, length, return_log_probs)(
-        params,
-        tokens_given,
-        mask,
-        key,
-        as_arrays(sampling),
-        None if end_tokens is None else jnp.asarray(end_tokens, jnp.int32),
+        task, key, as_arrays(sampling)
     )
-    is_known = not isinstance(is_nan, jax.core.Tracer)
-    if is_known and is_nan:
-        _refuse_nan(cell, params, tokens_given, mask)
-    if is_known and end_tokens is not None and end_tokens.max() >= vocabulary:
-        raise ValueError(
-            f"generate: end_token is {end_token}, expected 0 to {vocabulary - 1}, since there are "
-            f"{vocabulary} logits"
-        )
-    shape = (*prompt.shape[:-1], length)
+    refuse_bad_numbers("generate", cell, task, is_nan, vocabulary)
+    shape = (*jnp.shape(prompt)[:-1], length)
     tokens, log_probs = jax.tree.map(lambda leaf: leaf.reshape(shape), new)
     return (tokens, log_probs) if return_log_probs else tokens
-
-
-def _checked_mask(prompt_mask: ArrayLike, prompt: jax.Array) -> jax.Array:
-    """Which tokens belong to the prompts, shape `(batch, time)`."""
-    mask = jnp.asarray(prompt_mask)
-    if mask.dtype != jnp.bool:
-        raise TypeError(f"generate: prompt_mask has dtype {mask.dtype}, expected booleans")
-    check_shape("generate", "prompt_mask", mask, prompt.shape)
-    mask = jnp.atleast_2d(mask)
-    known = concrete(mask)
-    if known is not None and not np.all(np.any(known, axis=1)):
-        row = int(np.argmin(np.any(known, axis=1)))
-        raise ValueError(f"generate: prompt_mask has no token in row {row}, expected at least one")
-    return mask
-
-
-def _refuse_nan(cell: Cell, params: PyTree, prompt: jax.Array, mask: jax.Array | None) -> None:
-    """Raise for logits that are NaN: the token that made them so, if it was one of the prompt."""
-    is_token = np.ones(prompt.shape, bool) if mask is None else np.asarray(mask)
-    tokens = jnp.unique(prompt[is_token])
-    try:
-        with looking_for_integers_outside():
-            cell.step(params, first_carry(cell, params, tokens.shape), tokens)
-    except OutOfBoundsError as error:
-        place = tuple(
-            int(i) for i in np.argwhere((np.asarray(prompt) == error.value) & is_token)[0]
-        )
-        raise ValueError(
-            f"generate: prompt has the token {error.value} at {place}, expected 0 to "
-            f"{error.size - 1}, as {error.user} takes them"
-        ) from error
-    raise ValueError("generate: params give logits that are NaN, expected numbers")
-
-
-def _begin(
-    cell: Cell, params: PyTree, prompt: jax.Array, mask: jax.Array | None
-) -> tuple[PyTree, jax.Array]:
-    """The carry after all tokens of the prompts but the last, and the last ones.
-
-    With a mask each prompt is read alone, from its first token on.
-    """
-    if mask is None:
-        carry = first_carry(cell, params, prompt.shape[:1])
-        return read(cell, params, carry, prompt[:, :-1]), prompt[:, -1]
-
-    def begin(tokens: jax.Array, is_token: jax.Array) -> tuple[PyTree, jax.Array]:
-        last = jnp.sum(is_token) - 1
-        tokens = tokens[jnp.argsort(~is_token, stable=True)]
-        carry = read(cell, params, first_carry(cell, params, ()), tokens[:-1], last)
-        return carry, tokens[last]
-
-    return jax.vmap(begin)(prompt, mask)
 
 
 class _Turn(NamedTuple):
@@ -230,65 +140,170 @@ class _Turn(NamedTuple):
     carry: PyTree
     token: jax.Array
     ended: jax.Array
-    new: tuple[jax.Array, jax.Array | None]
-    is_nan: jax.Array
     seen: jax.Array | None  # (batch, vocabulary), of the tokens of each sequence
+
+
+class _New(NamedTuple):
+    """What a turn makes."""
+
+    token: jax.Array
+    log_prob: jax.Array | None
+    is_nan: jax.Array
 
 
 def _generate(
     cell: Cell,
     length: int,
     with_log_probs: bool,
-    params: PyTree,
-    prompt: jax.Array,
-    mask: jax.Array | None,
+    task: Task,
+    key: jax.Array | None,
+    sampling: Sampling,
+) -> tuple[tuple[jax.Array, jax.Array | None], jax.Array, jax.Array]:
+    """The new tokens, with log-probabilities if wanted; whether a logit is NaN; their number."""
+    constants, first, vocabulary = _start(cell, length, task, sampling)
+    step = functools.partial(_step_of(cell, length, task, first).inside, constants)
+    write = functools.partial(_write, step, with_log_probs)
+
+    def goes_on(loop: tuple[_Turn, _New]) -> jax.Array:
+        turn, _ = loop
+        return (turn.made < length) & ~jnp.all(turn.ended)
+
+    def body(loop: tuple[_Turn, _New]) -> tuple[_Turn, _New]:
+        turn, all_new = loop
+        next_turn, new = write(turn, key, sampling, task.end_tokens)
+        return next_turn, jax.tree.map(lambda old, new: old.at[turn.made].set(new), all_new, new)
+
+    example = jax.eval_shape(write, first, key, sampling, task.end_tokens)[1]
+    none = jax.tree.map(lambda new: jnp.zeros((length, *new.shape), new.dtype), example)
+    last, new = jax.lax.while_loop(goes_on, body, (first, none))
+    is_made = jnp.arange(length)[:, None] < last.made
+    tokens = jnp.where(is_made, new.token, last.token)
+    return jax.tree.map(jnp.transpose, (tokens, new.log_prob)), new.is_nan.any(), vocabulary
+
+
+def _start(
+    cell: Cell, length: int, task: Task, sampling: Sampling
+) -> tuple[list[jax.Array], _Turn, jax.Array]:
+    """What all steps take, the first turn, and the number of logits."""
+    with decoded_steps(task.prompt.shape[1] + length - 1):
+        carry, token = begin(cell, task)
+    first = _Turn(jnp.int32(0), carry, token, jnp.zeros(len(token), bool), None)
+    step = _step_of(cell, length, task, first)
+    constants = step.before(task.params)
+    _, logits = jax.eval_shape(step.inside, constants, carry, token)
+    if sampling.repetition_penalty is not None:
+        rows = jnp.arange(len(token))[:, None]
+        is_token = True if task.mask is None else task.mask
+        first = first._replace(
+            seen=jnp.zeros(logits.shape, bool).at[rows, task.prompt].max(is_token)
+        )
+    return constants, first, jnp.asarray(logits.shape[-1])
+
+
+def _step_of(cell: Cell, length: int, task: Task, turn: _Turn) -> Split:
+    """The step of all sequences, apart from what it computes of the params alone."""
+    step: Any = cell.step if task.mask is None else jax.vmap(cell.step, (None, 0, 0))
+    with decoded_steps(task.prompt.shape[1] + length - 1):
+        return split(step, task.params, turn.carry, turn.token)
+
+
+def _write(
+    step: Callable[..., Any],
+    with_log_probs: bool,
+    turn: _Turn,
     key: jax.Array | None,
     sampling: Sampling,
     end_tokens: jax.Array | None,
-) -> tuple[tuple[jax.Array, jax.Array | None], jax.Array, jax.Array]:
-    """The new tokens, with log-probabilities if wanted; whether a logit is NaN; their number."""
-    batch = prompt.shape[:1]
-    rows = jnp.arange(batch[0])
-    with decoded_steps(prompt.shape[1] + length - 1):
-        start, last_token = _begin(cell, params, prompt, mask)
-        step = cell.step if mask is None else jax.vmap(cell.step, (None, 0, 0))
-        step = hoisted(step, params, start, last_token)
-    _, logits = jax.eval_shape(step, start, last_token)
+) -> tuple[_Turn, _New]:
+    """One more token for each sequence, but for those that have ended."""
+    carry, logits = step(turn.carry, turn.token)
+    step_key = None if key is None else jax.random.fold_in(key, turn.made)
+    token = sample(step_key, logits, sampling, turn.seen)
+    log_prob = token_log_probs(logits, token) if with_log_probs else None
+    ended = turn.ended
+    if end_tokens is not None:
+        token = jnp.where(ended, turn.token, token)
+        log_prob = None if log_prob is None else jnp.where(ended, 0, log_prob)
+        ended = jnp.isin(token, end_tokens)
+    seen = turn.seen
+    if seen is not None:
+        seen = seen.at[jnp.arange(len(token)), token].set(True)
+    new = _New(token, log_prob, jnp.isnan(logits).any())
+    return _Turn(turn.made + 1, carry, token, ended, seen), new
 
-    def write(turn: _Turn) -> _Turn:
-        carry, logits = step(turn.carry, turn.token)
-        step_key = None if key is None else jax.random.fold_in(key, turn.made)
-        token = sample(step_key, logits, sampling, turn.seen)
-        log_prob = token_log_probs(logits, token) if with_log_probs else None
-        ended = turn.ended
-        if end_tokens is not None:
-            token = jnp.where(ended, turn.token, token)
-            log_prob = None if log_prob is None else jnp.where(ended, 0, log_prob)
-            ended = jnp.isin(token, end_tokens)
-        new = jax.tree.map(lambda all, one: all.at[turn.made].set(one), turn.new, (token, log_prob))
-        is_nan = turn.is_nan | jnp.isnan(logits).any()
-        seen = None if turn.seen is None else turn.seen.at[rows, token].set(True)
-        return _Turn(turn.made + 1, carry, token, ended, new, is_nan, seen)
 
-    def goes_on(turn: _Turn) -> jax.Array:
-        return (turn.made < length) & ~jnp.all(turn.ended)
+@checked
+def stream(
+    cell: Cell,
+    params: Arrays,
+    prompt: ArrayLike,
+    *,
+    length: int,
+    prompt_mask: ArrayLike | None = None,
+    key: jax.Array | None = None,
+    sampling: Sampling = ANY_TOKEN,
+    end_token: int | Sequence[int] | None = None,
+    sharding: Sharding | None = None,
+) -> Iterator[np.ndarray]:
+    """The tokens of `nn.generate`, each as soon as it is made.
 
-    tokens = jnp.zeros((length, *batch), jnp.int32)
-    log_probs = jnp.zeros(tokens.shape, promoted(logits.dtype, jnp.float32))
-    seen = None
-    if sampling.repetition_penalty is not None:
-        none = jnp.zeros((*batch, logits.shape[-1]), bool)
-        seen = none.at[rows[:, None], prompt].max(True if mask is None else mask)
-    first = _Turn(
-        jnp.int32(0),
-        start,
-        last_token,
-        jnp.zeros(batch, bool),
-        (tokens, log_probs if with_log_probs else None),
-        jnp.asarray(False),
-        seen,
-    )
-    last = jax.lax.while_loop(goes_on, write, first)
-    is_made = jnp.arange(length)[:, None] < last.made
-    new = jnp.where(is_made, last.new[0], last.token), last.new[1]
-    return jax.tree.map(jnp.transpose, new), last.is_nan, jnp.asarray(logits.shape[-1])
+    Two compiled programs, one for the prompt and one for a token, serve all calls with the same
+    cell, shapes and `length`. Who stops iterating stops generating.
+
+    Args:
+        cell: as in `nn.generate`.
+        params: its parameters.
+        prompt: integers, shape `(batch, time)` or `(time,)`, at least one token.
+        length: the largest number of new tokens.
+        prompt_mask: booleans of the shape of `prompt`, False for padding; None for all tokens.
+        key: a typed PRNG key; None for the most likely tokens.
+        sampling: `nn.sampling(...)`.
+        end_token: the end-of-sequence token, or several; after the last sequence has ended nothing
+            more comes.
+        sharding: `nn.sharding(...)`.
+
+    Returns:
+        An iterator over the new tokens: int32 of the host, shape `(batch,)` or `()`.
+
+    Raises:
+        TypeError: as `nn.generate` does.
+        ValueError: as `nn.generate` does.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxnn as nn
+        >>> cell = nn.stacked_cell(nn.embedding(50, 8), nn.gru_cell(8), nn.dense(50))
+        >>> params = cell.init(jax.random.key(0), jnp.int32(0))
+        >>> tokens = nn.stream(cell, params, jnp.array([3, 1]), length=5)
+        >>> [token.shape for token in tokens]
+        [(), (), (), (), ()]
+    """
+    task = checked_task("stream", cell, params, prompt, prompt_mask, length, end_token, sharding)
+    if key is not None:
+        check_key("stream", key)
+        key = key if sharding is None else sharding.put(key)
+    settings = as_arrays(sampling)
+
+    def tokens() -> Iterator[np.ndarray]:
+        constants, turn, vocabulary = compiled(_start, cell, length)(task, settings)
+        for _ in range(length):
+            step = compiled(_next, cell, length, donate_argnums=2)
+            turn, new = step(task, constants, turn, key, settings)
+            refuse_bad_numbers("stream", cell, task, new.is_nan, vocabulary)
+            yield np.asarray(new.token).reshape(np.shape(prompt)[:-1])
+            if turn.ended.all():
+                return
+
+    return tokens()
+
+
+def _next(
+    cell: Cell,
+    length: int,
+    task: Task,
+    constants: list[jax.Array],
+    turn: _Turn,
+    key: jax.Array | None,
+    sampling: Sampling,
+) -> tuple[_Turn, _New]:
+    step = functools.partial(_step_of(cell, length, task, turn).inside, constants)
+    return _write(step, False, turn, key, sampling, task.end_tokens)

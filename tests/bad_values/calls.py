@@ -350,6 +350,16 @@ BY_HAND = {
         },
         nothing,
     ),
+    "stream": (
+        {
+            "cell": decoder(),
+            "params": decoder().init(key(), jnp.int32(0)),
+            "prompt": jnp.array([[1, 2]]),
+            "length": 2,
+            "key": key(),
+        },
+        list,
+    ),
     "sampling": ({}, nothing),
     "load": ({"path": "saved.safetensors"}, nothing),
     "save": ({"path": "new.safetensors", "tree": PARAMS}, nothing),
