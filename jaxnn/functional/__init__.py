@@ -56,6 +56,13 @@ from jaxnn.functional._quantization import nearest_code
 from jaxnn.functional._recurrent import conv_lstm_step, gru_step, lstm_step, rnn_step
 from jaxnn.functional._reparametrization import power_iteration, spectral_norm, weight_norm
 from jaxnn.functional._resampling import pixel_shuffle, pixel_unshuffle, upsample
+from jaxnn.functional._segments import (
+    gather,
+    segment_max,
+    segment_mean,
+    segment_softmax,
+    segment_sum,
+)
 from jaxnn.functional._tokens import token_log_probs
 
 __all__ = [
@@ -80,6 +87,7 @@ __all__ = [
     "expert_balance",
     "flatten",
     "fourier_features",
+    "gather",
     "gaussian_dropout",
     "gaussian_noise",
     "global_avg_pool",
@@ -110,6 +118,10 @@ __all__ = [
     "rnn_step",
     "rotary",
     "segment_mask",
+    "segment_max",
+    "segment_mean",
+    "segment_softmax",
+    "segment_sum",
     "sinusoidal",
     "spatial_dropout",
     "spectral_norm",

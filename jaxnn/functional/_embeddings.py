@@ -43,9 +43,9 @@ def embed(ids: ArrayLike, embedding: ArrayLike) -> jax.Array:
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise TypeError(f"embed: ids have dtype {ids.dtype}, expected integers")
     check_bounds("embed", ids, len(embedding))
-    is_wide = accumulator_dtype(embedding.dtype) == embedding.dtype
-    rows = _rows if is_wide else _rows_of_narrow
-    return automatic(lambda ids, table: rows(table, ids), ids, embedding, leading=ids.ndim)  # type: ignore[no-any-return]
+    return automatic(  # type: ignore[no-any-return]
+        lambda ids, table: rows_of(table, ids), ids, embedding, leading=ids.ndim
+    )
 
 
 @checked
@@ -80,6 +80,12 @@ def attend(x: ArrayLike, embedding: ArrayLike) -> jax.Array:
             f"axis to fit an embedding of shape {embedding.shape}"
         )
     return linear(x, embedding.T)
+
+
+def rows_of(table: jax.Array, ids: jax.Array) -> jax.Array:
+    """What lies at some places of the first axis, NaN outside; gradients are summed wide."""
+    is_wide = accumulator_dtype(table.dtype) == table.dtype
+    return _rows(table, ids) if is_wide else _rows_of_narrow(table, ids)
 
 
 def _rows(embedding: jax.Array, ids: jax.Array) -> jax.Array:

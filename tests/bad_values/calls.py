@@ -237,6 +237,22 @@ BY_HAND = {
     "functional.nearest_code": ({"x": ones((2, 3)), "codes": ones((4, 3))}, nothing),
     "functional.padding_mask": ({"lengths": jnp.array([1, 2]), "key_length": 3}, nothing),
     "functional.segment_mask": ({"query_segment_ids": jnp.array([[0, 1]])}, nothing),
+    "functional.segment_max": (
+        {"x": ones(3), "segment_ids": jnp.array([0, 1, 1]), "num_segments": 2},
+        nothing,
+    ),
+    "functional.segment_mean": (
+        {"x": ones(3), "segment_ids": jnp.array([0, 1, 1]), "num_segments": 2},
+        nothing,
+    ),
+    "functional.segment_softmax": (
+        {"logits": ones(3), "segment_ids": jnp.array([0, 1, 1]), "num_segments": 2},
+        nothing,
+    ),
+    "functional.segment_sum": (
+        {"x": ones(3), "segment_ids": jnp.array([0, 1, 1]), "num_segments": 2},
+        nothing,
+    ),
     "functional.sinusoidal": ({"positions": jnp.arange(3), "features": 4}, nothing),
     "initializers.calculate_gain": ({"nonlinearity": "relu"}, nothing),
     "initializers.dirac": ({}, drawn((3, 3, 4, 4))),

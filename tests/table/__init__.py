@@ -23,6 +23,7 @@ from tests.table import (
     regularizers,
     reparametrization,
     resampling,
+    segments,
     transformer,
 )
 from tests.table.rows import cases, draw_layer, rng_for
@@ -46,6 +47,7 @@ FAMILIES = (
     reparametrization,
     transformer,
     quantization,
+    segments,
 )
 LAYERS = tuple(row for family in FAMILIES for row in family.LAYERS)
 FUNCTIONS = tuple(row for family in FAMILIES for row in family.FUNCTIONS)
