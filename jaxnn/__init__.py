@@ -31,6 +31,9 @@ from jaxnn._core.capture import capture
 from jaxnn._core.layer import Cell, Layer, elementwise, pure, stateless
 from jaxnn._core.sharding import fsdp, sharding
 from jaxnn._core.summary import summary
+from jaxnn._diagnosis.curves import diagnose_history
+from jaxnn._diagnosis.diagnose import diagnose
+from jaxnn._diagnosis.findings import Diagnosis, Finding
 from jaxnn._files.deployment import export
 from jaxnn._files.exporting import export_params
 from jaxnn._files.importing import import_params
@@ -111,6 +114,8 @@ __version__ = "0.1.0"
 __all__ = [
     *_activations.__all__,
     "Cell",
+    "Diagnosis",
+    "Finding",
     "FitResult",
     "Layer",
     "PartialLoad",
@@ -139,6 +144,8 @@ __all__ = [
     "dense_general",
     "depthwise_conv",
     "dequantize_params",
+    "diagnose",
+    "diagnose_history",
     "dropout",
     "early_stopping",
     "einsum",

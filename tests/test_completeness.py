@@ -228,7 +228,15 @@ def with_poor_docstring(values):
 
 
 # Classes that are records of results, shown in the examples of what makes them.
-RECORDS = {"FitResult", "PartialLoad", "SweepResult", "TrainState", "callbacks.Event"}
+RECORDS = {
+    "Diagnosis",
+    "Finding",
+    "FitResult",
+    "PartialLoad",
+    "SweepResult",
+    "TrainState",
+    "callbacks.Event",
+}
 
 # What optimizers and metrics keep between calls, which the docstrings of these name.
 STATES = {

@@ -53,7 +53,7 @@ def observed(record: Sequence[str], run: Callable[[], T]) -> tuple[T, dict[str, 
         is_asked = any(fnmatch.fnmatchcase(call.path, glob) for _, glob in asked)
         return statistics(call.layer, call.y) if is_asked else None
 
-    with watching(look, over_time=_over_time) as (seen, paths):
+    with watching(look, over_time=statistics_over_time) as (seen, paths):
         result = run()
     values: dict[str, jax.Array] = {}
     for kind, glob in asked:
@@ -102,7 +102,7 @@ def is_saturated(x: jax.Array, ends: tuple[float, float]) -> jax.Array:
     return (x < low + near) | (x > high - near)
 
 
-def _over_time(seen: dict[str, jax.Array], axis: int) -> dict[str, jax.Array]:
+def statistics_over_time(seen: dict[str, jax.Array], axis: int) -> dict[str, jax.Array]:
     """The statistics over all steps of a sequence, which are axis 0."""
     pooled = {name: jnp.mean(of_steps, axis=0) for name, of_steps in seen.items()}
     between = jnp.mean(jnp.square(jnp.abs(seen["mean"] - pooled["mean"][None])), axis=0)
