@@ -79,7 +79,8 @@ def _of_predictions(seen: Experiment, loss: Any) -> Iterator[Finding]:
 
 
 def _of_outputs(seen: Experiment) -> Iterator[Finding]:
-    deviations = seen.deviations()
+    # Without the last layer, whose few units are small or large for reasons of their own.
+    deviations = dict(list(seen.deviations().items())[:-1])
     names, values = list(deviations), np.array(list(deviations.values()))
     factor = _factor(values)
     for fault, size in (
