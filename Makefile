@@ -44,13 +44,14 @@ format: $(VENV)/.test ## Format the code and repair what the linter can
 	$(BIN)/ruff format
 
 docs: $(VENV)/.docs ## Build the documentation into site/
-	$(BIN)/mkdocs build --strict
+	rm -rf docs/api/generated
+	$(BIN)/sphinx-build -q -W --keep-going -j auto -d build/doctrees docs site
 
 bench: $(VENV)/.bench ## Compare the speed with that of other libraries, in .venv-bench
 	$(BIN)/python -m benchmarks $(ROW)
 
 clean: ## Remove everything that make has made, the environments included
-	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .jax_cache .hypothesis build dist site digits.png
+	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .jax_cache .hypothesis build dist site digits.png docs/api/generated
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment. A PYTHON= that was asked for names the interpreter by its version, so that an

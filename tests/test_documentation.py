@@ -1,13 +1,21 @@
-"""The pages of the reference: each public name on one of them, and nothing else."""
+"""The pages of the documentation: each public name in one group of the reference, and found."""
 
+import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 import jaxnn as nn
 
-API = Path(__file__).parents[1] / "docs" / "api"
-PAGES = {path.name: path.read_text() for path in API.glob("*.md")}
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+REFERENCE = {path.name: path.read_text() for path in DOCS.glob("api/*.md")}
 MODULES = {
     f"jaxnn.{name}": value
     for name in nn.__all__
@@ -23,30 +31,66 @@ def public_names(module, prefix):
     return names - from_jax, from_jax
 
 
-def documented(page):
-    """The names that a page gives to mkdocstrings; a module without `members` stands for all."""
-    for name, options in re.findall(r"^#+ ::: ([\w.]+)\n((?:    .*\n)*)", page, re.MULTILINE):
-        if name not in MODULES:
-            yield name
-        elif "members: []" not in options:
-            yield from public_names(MODULES[name], name)[0]
+PUBLIC = [public_names(module, name) for name, module in {"jaxnn": nn, **MODULES}.items()]
+OURS = {name for ours, _ in PUBLIC for name in ours}
 
 
-def test_each_public_name_is_on_one_page():
-    public = [public_names(module, name) for name, module in {"jaxnn": nn, **MODULES}.items()]
-    found = [name for page in PAGES.values() for name in documented(page)]
-    assert sorted(found) == sorted(name for ours, _ in public for name in ours)
-    mentioned = {f"jaxnn.{n}" for n in re.findall(r"`nn\.([\w.]+)`", "".join(PAGES.values()))}
-    assert {name for _, from_jax in public for name in from_jax} <= mentioned
+def grouped(page):
+    """The names of which Sphinx makes pages: those in the groups of a page of the reference."""
+    groups = r"\.\. currentmodule:: ([\w.]+)\n\.\. autosummary::\n(?:   :.*\n)*\n((?:   \w+\n)+)```"
+    for module, names in re.findall(groups, page):
+        yield from (f"{module}.{name}" for name in names.split())
+
+
+def test_each_public_name_is_in_one_group():
+    found = [name for page in REFERENCE.values() for name in grouped(page)]
+    assert sorted(found) == sorted(OURS)
+    mentioned = {f"jaxnn.{n}" for n in re.findall(r"`nn\.([\w.]+)`", "".join(REFERENCE.values()))}
+    assert {name for _, from_jax in PUBLIC for name in from_jax} <= mentioned
 
 
 def test_each_module_has_a_page_that_begins_with_it():
-    begun = {page.split("\n")[0].removeprefix("# ::: ") for page in PAGES.values()}
+    begun = {page.split("\n")[0].removeprefix("# ") for page in REFERENCE.values()}
     assert MODULES.keys() <= begun
 
 
 def test_each_page_of_the_documentation_is_in_the_navigation():
-    docs = API.parent
-    pages = {str(path.relative_to(docs)) for path in docs.rglob("*.md")}
-    navigation = (docs.parent / "mkdocs.yml").read_text()
-    assert set(re.findall(r": ([\w/]+\.md)$", navigation, re.MULTILINE)) == pages
+    pages = {str(path.relative_to(DOCS).with_suffix("")) for path in DOCS.rglob("*.md")}
+    trees = re.findall(r"```{toctree}\n(?::.*\n)*\n([^`]+)```", (DOCS / "index.md").read_text())
+    assert {name for tree in trees for name in tree.split()} == pages - {"index"}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The pages as `make docs` builds them, by their names."""
+    pytest.importorskip("furo")
+    folder = tmp_path_factory.mktemp("documentation")
+    shutil.copytree(DOCS, folder / "docs", ignore=shutil.ignore_patterns("generated"))
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-j", "2", "docs", "site"]
+    subprocess.run(command, cwd=folder, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    return folder / "site"
+
+
+@pytest.mark.slow
+def test_each_public_name_has_a_page_with_a_heading_and_is_found(site):
+    search = (site / "searchindex.js").read_text()
+    objects = json.loads(search.removeprefix("Search.setIndex(").removesuffix(")"))["objects"]
+    found = {f"{module}.{entry[-1]}" for module, entries in objects.items() for entry in entries}
+    assert found >= OURS
+    for name in OURS:
+        page = (site / "api" / "generated" / f"{name}.html").read_text()
+        assert f"<h1>{name}<" in page
+        assert f'id="{name}"' in page
+
+
+@pytest.mark.slow
+def test_pages_fetch_nothing_from_elsewhere_and_show_no_private_name(site):
+    for path in site.rglob("*.html"):
+        page = path.read_text()
+        fetched = (
+            r"<(?:script|img|iframe)[^>]* src=\"(?:https?:)?//|<link[^>]* href=\"(?:https?:)?//"
+        )
+        assert not re.search(fetched, page), path
+        assert "jaxnn._" not in page, path
+    for path in site.rglob("*.css"):
+        assert not re.search(r"url\(['\"]?(?:https?:)?//", path.read_text()), path

@@ -22,7 +22,7 @@ from jaxnn._core.types import PyTree
 
 @constructor
 def serial(*layers: LayerLike, **named: LayerLike) -> Layer:
-    """Layers in sequence: `y = layer_n(... layer_1(x))`.
+    """Layers in sequence: `y = layer_n(...(layer_1(x)))`.
 
     Args:
         *layers: layers or plain functions of arrays; `params` is then a tuple with an entry each.

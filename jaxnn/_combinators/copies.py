@@ -21,7 +21,7 @@ from jaxnn._core.watching import Crossing, Seen, see_each
 
 @constructor
 def stack(layer: LayerLike, depth: int) -> Layer:
-    """The same layer `depth` times over, each time with its own parameters: `y = f_n(... f_1(x))`.
+    """The same layer `depth` times over, each time with its own parameters: `y = f_n(...(f_1(x)))`.
 
     The parameters of all are one tree with a leading axis, and `jax.lax.scan` runs over it: what
     is compiled is one layer, however deep the stack.
