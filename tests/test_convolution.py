@@ -27,7 +27,7 @@ def integers(seed, *shape):
 # Many sizes, strides and paddings
 
 
-PADDINGS = ("SAME", "VALID", "CAUSAL", "CIRCULAR", "REFLECT")
+PADDINGS = ("SAME", "VALID", "CAUSAL", "CIRCULAR", "REFLECT", "REPLICATE")
 
 
 @st.composite
@@ -98,7 +98,7 @@ def check_default_size(sizes, taps, options):
     def size_of(function, x):
         return jax.eval_shape(functools.partial(function, kernel=kernel, **options), x)
 
-    always_fits = options["padding"] in ("SAME", "VALID", "CIRCULAR")
+    always_fits = options["padding"] in ("SAME", "VALID", "CIRCULAR", "REPLICATE")
     make = functools.partial(size_of, f.conv_transpose, example)
     wide = make() if always_fits else tried(make)
     assert size_of(f.conv, wide) == example
@@ -153,7 +153,15 @@ def test_neither_kernel_is_flipped():
 
 @pytest.mark.parametrize(
     ("padding", "outputs"),
-    [("SAME", 4), ("CIRCULAR", 4), ("REFLECT", 4), ("CAUSAL", 4), ("VALID", 2), (1, 3)],
+    [
+        ("SAME", 4),
+        ("CIRCULAR", 4),
+        ("REFLECT", 4),
+        ("REPLICATE", 4),
+        ("CAUSAL", 4),
+        ("VALID", 2),
+        (1, 3),
+    ],
 )
 def test_sizes(padding, outputs):
     x, kernel = jnp.zeros((2, 7, 1)), jnp.zeros((3, 1, 1))
@@ -374,7 +382,10 @@ BAD_CALLS = {
     "padding_name": (
         lambda: f.conv(ones((5, 2)), ones((3, 2, 4)), padding="same"),
         ValueError,
-        ("conv: padding is 'same'", "'SAME', 'VALID', 'CAUSAL', 'CIRCULAR', 'REFLECT' or numbers"),
+        (
+            "conv: padding is 'same'",
+            "'SAME', 'VALID', 'CAUSAL', 'CIRCULAR', 'REFLECT', 'REPLICATE' or numbers",
+        ),
     ),
     "padding_pairs": (
         lambda: f.conv(ones((5, 2)), ones((3, 2, 4)), padding=(1, 2)),

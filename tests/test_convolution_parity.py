@@ -277,6 +277,19 @@ def test_conv_transpose_is_that_of_flax_with_the_kernel_flipped(padding, taps, s
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["circular", "reflect", "replicate"])
+def test_padding_by_elements_of_x_is_that_of_torch(torch, mode):
+    def theirs(x, kernel, bias):
+        padded = torch.nn.functional.pad(x, (1, 1, 1, 1), mode)
+        return torch.nn.functional.conv2d(padded, kernel, bias)
+
+    def ours(x, kernel, bias):
+        return f.conv(x, kernel, bias, padding=mode.upper())
+
+    arguments = normal(0, 2, 5, 4, 3), normal(1, 3, 3, 3, 4), normal(2, 4)
+    compare(torch, ours, theirs, arguments, (channels_first, conv_kernel, np.copy))
+
+
 @pytest.mark.parametrize("padding", ["SAME", "VALID", "CIRCULAR", "CAUSAL"])
 def test_conv_is_that_of_flax(padding):
     linen = pytest.importorskip("flax.linen")

@@ -45,7 +45,7 @@ SpatialShape: TypeAlias = Annotated[Sequence[int], _EACH_AXIS]
 PartialSpatialShape: TypeAlias = Annotated[Sequence[int | None], _EACH_AXIS]
 """One number for each spatial axis, or None for as many elements as it has."""
 
-_PaddingName: TypeAlias = Literal["SAME", "VALID", "CAUSAL", "CIRCULAR", "REFLECT"]
+_PaddingName: TypeAlias = Literal["SAME", "VALID", "CAUSAL", "CIRCULAR", "REFLECT", "REPLICATE"]
 Padding: TypeAlias = _PaddingName | int | Sequence[int | tuple[int, int]]
 """The padding of the spatial axes: by name, or in numbers.
 

@@ -39,9 +39,10 @@ def conv(
             before the channels: `(3,)` for series, `(3, 3)` for images.
         strides: the strides, one number for all spatial axes or one for each.
         padding: the padding of each spatial axis: "SAME", zeros for `ceil(n / strides)` outputs;
-            "CIRCULAR" or "REFLECT", as many periodic or mirrored elements of `x`; "CAUSAL", along
-            one axis, for outputs that depend on no later input; "VALID", none; or pairs
-            `(low, high)` of numbers of zeros. `nn.functional.conv` defines each exactly.
+            "CIRCULAR", "REFLECT" or "REPLICATE", as many periodic or mirrored elements of `x`, or
+            its outermost; "CAUSAL", along one axis, for outputs that depend on no later input;
+            "VALID", none; or pairs `(low, high)` of numbers of zeros. `nn.functional.conv` defines
+            each exactly.
         kernel_dilation: the dilation of the kernel (1: none), one number or one for each axis.
         feature_group_count: the number of groups into which input and output channels are divided;
             each group of outputs sees its group of inputs alone.

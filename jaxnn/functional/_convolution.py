@@ -58,9 +58,10 @@ def conv(
     - "SAME": zeros for `ceil(n / strides)` outputs. With `total = max(0, (ceil(n / strides) - 1) *
       strides + kernel_dilation * (size - 1) + 1 - n)`, `low` is `total // 2` and `high` the rest
       (torch has more on the right too, and refuses strides).
-    - "CIRCULAR", "REFLECT": as many elements as in "SAME" (in flax, as many as for `strides=1`),
-      those of `x` repeated with period `n`, or mirrored at its first and last elements, which are
-      not repeated themselves. For other amounts pad `x` by `jnp.pad` and take "VALID".
+    - "CIRCULAR", "REFLECT", "REPLICATE": as many elements as in "SAME" (in flax, as many as for
+      `strides=1`), those of `x` repeated with period `n`; mirrored at its first and last elements,
+      which are not repeated themselves; or its first and its last element repeated. For other
+      amounts pad `x` by `jnp.pad` and take "VALID".
     - "CAUSAL", for one spatial axis: `kernel_dilation * (size - 1)` zeros before it, so that an
       output depends on no later input.
 
@@ -131,9 +132,9 @@ def conv_transpose(
     linear map, also called deconvolution. It takes what comes out of a `conv` with the same
     `strides`, `padding`, `kernel_dilation` and `feature_group_count` back to the size of what went
     in: `Σ conv(z, c) x = Σ z conv_transpose(x, kernel)` if `kernel` is `c` with the two channel
-    axes swapped (within each group). So what is padding in `conv` is cut off here; with "CIRCULAR"
-    and "REFLECT" it is added to where it had come from, and with "CAUSAL" an output depends on no
-    earlier input.
+    axes swapped (within each group). So what is padding in `conv` is cut off here; with "CIRCULAR",
+    "REFLECT" and "REPLICATE" it is added to where it had come from, and with "CAUSAL" an output
+    depends on no earlier input.
 
     Torch's kernel is that of the `conv`, `(in, out / groups, *spatial)`. Its `output_padding=p` is
     an `output_size` greater by `p`, or a `high` smaller by `p`. `flax.linen.ConvTranspose` flips
@@ -208,10 +209,11 @@ def _padded_with_itself(x: jax.Array, pads: Pads) -> jax.Array:
     """`x` with the padding that is not zeros."""
     if pads.mode == "constant":
         return x
-    if pads.mode == "wrap" and is_symbolic(*x.shape[1:-1]):  # which jnp.pad does not take
+    if pads.mode in ("wrap", "edge") and is_symbolic(*x.shape[1:-1]):  # which jnp.pad does not take
         for axis, (low, high) in enumerate(pads.pairs, 1):
             size = x.shape[axis]
-            index = jnp.remainder(jnp.arange(low + size + high) - low, size)
+            index = jnp.arange(low + size + high) - low
+            index = jnp.remainder(index, size) if pads.mode == "wrap" else index
             x = jnp.take(x, index, axis, mode="clip")
         return x
     return jnp.pad(x, [(0, 0), *pads.pairs, (0, 0)], mode=pads.mode)

@@ -100,7 +100,7 @@ def pads_of(
     return pads
 
 
-_MODES = {"SAME": "constant", "CIRCULAR": "wrap", "REFLECT": "reflect"}
+_MODES = {"SAME": "constant", "CIRCULAR": "wrap", "REFLECT": "reflect", "REPLICATE": "edge"}
 
 
 def unchecked_pads(
@@ -120,7 +120,7 @@ def unchecked_pads(
     if padding not in _MODES:
         raise ValueError(
             f"{function}: padding is {padding!r}, expected 'SAME', 'VALID', 'CAUSAL', 'CIRCULAR', "
-            "'REFLECT' or numbers"
+            "'REFLECT', 'REPLICATE' or numbers"
         )
     totals = [
         max(0, (-(-size // stride) - 1) * stride + extent - size)

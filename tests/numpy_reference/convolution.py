@@ -32,7 +32,7 @@ def _axis_terms(
     triple. There are as many outputs as keep the last tap inside of the padded axis.
     """
     reach = (taps - 1) * kernel_dilation
-    if padding in ("SAME", "CIRCULAR", "REFLECT"):
+    if padding in ("SAME", "CIRCULAR", "REFLECT", "REPLICATE"):
         outputs = (size + stride - 1) // stride
         surplus = max(0, (outputs - 1) * stride + reach - (size - 1))
         low = surplus // 2
@@ -50,6 +50,8 @@ def _axis_terms(
         elif padding == "REFLECT":
             element = abs(element)
             element = min(element, 2 * (size - 1) - element)
+        elif padding == "REPLICATE":
+            element = min(max(element, 0), size - 1)
         if 0 <= element < size:
             triples.append((output, tap, element))
     return outputs, triples
@@ -145,7 +147,7 @@ def conv_transpose(
     if output_size is None:
         output_size = [
             size * stride
-            if padding in ("SAME", "CIRCULAR", "REFLECT", "CAUSAL")
+            if padding in ("SAME", "CIRCULAR", "REFLECT", "REPLICATE", "CAUSAL")
             else (size - 1) * stride + (taps - 1) * gap + 1 - sum(_each(pair, 2))
             for size, taps, stride, gap, pair in zip(
                 sizes,

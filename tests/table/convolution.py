@@ -34,6 +34,7 @@ CONV = (
         {"padding": "CIRCULAR", "strides": 3, "kernel_dilation": 2, "feature_group_count": 2},
     ),
     ((2, 2), (7, 2, 2), {"padding": "CIRCULAR"}),
+    ((2, 2), (7, 2, 2), {"padding": "REPLICATE"}),
     ((2, 5, 2), (4, 2, 3), {"padding": "REFLECT"}),
     (
         (2, 7, 2),
@@ -81,6 +82,7 @@ CONV_TRANSPOSE = (
         {"padding": "CIRCULAR", "strides": 2, "kernel_dilation": 2, "feature_group_count": 2},
     ),
     ((2, 3, 4), (4, 2, 2), {"padding": "REFLECT", "strides": 2, "feature_group_count": 2}),
+    ((2, 3, 2), (4, 2, 3), {"padding": "REPLICATE", "strides": 2, "kernel_dilation": 2}),
     ((1, 2, 3, 2), (3, 2, 2, 3), {"strides": 2}),
     ((2, 1, 2, 3, 4), (2, 2, 2, 6), {"strides": 2, "feature_group_count": 2, "padding": "VALID"}),
     ((2, 3, 2), (3, 3, 2, 2), {"strides": (2, 3), "output_size": (3, 8)}),
