@@ -1,6 +1,7 @@
 """Pooling: torch's numbers and gradients, ties, padding, dtypes and errors."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -157,6 +158,57 @@ def test_adaptive_pools_of_other_ranks_are_those_of_torch(torch, kind, rank):
     ours = getattr(f, f"adaptive_{kind}_pool")
     theirs = getattr(torch.nn.functional, f"adaptive_{kind}_pool{rank}d")
     compare(torch, lambda x: ours(x, 3), lambda x: theirs(x, 3), normal(2, *SPATIAL[rank], 3))
+
+
+CEIL_MODE = [
+    (1, 4, 3, 1, 1),
+    (2, (3, 2), (2, 3), (1, 0), 1),
+    pytest.param(3, 2, 3, 1, 1, marks=slow),
+    pytest.param(2, 3, 2, 1, 2, marks=slow),
+]
+
+
+@pytest.mark.parametrize(("rank", "window", "strides", "padding", "dilation"), CEIL_MODE)
+def test_ceil_mode_is_that_of_torch(torch, rank, window, strides, padding, dilation):
+    options = {"strides": strides, "padding": explicit(padding), "ceil_mode": True}
+    shape, functional = each(window, rank), torch.nn.functional
+
+    pads = (True, False) if dilation == 1 else ()  # a mean has no dilation
+
+    def ours(x):
+        maximum = f.max_pool(x, shape, window_dilation=dilation, **options)
+        means = [f.avg_pool(x, shape, count_include_pad=p, **options) for p in pads]
+        return jnp.concatenate([maximum, *means], -1)
+
+    def theirs(x):
+        pool, mean = (getattr(functional, f"{kind}_pool{rank}d") for kind in ("max", "avg"))
+        maximum = pool(x, window, strides, padding, dilation, True)
+        means = [mean(x, window, strides, padding, True, p) for p in pads]
+        return torch.cat([maximum, *means], 1)
+
+    compare(torch, ours, theirs, few(2, *SPATIAL[rank], 3))
+
+
+def test_ceil_mode_gives_as_many_windows_as_torch(torch):
+    for size, window, stride in itertools.product(range(1, 8), range(1, 6), range(1, 6)):
+        for padding in range(window // 2 + 1):
+            pool = functools.partial(
+                f.max_pool, window_shape=(window,), strides=stride, padding=padding, ceil_mode=True
+            )
+            x = torch.zeros(1, 1, size)
+            try:
+                expected = torch.nn.functional.max_pool1d(x, window, stride, padding, 1, True)
+            except RuntimeError:  # no window
+                with pytest.raises(ValueError, match="expected at least"):
+                    jax.eval_shape(pool, jax.ShapeDtypeStruct((size, 1), np.float32))
+            else:
+                outputs = jax.eval_shape(pool, jax.ShapeDtypeStruct((size, 1), np.float32)).shape
+                assert outputs == (expected.shape[-1], 1), (size, window, stride, padding)
+
+
+def test_lp_pool_with_ceil_mode_takes_the_norm_of_what_there_is():
+    y = f.lp_pool(np.array([[3.0], [4.0], [5.0]], np.float32), (2,), ceil_mode=True)
+    np.testing.assert_allclose(y.ravel(), [5, 5])
 
 
 # Ties

@@ -16,13 +16,14 @@ def max_pool(
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
     window_dilation: PerAxis = 1,
+    ceil_mode: bool = False,
 ) -> Layer:
     """The maximum of each window: `y[i] = max_k x[i * strides + k * window_dilation - low]`.
 
     Among equal maxima, the gradient goes to the first, as in torch; padding counts as -inf.
 
     Args:
-        window_shape, strides, padding, window_dilation: as in `nn.functional.max_pool`.
+        window_shape, strides, padding, window_dilation, ceil_mode: as in `nn.functional.max_pool`.
 
     Returns:
         A `Layer` without parameters, from `(*batch, *spatial, channels)` to
@@ -40,7 +41,11 @@ def max_pool(
                [13., 15.]], dtype=float32)
     """
     pool = partial(
-        functional.max_pool, strides=strides, padding=padding, window_dilation=window_dilation
+        functional.max_pool,
+        strides=strides,
+        padding=padding,
+        window_dilation=window_dilation,
+        ceil_mode=ceil_mode,
     )
     return spatial_layer("max_pool", window_shape, pool)
 
@@ -52,11 +57,12 @@ def avg_pool(
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
     count_include_pad: bool = True,
+    ceil_mode: bool = False,
 ) -> Layer:
     """The mean of each window: `y[i] = mean_k x[i * strides + k - low]`.
 
     Args:
-        window_shape, strides, padding: as in `nn.functional.max_pool`.
+        window_shape, strides, padding, ceil_mode: as in `nn.functional.max_pool`.
         count_include_pad: whether padding counts as zeros; if not, it is left out of the mean.
 
     Returns:
@@ -75,7 +81,11 @@ def avg_pool(
                [10.5, 12.5]], dtype=float32)
     """
     pool = partial(
-        functional.avg_pool, strides=strides, padding=padding, count_include_pad=count_include_pad
+        functional.avg_pool,
+        strides=strides,
+        padding=padding,
+        count_include_pad=count_include_pad,
+        ceil_mode=ceil_mode,
     )
     return spatial_layer("avg_pool", window_shape, pool)
 
@@ -87,6 +97,7 @@ def lp_pool(
     *,
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
+    ceil_mode: bool = False,
 ) -> Layer:
     """The p-norm of each window: `y[i] = (sum_k |x[i * strides + k - low]|^p)^(1/p)`.
 
@@ -94,7 +105,8 @@ def lp_pool(
     Classification, https://arxiv.org/abs/1204.3968
 
     Args:
-        window_shape, strides, padding: as in `nn.functional.max_pool`; padding counts as zeros.
+        window_shape, strides, padding, ceil_mode: as in `nn.functional.max_pool`; padding counts as
+            zeros.
         p: the order of the norm, at least 1 and finite.
 
     Returns:
@@ -111,7 +123,7 @@ def lp_pool(
         >>> nn.lp_pool((2,)).apply({}, {}, x)[0].ravel()
         Array([5., 0.], dtype=float32)
     """
-    pool = partial(functional.lp_pool, p=p, strides=strides, padding=padding)
+    pool = partial(functional.lp_pool, p=p, strides=strides, padding=padding, ceil_mode=ceil_mode)
     return spatial_layer("lp_pool", window_shape, pool)
 
 

@@ -32,6 +32,7 @@ def max_pool(
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
     window_dilation: PerAxis = 1,
+    ceil_mode: bool = False,
 ) -> jax.Array:
     """The maximum of each window: `y[i] = max_k x[i * strides + k * window_dilation - low]`.
 
@@ -48,6 +49,8 @@ def max_pool(
             and after each spatial axis, pairs `(low, high)`, numbers that stand for both, or a
             single number for all axes.
         window_dilation: the dilation of the window (1: none).
+        ceil_mode: whether elements at the end that fill no window get one more, as in torch: it
+            starts inside of `x` or before it, and counts what it has of `x` and of the padding.
 
     Returns:
         Shape `(*batch, *outputs, channels)` in the dtype of `x`.
@@ -64,7 +67,9 @@ def max_pool(
                [13., 15.]], dtype=float32)
     """
     x = _check_real("max_pool", jnp.asarray(x))
-    windows = pooling_windows("max_pool", x, window_shape, strides, padding, window_dilation)
+    windows = pooling_windows(
+        "max_pool", x, window_shape, strides, padding, window_dilation, ceil_mode
+    )
     overlaps = all(w.stride == 1 for w in windows)  # the gradient of many maxima is slow at once
     return combine_windows(x, windows, _least(x.dtype), _first_maximum, in_turn=overlaps)
 
@@ -77,12 +82,13 @@ def avg_pool(
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
     count_include_pad: bool = True,
+    ceil_mode: bool = False,
 ) -> jax.Array:
     """The mean of each window: `y[i] = mean_k x[i * strides + k - low]`.
 
     Args:
         x: shape `(*batch, *spatial, channels)`.
-        window_shape, strides, padding: as in `max_pool`.
+        window_shape, strides, padding, ceil_mode: as in `max_pool`.
         count_include_pad: whether padding counts as zeros, as in torch and flax; if not, the mean
             is that of the elements of `x` alone, as in stax and Keras.
 
@@ -103,15 +109,16 @@ def avg_pool(
         Array([1., 1.], dtype=float32)
     """
     x = floating(x)
-    windows = pooling_windows("avg_pool", x, window_shape, strides, padding)
+    windows = pooling_windows("avg_pool", x, window_shape, strides, padding, ceil_mode=ceil_mode)
     y = combine_windows(widen(x), windows, 0, jnp.add)
-    for axis, size, stride, _, pads in windows:
-        if count_include_pad:
-            y = y / size
+    for w in windows:
+        if count_include_pad and not w.beyond:
+            y = y / w.size
             continue
-        first = jnp.arange(y.shape[axis]) * stride - pads[0]
-        inside = jnp.minimum(first + size, x.shape[axis]) - jnp.maximum(first, 0)
-        y = y / along(jnp.maximum(inside, 1).astype(y.dtype), (axis,), y.ndim)
+        low, high = w.pads if count_include_pad else (0, 0)
+        first = jnp.arange(y.shape[w.axis]) * w.stride - w.pads[0]
+        counted = jnp.minimum(first + w.size, x.shape[w.axis] + high) - jnp.maximum(first, -low)
+        y = y / along(jnp.maximum(counted, 1).astype(y.dtype), (w.axis,), y.ndim)
     return y.astype(x.dtype)
 
 
@@ -123,18 +130,19 @@ def lp_pool(
     *,
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
+    ceil_mode: bool = False,
 ) -> jax.Array:
     """The p-norm of each window: `y[i] = (sum_k |x[i * strides + k - low]|^p)^(1/p)`.
 
     The gradient of a window of zeros is 0. (Torch sums `x^p`, which for odd `p` differs where `x`
-    is negative.)
+    is negative, and with `ceil_mode` scales the last window as if it were whole.)
 
     Paper: Sermanet et al., Convolutional Neural Networks Applied to House Numbers Digit
     Classification, https://arxiv.org/abs/1204.3968
 
     Args:
         x: shape `(*batch, *spatial, channels)`, real.
-        window_shape, strides, padding: as in `max_pool`; padding counts as zeros.
+        window_shape, strides, padding, ceil_mode: as in `max_pool`; padding counts as zeros.
         p: the order of the norm, at least 1 and finite.
 
     Returns:
@@ -155,7 +163,7 @@ def lp_pool(
     check_range("lp_pool", "p", p, 1)
     if math.isinf(p):
         raise ValueError("lp_pool: p is inf, expected a finite number; max_pool takes the maximum")
-    windows = pooling_windows("lp_pool", x, window_shape, strides, padding)
+    windows = pooling_windows("lp_pool", x, window_shape, strides, padding, ceil_mode=ceil_mode)
     wide = widen(x)
     # An even power is smooth at 0 by itself; jnp.abs has derivative 1 there, and 0 is wanted.
     powers = wide ** int(p) if p % 2 == 0 else (wide * jnp.sign(wide)) ** p

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxnn._core.arrays import is_symbolic
 from jaxnn._core.types import Padding, PerAxis, SpatialShape
 from jaxnn.functional._spatial import explicit_pads, per_axis, spatial_rank
 
@@ -24,6 +25,7 @@ class PoolingWindow(NamedTuple):
     stride: int
     dilation: int
     pads: tuple[int, int] = (0, 0)
+    beyond: int = 0  # elements of the last window after the padding
 
     @property
     def extent(self) -> int:
@@ -38,6 +40,7 @@ def pooling_windows(
     strides: PerAxis | None,
     padding: Padding,
     dilation: PerAxis = 1,
+    ceil_mode: bool = False,
 ) -> list[PoolingWindow]:
     """The windows along each spatial axis, checked."""
     rank = spatial_rank(function, "window_shape", window_shape, x.shape)
@@ -48,8 +51,10 @@ def pooling_windows(
     windows = [PoolingWindow(*fields) for fields in zip(axes, sizes, steps, gaps, strict=True)]
     pads = _pads(function, [x.shape[a] for a in axes], windows, padding)
     windows = [w._replace(pads=pair) for w, pair in zip(windows, pads, strict=True)]
+    if ceil_mode:
+        windows = [w._replace(beyond=_beyond(function, x, w)) for w in windows]
     for w in windows:
-        if sum(w.pads) + x.shape[w.axis] < w.extent:
+        if sum(w.pads) + x.shape[w.axis] + w.beyond < w.extent:
             raise ValueError(
                 f"{function}: axis {w.axis} of x with shape {x.shape} has {x.shape[w.axis]} "
                 f"elements and {sum(w.pads)} of padding, expected at least {w.extent} in all, the "
@@ -70,6 +75,18 @@ def _pads(
     return lax.padtype_to_pads(shape, extents, strides, padding)
 
 
+def _beyond(function: str, x: jax.Array, w: PoolingWindow) -> int:
+    """What one more window has beyond the padding, if it starts inside of `x` or before it."""
+    size = x.shape[w.axis]
+    if is_symbolic(size):
+        raise ValueError(
+            f"{function}: axis {w.axis} of x has {size} elements, expected a number with ceil_mode"
+        )
+    whole, rest = divmod(sum(w.pads) + size - w.extent, w.stride)
+    starts_inside = (whole + 1) * w.stride < w.pads[0] + size
+    return w.stride - rest if rest and starts_inside else 0
+
+
 UNROLLED = 9  # elements of a window
 
 
@@ -83,7 +100,7 @@ def combine_windows(
     """
     config = [(0, 0, 0)] * x.ndim
     for w in windows:
-        config[w.axis] = (*w.pads, 0)
+        config[w.axis] = (w.pads[0], w.pads[1] + w.beyond, 0)
     x = lax.pad(x, jnp.asarray(fill, x.dtype), config)
     if math.prod(w.size for w in windows) <= UNROLLED and not in_turn:
         elements = itertools.product(*(range(w.size) for w in windows))

@@ -27,8 +27,13 @@ def _places_along(
     stride: int,
     padding: str | int | tuple[int, int],
     window_dilation: int,
+    ceil_mode: bool,
 ) -> list[list[int]]:
-    """Return the indices of each window along one axis; those < 0 or >= size are padding."""
+    """Return the indices of each window along one axis; those < 0 or >= size are padding.
+
+    With ceil_mode, there are windows as long as one starts before `size` and the one before it
+    does not see the last element or padding; what is beyond is not of the window.
+    """
     extent = (window_shape - 1) * window_dilation + 1
     if padding == "SAME":
         outputs = -(-size // stride)
@@ -38,8 +43,12 @@ def _places_along(
         low, high = 0, 0
     else:
         low, high = (padding, padding) if isinstance(padding, int) else padding
-    first = range(-low, size + high - extent + 1, stride)
-    return [[start + k * window_dilation for k in range(window_shape)] for start in first]
+    first = list(range(-low, size + high - extent + 1, stride))
+    start = first[-1] + stride if first else -low
+    if ceil_mode and start < size and start - stride + extent < size + high:
+        first.append(start)
+    windows = [[start + k * window_dilation for k in range(window_shape)] for start in first]
+    return [[place for place in window if place < size + high] for window in windows]
 
 
 def _windows(
@@ -48,6 +57,7 @@ def _windows(
     strides: PerAxis | None,
     padding: Padding,
     window_dilation: PerAxis = 1,
+    ceil_mode: bool = False,
 ) -> tuple[tuple[int, ...], dict[tuple[int, ...], Places], tuple[int, ...]]:
     """Return the spatial shape, the places of each output's window, and the outputs' shape."""
     n = x.ndim - 2 if isinstance(window_shape, int) else len(window_shape)
@@ -56,7 +66,7 @@ def _windows(
     steps = sizes if strides is None else _each(strides, n)
     pads = [padding] * n if isinstance(padding, (str, int)) else list(padding)
     along = [
-        _places_along(*arguments)
+        _places_along(*arguments, ceil_mode)
         for arguments in zip(spatial, sizes, steps, pads, _each(window_dilation, n), strict=True)
     ]
     return spatial, *_products(along)
@@ -128,9 +138,12 @@ def max_pool(
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
     window_dilation: PerAxis = 1,
+    ceil_mode: bool = False,
 ) -> Result:
     """y = the greatest of each window, -inf for padding alone; the first of equals has slope 1."""
-    return _pool(x, *_windows(x, window_shape, strides, padding, window_dilation), _maximum)
+    return _pool(
+        x, *_windows(x, window_shape, strides, padding, window_dilation, ceil_mode), _maximum
+    )
 
 
 @in_float64
@@ -140,6 +153,7 @@ def avg_pool(
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
     count_include_pad: bool = True,
+    ceil_mode: bool = False,
 ) -> Result:
     """y = sum / n with n the size of the window, or the number of its elements inside of x."""
 
@@ -147,7 +161,7 @@ def avg_pool(
         n = size if count_include_pad else max(len(values), 1)
         return values.sum() / n, np.full(len(values), 1.0 / n)
 
-    return _pool(x, *_windows(x, window_shape, strides, padding), mean)
+    return _pool(x, *_windows(x, window_shape, strides, padding, ceil_mode=ceil_mode), mean)
 
 
 @in_float64
@@ -157,6 +171,7 @@ def lp_pool(
     p: float = 2.0,
     strides: PerAxis | None = None,
     padding: Padding = "VALID",
+    ceil_mode: bool = False,
 ) -> Result:
     """y = (sum |v|^p)^(1/p); dy/dv = sign(v) (|v| / y)^(p - 1), and 0 where y = 0.
 
@@ -169,7 +184,7 @@ def lp_pool(
             return 0.0, np.zeros(len(values))
         return y, np.sign(values) * (np.abs(values) / y) ** (p - 1)
 
-    return _pool(x, *_windows(x, window_shape, strides, padding), norm)
+    return _pool(x, *_windows(x, window_shape, strides, padding, ceil_mode=ceil_mode), norm)
 
 
 def _parts(

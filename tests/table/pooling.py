@@ -31,6 +31,7 @@ VARIANTS = {
         ),
         ({"window_shape": (2, 1, 2)}, ((1, 4, 3, 4, 2),)),
         ({"window_shape": (4, 9), "strides": (2, 1), "padding": "SAME"}, ((1, 6, 9, 2),)),
+        ({"window_shape": (3,), "window_dilation": 2, "ceil_mode": True}, SERIES),
     ],
     "avg_pool": [
         ({"window_shape": (2, 2)}, ((2, 4, 6, 2),)),
@@ -39,12 +40,24 @@ VARIANTS = {
         ({"window_shape": (3, 2), "padding": ((1, 0), (0, 1)), "count_include_pad": False}, IMAGES),
         ({"window_shape": (2,), "strides": 3, "padding": 3, "count_include_pad": False}, ((7, 3),)),
         ({"window_shape": (4, 9), "strides": 1, "padding": 3}, ((1, 4, 5, 1),)),
+        ({"window_shape": (4,), "strides": 3, "padding": 1, "ceil_mode": True}, SERIES),
+        (
+            {
+                "window_shape": (2, 4),
+                "strides": (2, 3),
+                "padding": ((0, 0), (2, 0)),
+                "count_include_pad": False,
+                "ceil_mode": True,
+            },
+            IMAGES,
+        ),
     ],
     "lp_pool": [
         ({"window_shape": (2, 2)}, ((2, 4, 6, 2),)),
         ({"window_shape": (3, 3), "strides": 2, "padding": "SAME", "p": 1}, IMAGES),
         ({"window_shape": (3,), "strides": 1, "padding": 1, "p": 3}, SERIES),
         ({"window_shape": (2, 2), "p": 2.5}, IMAGES),
+        ({"window_shape": (4,), "strides": 4, "p": 3, "ceil_mode": True}, SERIES),
     ],
     "adaptive_max_pool": [
         ({"output_size": (3, 3)}, ((2, 6, 4, 2),)),
