@@ -65,6 +65,24 @@ def trainings():
             yield pytest.param(train, patience, min_delta, marks=marks)
 
 
+def test_params_that_became_nan_after_a_good_loss_are_not_the_best():
+    def loss_fn(params, state, batch, key):
+        w = params["w"]
+        return jnp.sqrt(jnp.maximum(w - 0.6, 0)).sum(), (state, {})  # NaN where that is 0
+
+    result = fitted(
+        loss_fn,
+        np.zeros((2, 1), np.float32),
+        loss=None,
+        params={"w": np.array([1.0], np.float32)},
+        optimizer=nn.optimizers.sgd(0.7),
+        early_stopping=nn.early_stopping("loss", patience=9),
+    )
+    assert result.history["loss"][1] == 0.0  # and its gradient is NaN
+    assert result.best_epoch == 0
+    assert np.isfinite(result.params["w"]).all()
+
+
 @pytest.mark.parametrize("mode", ["min", "max"])
 def test_an_infinite_value_is_never_the_best(mode):
     wanted = nn.early_stopping("loss", mode=mode)

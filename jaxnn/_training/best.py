@@ -94,6 +94,8 @@ def keeping_best(run: Run, wanted: EarlyStopping) -> Run:
         best: Best = carry.kept["best"]
         value = value_of(wanted, row)
         better = is_better(wanted, value, best.value, best.epoch < 0)
+        if not wanted.metric.startswith("val_"):  # it is of the params before the last step
+            better &= ~_has_nan(carry.train.params)
         now = Best(value, best.epochs, best.epochs, *run.last(carry))
         best = choose(better, now, best)._replace(epochs=best.epochs + 1)
         return after.keep(best=best), row
@@ -114,6 +116,11 @@ def keeping_best(run: Run, wanted: EarlyStopping) -> Run:
         return carry.keep(best=best._replace(epochs=jnp.array(epoch, copy=True)))
 
     return run._replace(init=init, finish=finish, result=result, resume=resume)
+
+
+def _has_nan(params: PyTree) -> jax.Array:
+    leaves = [leaf for leaf in jax.tree.leaves(params) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.any(jnp.array([jnp.any(jnp.isnan(leaf)) for leaf in leaves], bool))
 
 
 def check_not_of_validation(wanted: EarlyStopping) -> None:

@@ -1,5 +1,6 @@
 """Batches that come from an iterable, or from a function that makes one."""
 
+import copy
 import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import chain
@@ -78,7 +79,8 @@ class Stream:
                 drawn += 1
                 if drawn > skip:
                     if states is not None:
-                        states.put(begun.iterator.get_state())  # type: ignore[attr-defined]
+                        state = begun.iterator.get_state()  # type: ignore[attr-defined]
+                        states.put(copy.deepcopy(state))  # which it may go on writing to
                     yield self._to_device(batch, epoch, drawn - 1)
         finally:
             _close(begun.iterator)

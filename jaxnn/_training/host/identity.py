@@ -1,5 +1,6 @@
 """What a run is made of, as text, so that a run and its continuation can be compared."""
 
+import dis
 import functools
 import hashlib
 import inspect
@@ -16,6 +17,13 @@ _SMALL = 1000  # arrays of no more elements are told by their values
 _SAMPLED = 32  # examples of the data
 
 
+# What is compared of the globals that a function reads: numbers, texts, arrays, layers, functions.
+_FOLLOWED = (
+    *(bool, int, float, complex, str, bytes, np.generic, np.ndarray, jax.Array),
+    *(tuple, functools.partial, types.FunctionType),
+)
+
+
 class Told(NamedTuple):
     """A value as text, and a digest of the functions and small arrays in it."""
 
@@ -26,8 +34,8 @@ class Told(NamedTuple):
 def told(value: Any) -> Told:
     """What a value is: the call that made it, and whatever of the user's is inside.
 
-    Of a user's function that is its name, its bytecode, its defaults and what it refers to;
-    functions of libraries are known by their names.
+    Of a user's function that is its name, its bytecode, its defaults and what it refers to, be it
+    of an enclosing function or global; functions of libraries are known by their names.
     """
     digest = hashlib.sha256()
     seen: set[int] = set()
@@ -110,6 +118,8 @@ def _of_function(function: types.FunctionType, seen: set[int]) -> Iterator[str]:
     if module.partition(".")[0] != "jaxnn":
         yield from _of_code(function.__code__)
         yield from _parts((function.__defaults__, function.__kwdefaults__), seen)
+        if not _is_installed(module):
+            yield from _parts(_globals_of(function), seen)
     for cell in function.__closure__ or ():
         try:
             yield from _parts(cell.cell_contents, seen)
@@ -118,6 +128,29 @@ def _of_function(function: types.FunctionType, seen: set[int]) -> Iterator[str]:
     wrapped = inspect.unwrap(function)
     if wrapped is not function:
         yield from _parts(wrapped, seen)
+
+
+def _globals_of(function: types.FunctionType) -> dict[str, Any]:
+    """The constants and functions that a function has from its module, by their names."""
+    found, codes, written = {}, [function.__code__], set()
+    for code in codes:
+        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+        for instruction in dis.get_instructions(code):
+            name = instruction.argval
+            if instruction.opname == "STORE_GLOBAL":
+                written.add(name)
+            elif instruction.opname == "LOAD_GLOBAL" and name in function.__globals__:
+                found[name] = function.__globals__[name]
+    return {
+        name: value
+        for name, value in sorted(found.items())
+        if name not in written and (isinstance(value, _FOLLOWED) or hasattr(value, "__wrapped__"))
+    }
+
+
+def _is_installed(module: str) -> bool:
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    return "site-packages" in file or "dist-packages" in file
 
 
 def _of_code(code: types.CodeType) -> Iterator[str]:
