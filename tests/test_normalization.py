@@ -259,6 +259,107 @@ def test_channels_on_a_negative_axis(make):
     np.testing.assert_array_equal(one, other)
 
 
+# Masks: x of shape (examples, positions, channels), of which a third does not count
+
+MASK = (np.arange(12).reshape(3, 4, 1) % 3 > 0) & (np.arange(3) != 1)[:, None, None]
+MASKED_NORMS = {
+    "batch_norm": lambda x, scale, bias: f.batch_norm(
+        x, *f.batch_statistics(x, mask=MASK), scale, bias, mask=MASK, epsilon=0.0
+    ),
+    "layer_norm": lambda x, scale, bias: f.layer_norm(x, scale, bias, mask=MASK, epsilon=0.0),
+    "rms_norm": lambda x, scale, bias: f.rms_norm(x, scale, mask=MASK, epsilon=0.0),
+    "group_norm": lambda x, scale, bias: f.group_norm(x, 2, scale, bias, mask=MASK, epsilon=0.0),
+    "instance_norm": lambda x, scale, bias: f.instance_norm(x, scale, bias, mask=MASK, epsilon=0.0),
+}
+
+
+@pytest.mark.parametrize("norm", MASKED_NORMS.values(), ids=MASKED_NORMS)
+def test_what_does_not_count_changes_nothing(norm):
+    """Nor does it get a gradient, with a whole example masked and no epsilon."""
+
+    @fast_jit
+    def run(x, scale, bias):
+        y, pullback = jax.vjp(norm, x, scale, bias)
+        return y, pullback(jnp.cos(jnp.arange(48.0)).reshape(y.shape))
+
+    x, scale, bias = normal(0, 3, 4, 4), normal(1, 4), normal(2, 4)
+    expected = run(x, scale, bias)
+    for bad in (np.nan, np.inf, 1e30):
+        got = run(np.where(MASK, x, np.float32(bad)), scale, bias)
+        jax.tree.map(np.testing.assert_array_equal, got, expected)
+    y, (dx, *_) = expected
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(expected))
+    for values in (y, dx):
+        np.testing.assert_array_equal(np.where(MASK, 0, values), 0)
+    assert np.all(np.where(MASK, y, 1) != 0)
+
+
+@pytest.mark.parametrize("name", ["batch_norm", "group_norm", "instance_norm"])
+def test_masked_norms_are_those_of_flax(name):
+    linen = pytest.importorskip("flax.linen")
+    theirs, ours = {
+        "batch_norm": (linen.BatchNorm(use_running_average=False), nn.batch_norm()),
+        "group_norm": (linen.GroupNorm(2, epsilon=1e-5), nn.group_norm(2)),
+        "instance_norm": (linen.InstanceNorm(epsilon=1e-5), nn.instance_norm()),
+    }[name]
+    x = normal(0, 3, 4, 4)
+    params, state = ours.init(jax.random.key(0), x)
+    with jax.numpy_rank_promotion("allow"):
+        expected, _ = theirs.init_with_output(
+            jax.random.key(0), x, mask=np.broadcast_to(MASK, x.shape)
+        )
+    y, _ = ours.apply(params, state, x, mask=MASK, train=True)
+    np.testing.assert_allclose(y, np.where(MASK, expected, 0), rtol=1e-4, atol=1e-5)
+
+
+def test_running_statistics_of_what_counts():
+    x, layer = normal(0, 3, 4, 2), nn.batch_norm(decay=0.75)
+    params, state = layer.init(jax.random.key(0), x)
+    _, whole = layer.apply(params, state, x[MASK[:, :, 0]], train=True)
+    _, masked = layer.apply(params, state, np.where(MASK, x, np.nan), train=True, mask=MASK)
+    for name in ("mean", "var"):
+        np.testing.assert_allclose(masked[name], whole[name], rtol=1e-5)
+    y, same = layer.apply(params, masked, x, train=True, mask=np.zeros((3, 1, 1), bool))
+    jax.tree.map(np.testing.assert_array_equal, same, masked)
+    np.testing.assert_array_equal(y, 0)
+    y, same = layer.apply(params, masked, np.where(MASK, x, np.nan), mask=MASK)
+    jax.tree.map(np.testing.assert_array_equal, same, masked)
+    np.testing.assert_allclose(y, np.where(MASK, layer.apply(params, masked, x)[0], 0), rtol=1e-6)
+
+
+def test_masked_batch_norm_over_a_mapped_axis_is_that_of_the_whole_batch():
+    x = normal(0, 3, 4, 2) + 5 * np.arange(3, dtype=np.float32)[:, None, None]
+    whole, spread = nn.batch_norm(), nn.batch_norm(axis_name="devices")
+    params, state = whole.init(jax.random.key(0), x)
+
+    @fast_jit
+    def run(x, mask):
+        def loss(layer, x, mask):
+            y, new_state = layer.apply(params, state, x, train=True, mask=mask)
+            return jnp.sum(jnp.sin(y)), (y, new_state)
+
+        mapped = jax.vmap(functools.partial(loss, spread), axis_name="devices")
+        parts = jax.grad(lambda x: (lambda v, aux: (v.sum(), aux))(*mapped(x, mask)), has_aux=True)
+        return parts(x), jax.grad(functools.partial(loss, whole), has_aux=True)(x, mask)
+
+    (dx, (y, states)), (expected_dx, (expected_y, new_state)) = run(x, MASK)
+    np.testing.assert_allclose(y, expected_y, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(dx, expected_dx, rtol=1e-4, atol=1e-5)
+    for name in ("mean", "var"):
+        np.testing.assert_allclose(states[name], np.stack([new_state[name]] * 3), rtol=1e-5)
+
+
+def test_masks_pass_through_what_wraps_a_norm():
+    def forward(g, x, mask=None):
+        return g.norms(g.first(x, mask=mask), mask=mask)
+
+    model = nn.compose(forward, first=nn.batch_norm(), norms=nn.stack(nn.layer_norm(), 2))
+    x = np.where(MASK, normal(0, 3, 4, 4), np.nan)
+    params, state = model.init(jax.random.key(0), x)
+    y, state = model.apply(params, state, x, mask=MASK, train=True)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((y, state)))
+
+
 # Batch norm
 
 
@@ -395,6 +496,23 @@ def test_initializers_of_scale_and_bias(norm):
 # Errors
 
 BAD_CALLS = {
+    "mask_dtype": (
+        lambda: f.layer_norm(ones((4, 3)), mask=ones((4, 3))),
+        TypeError,
+        ("layer_norm: mask has dtype float32", "expected bool"),
+    ),
+    "mask_rank": (
+        lambda: f.batch_statistics(ones((2, 4, 3)), mask=ones((2, 4), bool)),
+        ValueError,
+        ("batch_statistics: mask has shape (2, 4)", "3 axes", "(2, 4, 3)"),
+    ),
+    "mask_size": (
+        lambda: nn.group_norm(1).apply(
+            {"scale": ones(3), "bias": ones(3)}, {}, ones((2, 3)), mask=ones((2, 2), bool)
+        ),
+        ValueError,
+        ("group_norm: mask has shape (2, 2)", "2 axes", "(2, 3)"),
+    ),
     "rms_norm_axis": (
         lambda: f.rms_norm(ones((4, 3)), axis=2),
         ValueError,

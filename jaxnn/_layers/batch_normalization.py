@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.nn.initializers import Initializer
+from jax.typing import ArrayLike
 
 from jaxnn import functional, initializers
 from jaxnn._core.arrays import canonical_axes, check_axis_name, check_range, real_dtype
@@ -15,6 +16,8 @@ from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, param_dtype, shape_of
 from jaxnn._core.types import PyTree
 from jaxnn._layers.params import refuse_unused, scale_and_bias
+from jaxnn.functional._batch_normalization import number_of
+from jaxnn.functional._normalization import check_mask
 
 
 @constructor
@@ -35,6 +38,10 @@ def batch_norm(
     statistics, exponential moving averages: `running = decay * running + (1 - decay) * batch`, with
     the unbiased variance, as in torch (flax tracks the biased one). Evaluation normalises with the
     running statistics, initially mean 0 and variance 1. An empty batch leaves them as they are.
+
+    `mask=` of `apply`, booleans that broadcast to `x` and of its rank, says which elements count:
+    the others are in no statistic, may hold anything, and come out as 0. A feature of which nothing
+    counts keeps its running statistics.
 
     Paper: Ioffe and Szegedy, Batch Normalization, https://arxiv.org/abs/1502.03167
 
@@ -82,6 +89,7 @@ def batch_norm(
         *,
         key: jax.Array | None = None,
         train: bool = False,
+        mask: ArrayLike | None = None,
     ) -> tuple[PyTree, PyTree]:
         if not {"mean", "var"} <= state.keys():
             raise ValueError(
@@ -94,18 +102,24 @@ def batch_norm(
             )
         count = _count(x, axis, axis_name)
         if train and count > 0:  # of nothing there are no statistics
-            mean, var = functional.batch_statistics(x, axis=axis, axis_name=axis_name)
-            unbiased = count / jax.core.max_dim(count - 1, 1)
-            state = {
+            mean, var = functional.batch_statistics(x, axis=axis, axis_name=axis_name, mask=mask)
+            counts = check_mask("batch_norm", jnp.asarray(x), mask)
+            if counts is None:
+                unbiased = var * (count / jax.core.max_dim(count - 1, 1))
+            else:
+                n = number_of(counts, axis, axis_name)
+                unbiased = var * (n / jnp.maximum(n - 1, 1)).astype(var.dtype)
+            new = {
                 "mean": _running(state["mean"], mean, decay),
-                "var": _running(state["var"], var * unbiased, decay),
+                "var": _running(state["var"], unbiased, decay),
             }
+            state = new if counts is None else {k: jnp.where(n > 0, new[k], state[k]) for k in new}
         else:
             mean, var = state["mean"], state["var"]
         refuse_unused("batch_norm", params, scale=use_scale, bias=use_bias)
         scale = params["scale"] if use_scale else None
         bias = params["bias"] if use_bias else None
-        y = functional.batch_norm(x, mean, var, scale, bias, axis=axis, epsilon=epsilon)
+        y = functional.batch_norm(x, mean, var, scale, bias, axis=axis, epsilon=epsilon, mask=mask)
         return y, state
 
     return Layer(init, apply)

@@ -6,6 +6,7 @@ from functools import partial
 
 import jax
 from jax.nn.initializers import Initializer
+from jax.typing import ArrayLike
 
 from jaxnn import functional, initializers
 from jaxnn._core.arrays import LEAST_POSITIVE, canonical_axes, check_count, check_range
@@ -39,7 +40,8 @@ def layer_norm(
         scale_init, bias_init: their initializers; ones and zeros by default.
 
     Returns:
-        A `Layer` with params `{"scale", "bias"}`.
+        A `Layer` with params `{"scale", "bias"}`. Its `apply` takes `mask=None`, as
+        `nn.functional.layer_norm` does.
 
     Raises:
         ValueError: `epsilon` is negative; `axis` is out of range for `x`.
@@ -84,7 +86,8 @@ def rms_norm(
         scale_init: initializer of the scale; None for `1 - scale_offset`, so that the factor is 1.
 
     Returns:
-        A `Layer` with params `{"scale"}`.
+        A `Layer` with params `{"scale"}`. Its `apply` takes `mask=None`, as
+        `nn.functional.rms_norm` does.
 
     Raises:
         ValueError: `epsilon` is negative; `axis` is out of range for `x`.
@@ -130,7 +133,8 @@ def group_norm(
         scale_init, bias_init: their initializers; ones and zeros by default.
 
     Returns:
-        A `Layer` with params `{"scale", "bias"}`.
+        A `Layer` with params `{"scale", "bias"}`. Its `apply` takes `mask=None`, as
+        `nn.functional.group_norm` does.
 
     Raises:
         TypeError: `num_groups` is not an integer.
@@ -177,7 +181,8 @@ def instance_norm(
         scale_init, bias_init: their initializers; ones and zeros by default.
 
     Returns:
-        A `Layer` with params `{"scale", "bias"}`.
+        A `Layer` with params `{"scale", "bias"}`. Its `apply` takes `mask=None`, as
+        `nn.functional.instance_norm` does.
 
     Raises:
         ValueError: `x` has no axis besides batch and channels; `axis` is out of range for `x` or
@@ -273,9 +278,10 @@ def _norm(
         jax.eval_shape(norm, abstract(x))  # refuses what the call would refuse
         return scale_and_bias(name, key, own, param_dtype(x), scale_init, bias_init)
 
-    def call(params: PyTree, x: PyTree) -> jax.Array:
+    def call(params: PyTree, x: PyTree, *, mask: ArrayLike | None = None) -> jax.Array:
         used = {"scale": scale_init is not None, "bias": bias_init is not None}
         refuse_unused(name, params, **used)
-        return norm(x, **{leaf: params[leaf] for leaf, is_used in used.items() if is_used})
+        leaves = {leaf: params[leaf] for leaf, is_used in used.items() if is_used}
+        return norm(x, **leaves, mask=mask)
 
     return pure(init, call)

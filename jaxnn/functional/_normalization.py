@@ -32,6 +32,7 @@ def layer_norm(
     *,
     axis: Axes = -1,
     epsilon: float = 1e-5,
+    mask: ArrayLike | None = None,
 ) -> jax.Array:
     """Normalise each example over `axis`: `y = (x - mean) / sqrt(var + epsilon) * scale + bias`.
 
@@ -44,13 +45,16 @@ def layer_norm(
         scale, bias: the shape of the normalised axes, in the order of `x`'s axes, or None.
         axis: the axis or axes to normalise over.
         epsilon: added to the (biased) variance.
+        mask: booleans of the rank of `x` that broadcast to its shape, True where an element counts,
+            or None: the others are in no statistic, may hold anything, and come out as 0.
 
     Returns:
         The shape and floating dtype of `x`.
 
     Raises:
-        ValueError: `axis` is out of range, `epsilon` is negative, or the shape of `scale` or
-            `bias` does not fit.
+        TypeError: `mask` is not boolean.
+        ValueError: `axis` is out of range, `epsilon` is negative, or the shape of `scale`, `bias`
+            or `mask` does not fit.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -61,7 +65,9 @@ def layer_norm(
     x = floating(x)
     axes = canonical_axes(axis, x.ndim, "layer_norm")
     params = along_axes("layer_norm", x, axes, scale=scale, bias=bias)
-    return affine(_standardized(widen(x), axes, epsilon), params).astype(x.dtype)
+    counts = check_mask("layer_norm", x, mask)
+    z = _standardized(widen(x), axes, epsilon, counts)
+    return counted(affine(z, params), counts).astype(x.dtype)
 
 
 @checked
@@ -72,6 +78,7 @@ def rms_norm(
     axis: Axes = -1,
     epsilon: float = 1e-6,
     scale_offset: float = 0.0,
+    mask: ArrayLike | None = None,
 ) -> jax.Array:
     """Divide by the root mean square over `axis`.
 
@@ -86,13 +93,15 @@ def rms_norm(
         axis: the axis or axes to normalise over.
         epsilon: added to the mean square (torch's default is the `eps` of the dtype).
         scale_offset: added to the scale, in float32 or wider; without a scale it does nothing.
+        mask: as in `layer_norm`.
 
     Returns:
         The shape and floating dtype of `x`.
 
     Raises:
-        ValueError: `axis` is out of range, `epsilon` is negative, or the shape of `scale` does
-            not fit.
+        TypeError: `mask` is not boolean.
+        ValueError: `axis` is out of range, `epsilon` is negative, or the shape of `scale` or `mask`
+            does not fit.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -105,10 +114,11 @@ def rms_norm(
     params = along_axes("rms_norm", x, axes, scale=scale)
     if "scale" in params and scale_offset:
         params["scale"] = params["scale"] + scale_offset
-    wide = widen(x)
-    mean_square = jnp.mean(absolute_square(wide), axis=axes, keepdims=True)
-    inverse = lax.rsqrt(mean_square + epsilon).astype(wide.dtype)
-    return affine(wide * inverse, params).astype(x.dtype)
+    counts = check_mask("rms_norm", x, mask)
+    wide = counted(widen(x), counts)
+    mean_square = _mean(absolute_square(wide), axes, counts)
+    z = counted(wide * lax.rsqrt(mean_square + epsilon).astype(wide.dtype), counts)
+    return affine(z, params).astype(x.dtype)
 
 
 @checked
@@ -120,6 +130,7 @@ def group_norm(
     *,
     axis: int = -1,
     epsilon: float = 1e-5,
+    mask: ArrayLike | None = None,
 ) -> jax.Array:
     """Normalise each example over each group of channels, and over all that is neither.
 
@@ -135,14 +146,15 @@ def group_norm(
         scale, bias: shape `(channels,)`, or None.
         axis: the axis of the channels, not the first.
         epsilon: added to the variance.
+        mask: as in `layer_norm`.
 
     Returns:
         The shape and floating dtype of `x`.
 
     Raises:
-        TypeError: `num_groups` is not an integer.
+        TypeError: `num_groups` is not an integer, or `mask` not boolean.
         ValueError: `num_groups` does not divide the channels; `axis` is out of range or the first;
-            `epsilon` is negative; the shape of `scale` or `bias` does not fit.
+            `epsilon` is negative; the shape of `scale`, `bias` or `mask` does not fit.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -161,11 +173,16 @@ def group_norm(
             f"num_groups={num_groups}"
         )
     params = along_axes("group_norm", x, (channel,), scale=scale, bias=bias)
-    grouped = widen(x).reshape(
-        *x.shape[:channel], num_groups, channels // num_groups, *x.shape[channel + 1 :]
+    counts = check_mask("group_norm", x, mask)
+    in_groups = *x.shape[:channel], num_groups, channels // num_groups, *x.shape[channel + 1 :]
+    grouped = widen(x).reshape(in_groups)
+    z = _standardized(
+        grouped,
+        other_axes((0, channel), grouped.ndim),
+        epsilon,
+        None if counts is None else counts.reshape(in_groups),
     )
-    z = _standardized(grouped, other_axes((0, channel), grouped.ndim), epsilon)
-    return affine(z.reshape(x.shape), params).astype(x.dtype)
+    return counted(affine(z.reshape(x.shape), params), counts).astype(x.dtype)
 
 
 @checked
@@ -176,6 +193,7 @@ def instance_norm(
     *,
     axis: int = -1,
     epsilon: float = 1e-5,
+    mask: ArrayLike | None = None,
 ) -> jax.Array:
     """Normalise each channel of each example over all positions.
 
@@ -188,13 +206,15 @@ def instance_norm(
         scale, bias: shape `(channels,)`, or None.
         axis: the axis of the channels, not the first.
         epsilon: added to the variance.
+        mask: as in `layer_norm`.
 
     Returns:
         The shape and floating dtype of `x`.
 
     Raises:
+        TypeError: `mask` is not boolean.
         ValueError: `x` has no axis besides batch and channels; `axis` is out of range or the
-            first; `epsilon` is negative; the shape of `scale` or `bias` does not fit.
+            first; `epsilon` is negative; the shape of `scale`, `bias` or `mask` does not fit.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -212,8 +232,9 @@ def instance_norm(
             "channels to normalise over"
         )
     params = along_axes("instance_norm", x, (channel,), scale=scale, bias=bias)
-    z = _standardized(widen(x), other_axes((0, channel), x.ndim), epsilon)
-    return affine(z, params).astype(x.dtype)
+    counts = check_mask("instance_norm", x, mask)
+    z = _standardized(widen(x), other_axes((0, channel), x.ndim), epsilon, counts)
+    return counted(affine(z, params), counts).astype(x.dtype)
 
 
 @checked
@@ -330,10 +351,44 @@ def affine(z: jax.Array, params: dict[str, jax.Array]) -> jax.Array:
     return z + params["bias"] if "bias" in params else z
 
 
-def _standardized(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> jax.Array:
-    centered = x - jnp.mean(x, axis=axes, keepdims=True)
-    var = jnp.mean(absolute_square(centered), axis=axes, keepdims=True)
-    return centered * lax.rsqrt(var + epsilon).astype(x.dtype)
+def check_mask(function: str, x: jax.Array, mask: ArrayLike | None) -> jax.Array | None:
+    """`mask` in the shape of `x`, if there is one."""
+    if mask is None:
+        return None
+    mask = jnp.asarray(mask)
+    if mask.dtype != jnp.bool:
+        raise TypeError(
+            f"{function}: mask has dtype {mask.dtype}, expected bool (True: the element counts)"
+        )
+    fits = mask.ndim == x.ndim and all(map(lambda m, n: m in (1, n), mask.shape, x.shape))
+    if not fits:
+        raise ValueError(
+            f"{function}: mask has shape {mask.shape}, expected {x.ndim} axes, each of size 1 or "
+            f"as in x, of shape {x.shape}"
+        )
+    return jnp.broadcast_to(mask, x.shape)
+
+
+def counted(x: jax.Array, counts: jax.Array | None) -> jax.Array:
+    """`x` where it counts, and 0 elsewhere, whatever is there."""
+    return x if counts is None else jnp.where(counts, x, 0)
+
+
+def _mean(x: jax.Array, axes: tuple[int, ...], counts: jax.Array | None) -> jax.Array:
+    """The mean of what counts, 0 where nothing does; `x` is 0 elsewhere."""
+    if counts is None:
+        return jnp.mean(x, axis=axes, keepdims=True)
+    n = jnp.sum(counts, axis=axes, keepdims=True, dtype=x.real.dtype)
+    return jnp.sum(x, axis=axes, keepdims=True) / jnp.maximum(n, 1).astype(x.dtype)
+
+
+def _standardized(
+    x: jax.Array, axes: tuple[int, ...], epsilon: float, counts: jax.Array | None
+) -> jax.Array:
+    x = counted(x, counts)
+    centered = counted(x - _mean(x, axes, counts), counts)
+    var = _mean(absolute_square(centered), axes, counts)
+    return counted(centered * lax.rsqrt(var + epsilon).astype(x.dtype), counts)
 
 
 def _channel_axis(function: str, x: jax.Array, axis: int) -> int:

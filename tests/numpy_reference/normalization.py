@@ -2,6 +2,9 @@
 
 Most of them standardise x over some axes, then scale and shift by parameters that live on some
 axes: layer norm on the same axes, batch, group and instance norm on the axis of the channels.
+
+Under a mask, means run over the elements that count, n of them (or 1 for none), and y is 0
+elsewhere: with x, y, and so dy, set to 0 there, each sum is the one over what counts.
 """
 
 from collections.abc import Callable
@@ -22,25 +25,34 @@ def _spread(parameter: Array, axes: Axes, x: Array) -> Array:
     return parameter.reshape([n if i in axes else 1 for i, n in enumerate(x.shape)])
 
 
-def _standardize(x: Array, axes: Axes, epsilon: float) -> tuple[Array, Callable]:
+def _counts(x: Array, mask: Array | None) -> Array:
+    return np.ones(x.shape, bool) if mask is None else np.broadcast_to(mask, x.shape)
+
+
+def _mean(x: Array, axes: Axes, counts: Array) -> Array:
+    total = np.where(counts, x, 0).sum(axes, keepdims=True)
+    return total / np.maximum(counts.sum(axes, keepdims=True), 1)
+
+
+def _standardize(x: Array, axes: Axes, epsilon: float, counts: Array) -> tuple[Array, Callable]:
     """z = (x - mean) r with r = (var + epsilon)^-1/2.
 
     dmean/dx = 1/n, and dr/dx = -r^3 (x - mean)/n = -r^2 z/n, so
     dx = r (dz - mean(dz) - z mean(dz z)).
     """
-    centred = x - x.mean(axes, keepdims=True)
-    r = 1.0 / np.sqrt((centred**2).mean(axes, keepdims=True) + epsilon)
+    centred = np.where(counts, x - _mean(x, axes, counts), 0)
+    r = 1.0 / np.sqrt(_mean(centred**2, axes, counts) + epsilon)
     z = centred * r
 
     def backward(dz: Array) -> Array:
-        mean, slope = dz.mean(axes, keepdims=True), (dz * z).mean(axes, keepdims=True)
-        return r * (dz - mean - z * slope)
+        mean, slope = _mean(dz, axes, counts), _mean(dz * z, axes, counts)
+        return np.where(counts, r * (dz - mean - z * slope), 0)
 
     return z, backward
 
 
 def _affine(
-    z: Array, scale: Array | None, bias: Array | None, axes: Axes
+    z: Array, scale: Array | None, bias: Array | None, axes: Axes, counts: Array
 ) -> tuple[Array, Callable]:
     """y = scale z + bias; dz = scale dy, and the parameters sum over the axes they lack."""
     gain = 1.0 if scale is None else _spread(scale, axes, z)
@@ -48,18 +60,26 @@ def _affine(
     shared = _others(axes, z.ndim)
 
     def backward(dy: Array) -> tuple[Array, Array | None, Array | None]:
+        dy = np.where(counts, dy, 0)
         dscale = None if scale is None else (dy * z).sum(shared)
         dbias = None if bias is None else dy.sum(shared)
         return gain * dy, dscale, dbias
 
-    return y, backward
+    return np.where(counts, y, 0), backward
 
 
 def _standardize_then_affine(
-    x: Array, scale: Array | None, bias: Array | None, over: Axes, on: Axes, epsilon: float
+    x: Array,
+    scale: Array | None,
+    bias: Array | None,
+    over: Axes,
+    on: Axes,
+    epsilon: float,
+    mask: Array | None,
 ) -> tuple[Array, Callable]:
-    z, standardize_backward = _standardize(x, over, epsilon)
-    y, affine_backward = _affine(z, scale, bias, on)
+    counts = _counts(x, mask)
+    z, standardize_backward = _standardize(x, over, epsilon, counts)
+    y, affine_backward = _affine(z, scale, bias, on, counts)
 
     def backward(dy: Array) -> tuple[Array, Array | None, Array | None]:
         dz, dscale, dbias = affine_backward(dy)
@@ -75,10 +95,11 @@ def layer_norm(
     bias: Array | None = None,
     axis: int | Axes = -1,
     epsilon: float = 1e-5,
+    mask: Array | None = None,
 ) -> tuple[Array, Callable]:
     """Standardise each example over `axis`; scale and bias have the shape of those axes."""
     axes = tuple(a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,)))
-    return _standardize_then_affine(x, scale, bias, over=axes, on=axes, epsilon=epsilon)
+    return _standardize_then_affine(x, scale, bias, over=axes, on=axes, epsilon=epsilon, mask=mask)
 
 
 @in_float64
@@ -88,11 +109,14 @@ def batch_norm_training(
     bias: Array | None = None,
     axis: int = -1,
     epsilon: float = 1e-5,
+    mask: Array | None = None,
 ) -> tuple[Array, Callable]:
     """Standardise each feature by the statistics of the batch, which depend on x too."""
     feature = (axis % x.ndim,)
     over = _others(feature, x.ndim)
-    return _standardize_then_affine(x, scale, bias, over=over, on=feature, epsilon=epsilon)
+    return _standardize_then_affine(
+        x, scale, bias, over=over, on=feature, epsilon=epsilon, mask=mask
+    )
 
 
 @in_float64
@@ -104,6 +128,7 @@ def batch_norm(
     bias: Array | None = None,
     axis: int = -1,
     epsilon: float = 1e-5,
+    mask: Array | None = None,
 ) -> tuple[Array, Callable]:
     """y = scale z + bias with z = (x - mean) r, r = (var + epsilon)^-1/2, statistics given.
 
@@ -112,8 +137,9 @@ def batch_norm(
     feature = (axis % x.ndim,)
     batch = _others(feature, x.ndim)
     r = 1.0 / np.sqrt(_spread(var, feature, x) + epsilon)
-    z = (x - _spread(mean, feature, x)) * r
-    y, affine_backward = _affine(z, scale, bias, feature)
+    counts = _counts(x, mask)
+    z = np.where(counts, (x - _spread(mean, feature, x)) * r, 0)
+    y, affine_backward = _affine(z, scale, bias, feature, counts)
 
     def backward(dy: Array) -> tuple[Array | None, ...]:
         dz, dscale, dbias = affine_backward(dy)
@@ -124,7 +150,9 @@ def batch_norm(
 
 
 @in_float64
-def batch_statistics(x: Array, axis: int = -1) -> tuple[tuple[Array, Array], Callable]:
+def batch_statistics(
+    x: Array, axis: int = -1, mask: Array | None = None
+) -> tuple[tuple[Array, Array], Callable]:
     """Return the mean and the biased variance of each feature over all other axes.
 
     dmean/dx = 1/n and dvar/dx = 2 (x - mean) / n: the mean within var adds nothing, as
@@ -132,15 +160,16 @@ def batch_statistics(x: Array, axis: int = -1) -> tuple[tuple[Array, Array], Cal
     """
     feature = (axis % x.ndim,)
     batch = _others(feature, x.ndim)
-    mean = x.mean(batch)
-    centred = x - _spread(mean, feature, x)
-    n = x.size // x.shape[axis]
+    counts = _counts(x, mask)
+    mean = _mean(x, batch, counts)
+    centred = np.where(counts, x - mean, 0)
+    n = np.maximum(counts.sum(batch, keepdims=True), 1)
 
     def backward(dy: tuple[Array, Array]) -> tuple[Array]:
         dmean, dvar = (_spread(d, feature, x) for d in dy)
-        return ((dmean + 2 * centred * dvar) / n,)
+        return (np.where(counts, (dmean + 2 * centred * dvar) / n, 0),)
 
-    return (mean, (centred**2).mean(batch)), backward
+    return (mean.reshape(-1), _mean(centred**2, batch, counts).reshape(-1)), backward
 
 
 @in_float64
@@ -150,20 +179,23 @@ def rms_norm(
     axis: int | Axes = -1,
     epsilon: float = 1e-6,
     scale_offset: float = 0.0,
+    mask: Array | None = None,
 ) -> tuple[Array, Callable]:
     """y = (offset + scale) z with z = x r, r = (mean(x^2) + epsilon)^-1/2.
 
     dr/dx = -r^3 x / n = -r^2 z / n, so dx = r (dz - z mean(dz z)).
     """
     axes = tuple(a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,)))
-    r = ((x**2).mean(axes, keepdims=True) + epsilon) ** -0.5
+    counts = _counts(x, mask)
+    x = np.where(counts, x, 0)
+    r = (_mean(x**2, axes, counts) + epsilon) ** -0.5
     z = x * r
     factor = scale if scale is None else scale_offset + scale
-    y, affine_backward = _affine(z, factor, None, axes)
+    y, affine_backward = _affine(z, factor, None, axes, counts)
 
     def backward(dy: Array) -> tuple[Array, Array | None]:
         dz, dscale, _ = affine_backward(dy)
-        return r * (dz - z * (dz * z).mean(axes, keepdims=True)), dscale
+        return np.where(counts, r * (dz - z * _mean(dz * z, axes, counts)), 0), dscale
 
     return y, backward
 
@@ -176,6 +208,7 @@ def group_norm(
     bias: Array | None = None,
     axis: int = -1,
     epsilon: float = 1e-5,
+    mask: Array | None = None,
 ) -> tuple[Array, Callable]:
     """Standardise one block at a time: the channels of a group, of one example, as one long vector.
 
@@ -183,6 +216,7 @@ def group_norm(
     """
     channel = axis % x.ndim
     size = x.shape[channel] // num_groups
+    counts = _counts(x, mask)
     z, blocks = np.empty_like(x), []
     for example in range(x.shape[0]):
         for group in range(num_groups):
@@ -190,9 +224,10 @@ def group_norm(
             block[0] = slice(example, example + 1)
             block[channel] = slice(group * size, (group + 1) * size)
             index = tuple(block)
-            z[index], block_backward = _standardize(x[index], tuple(range(x.ndim)), epsilon)
+            axes = tuple(range(x.ndim))
+            z[index], block_backward = _standardize(x[index], axes, epsilon, counts[index])
             blocks.append((index, block_backward))
-    y, affine_backward = _affine(z, scale, bias, (channel,))
+    y, affine_backward = _affine(z, scale, bias, (channel,), counts)
 
     def backward(dy: Array) -> tuple[Array | None, ...]:
         dz, dscale, dbias = affine_backward(dy)
@@ -211,11 +246,12 @@ def instance_norm(
     bias: Array | None = None,
     axis: int = -1,
     epsilon: float = 1e-5,
+    mask: Array | None = None,
 ) -> tuple[Array, Callable]:
     """Standardise each channel of each example over its positions."""
     channel = axis % x.ndim
     positions = _others((0, channel), x.ndim)
-    return _standardize_then_affine(x, scale, bias, positions, (channel,), epsilon)
+    return _standardize_then_affine(x, scale, bias, positions, (channel,), epsilon, mask)
 
 
 @in_float64

@@ -3,6 +3,8 @@
 from functools import partial
 from itertools import product
 
+import numpy as np
+
 import jaxnn as nn
 from tests import composed_reference as composed
 from tests.numpy_reference import normalization
@@ -153,6 +155,47 @@ def example_rows():
         )
 
 
+def masked(function):
+    """The function with a mask in which a third of the elements, and one example, do not count."""
+
+    def call(x, *arguments, **options):
+        places = np.indices(x.shape)
+        return function(x, *arguments, mask=(places.sum(0) % 3 > 0) & (places[0] > 0), **options)
+
+    return call
+
+
+def masked_rows():
+    """Norms under a mask."""
+    shape, options = (3, 4, 2), {"epsilon": 0.01}
+    both = norm_arguments(-1, scale=True, bias=True)
+    for name, wrap, draw, further in (
+        ("layer_norm", masked, norm_arguments((1, 2), scale=True, bias=True), {"axis": (1, 2)}),
+        ("rms_norm", masked, x_and_scale(-2, use_scale=True), {"axis": -2}),
+        ("group_norm", lambda g: masked(grouped(g)), both, {"num_groups": 1}),
+        ("instance_norm", masked, both, {}),
+        ("batch_norm", masked, norm_arguments(-1, True, True, statistics=True), {}),
+    ):
+        function, reference = getattr(nn.functional, name), getattr(normalization, name)
+        yield FunctionRow(
+            f"functional.{name}",
+            wrap(function),
+            wrap(reference),
+            draw,
+            (shape,),
+            {**options, **further},
+            "masked",
+        )
+    yield FunctionRow(
+        "functional.batch_statistics",
+        masked(nn.functional.batch_statistics),
+        masked(normalization.batch_statistics),
+        normal,
+        (shape,),
+        variant="masked",
+    )
+
+
 def group_norm_layer(num_groups, axis=-1):
     """Group norm over the channels on `axis`."""
 
@@ -262,4 +305,4 @@ LAYERS = (
     ),
 )
 
-FUNCTIONS = (*function_rows(), *example_rows())
+FUNCTIONS = (*function_rows(), *example_rows(), *masked_rows())
