@@ -38,6 +38,7 @@ def whole_set_metric(predictions, targets, weights):
 NEEDED = {
     "b1": 0.9,
     "base_optimizer": lambda: nn.optimizers.sgd(0.5),
+    "base_params": lambda: PARAMS,
     "boundaries": lambda: [10],
     "classes": 3,
     "clipping": 0.5,
@@ -95,7 +96,12 @@ BESIDES = {  # what a call needs that has a default
     "metrics.precision": {"threshold": 0.5},
     "metrics.recall": {"threshold": 0.5},
 }
-HAVE_ARRAYS = {"optimizers.add_noise", "optimizers.stochastic_rounding"}  # made anew in each call
+# Made anew in each call.
+HAVE_ARRAYS = {
+    "optimizers.add_noise",
+    "optimizers.scale_by_mup",
+    "optimizers.stochastic_rounding",
+}
 MAKE_CONSTRUCTORS = {"optimizers.inject_hyperparams"}
 
 CONSTRUCTORS = {

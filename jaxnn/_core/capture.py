@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from jaxnn._core.arguments import checked
+from jaxnn._core.arrays import check_key
 from jaxnn._core.layer import LayerLike, as_layer
 from jaxnn._core.paths import check_globs
 from jaxnn._core.types import Arrays, PyTree
@@ -72,6 +73,8 @@ def capture(
         True
     """
     layer = as_layer(layer, "capture: layer")
+    if key is not None:
+        check_key("capture", key)
     globs = (where,) if isinstance(where, str) else tuple(where)
     add = dict(add or {})
 

@@ -107,9 +107,10 @@ EXACT = {
     **_for(
         "[]",
         "autoregressive.features dense_general.features freeze_params.path "
-        "parameter.shape unfreeze_params.path quantize_params.path dequantize_params.path",
+        "parameter.shape unfreeze_params.path quantize_params.path dequantize_params.path "
+        "capture.where",
     ),
-    **_for("{}", "attention.use_bias"),
+    **_for("{}", "attention.use_bias capture.add"),
     **_for(
         "None",
         "pad_to.sizes fit.params functional.combine_masks.masks load.like "
