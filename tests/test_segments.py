@@ -21,67 +21,85 @@ def normal(seed, *shape):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", REDUCTIONS)
-def test_padding_has_no_effect(name):
+def each(x, ids, where=None):
+    """All reductions of an array to 3 segments, by name."""
+    return {name: getattr(f, name)(x, ids, 3, where=where) for name in REDUCTIONS}
+
+
+def test_padding_has_no_effect():
     """Not even as NaN with ids outside; and no gradient but 0 flows to it."""
     where = np.array([True, False, True, False, True])
 
     @fast_jit
     def run(x, ids):
-        def of(x):
-            return getattr(f, name)(x, ids, 3, where=where)
+        def of(name):
+            y, pullback = jax.vjp(lambda x: each(x, ids, where)[name], x)
+            return y, *pullback(jnp.cos(y))
 
-        y, pullback = jax.vjp(of, x)
-        return y, *pullback(jnp.cos(y))
+        return {name: of(name) for name in REDUCTIONS}
 
     x = normal(0, 5, 2)
-    padded = np.where(where[:, None], x, np.nan), np.where(where, IDS, 7)
-    y, dx = run(x, IDS)
-    for got, expected in zip(run(*padded), (y, dx), strict=True):
-        np.testing.assert_array_equal(got, expected)
-    np.testing.assert_array_equal(dx[~where], 0)
-    empty = y[~where] if name == "segment_softmax" else y[:2]
-    np.testing.assert_array_equal(empty, 0)
+    results = run(x, IDS)
+    padded = run(np.where(where[:, None], x, np.nan), np.where(where, IDS, 7))
+    jax.tree.map(np.testing.assert_array_equal, padded, results)
+    for name, (y, dx) in results.items():
+        np.testing.assert_array_equal(dx[~where], 0)
+        empty = y[~where] if name == "segment_softmax" else y[:2]
+        np.testing.assert_array_equal(empty, 0)
 
 
-@pytest.mark.parametrize("name", REDUCTIONS)
-def test_no_elements_at_all(name):
-    y = getattr(f, name)(jnp.zeros((0, 2)), jnp.zeros(0, int), 3)
-    np.testing.assert_array_equal(y, np.zeros((0 if name == "segment_softmax" else 3, 2)))
+def test_no_elements_at_all():
+    ys = fast_jit(each)(np.zeros((0, 2), np.float32), np.zeros(0, np.int32))
+    for name, y in ys.items():
+        np.testing.assert_array_equal(y, np.zeros((0 if name == "segment_softmax" else 3, 2)))
 
 
-@pytest.mark.parametrize("bad", [3, -1])
-@pytest.mark.parametrize("name", REDUCTIONS)
-def test_an_id_outside_is_seen(name, bad):
-    y = getattr(f, name)(normal(0, 5), np.where(np.arange(5) == 1, bad, IDS), 3)
-    assert np.isnan(y).any()
-    assert np.isnan(f.gather(normal(0, 3), np.array([0, bad]))).tolist() == [False, True]
+def test_an_id_outside_is_seen():
+    run = fast_jit(lambda x, ids: (f.gather(x[:3], ids), each(x, ids)))
+    for bad in (3, -1):
+        ids = np.where(np.arange(5) == 1, bad, IDS)
+        gathered, reduced = run(normal(0, 5), ids)
+        assert np.isnan(gathered).tolist() == (ids == bad).tolist()
+        assert all(np.isnan(y).any() for y in reduced.values())
 
 
 def test_what_is_not_finite_stays_in_its_segment():
-    x = np.array([np.nan, 1.0, 2.0, -np.inf, 3.0], np.float32)
+    run = fast_jit(each)
+    y = run(np.array([np.nan, 1.0, 2.0, -np.inf, 3.0], np.float32), IDS)
     for name, first in (("segment_sum", -np.inf), ("segment_max", 1.0)):
-        y = getattr(f, name)(x, IDS, 3)
-        assert y[0] == first
-        assert np.isnan(y[2])
+        assert y[name][0] == first
+        assert np.isnan(y[name][2])
+    y = run(np.array([1000.0, -1000.0, 1000.0, -1000.0, -1000.0], np.float32), IDS)
+    np.testing.assert_array_equal(y["segment_softmax"], [0.5, 0.5, 0.5, 0.5, 0])
+
+
+def test_segments_of_minus_infinity_have_no_weights():
     logits = np.array([0.0, -np.inf, -np.inf, -np.inf, 0.0], np.float32)
-    gradient = jax.grad(lambda x: jnp.sum(jnp.square(f.segment_softmax(x, IDS, 3))))
-    np.testing.assert_array_equal(f.segment_softmax(logits, IDS, 3), [0.5, 0, 0, 0, 0.5])
-    np.testing.assert_allclose(gradient(logits), 0, atol=1e-7)
-    shifted = f.segment_softmax(np.array([1000.0, -1000.0, 1000.0, -1000.0, -1000.0]), IDS, 3)
-    np.testing.assert_allclose(shifted, [0.5, 0.5, 0.5, 0.5, 0])
+
+    @fast_jit
+    @jax.value_and_grad
+    def gradient(logits):
+        return jnp.sum(jnp.square(f.segment_softmax(logits, IDS, 3)))
+
+    value, dlogits = gradient(logits)
+    assert value == 0.5
+    np.testing.assert_allclose(dlogits, 0, atol=1e-7)
 
 
 def test_sums_and_gradients_are_float32():
     """In bfloat16, 1 added to 256 is 256."""
-    ones, ids = jnp.ones(1000, jnp.bfloat16), jnp.zeros(1000, int)
-    assert f.segment_sum(ones, ids, 1) == 1000
-    assert f.segment_mean(ones, ids, 1) == 1
-    assert jax.grad(lambda x: jnp.sum(f.gather(x, ids)))(ones[:1]) == 1000
+
+    @fast_jit
+    def run(ones):
+        ids = jnp.zeros(1000, int)
+        gradient = jax.grad(lambda x: jnp.sum(f.gather(x, ids)).astype(jnp.float32))(ones[:1])
+        return f.segment_sum(ones, ids, 1), f.segment_mean(ones, ids, 1), gradient
+
+    assert [y.item() for y in run(jnp.ones(1000, jnp.bfloat16))] == [1000, 1, 1000]
 
 
 def test_of_equal_elements_the_first_gets_the_gradient():
-    gradient = jax.grad(lambda x: f.segment_max(x, IDS, 3)[2])(jnp.ones(5))
+    gradient = fast_jit(jax.grad(lambda x: f.segment_max(x, IDS, 3)[2]))(np.ones(5, np.float32))
     np.testing.assert_array_equal(gradient, [1, 0, 0, 0, 0])
 
 
@@ -174,6 +192,7 @@ def test_graph_attention(page):
     np.testing.assert_allclose(y, expected.reshape(NODES, 6), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_message_passing(page):
     """The greatest message of each feature; a node that receives none gets 0."""
     nodes, edges = normal(0, NODES, 3), normal(1, len(SENDERS), 2)

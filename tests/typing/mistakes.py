@@ -25,6 +25,8 @@ def layers() -> None:
     nn.conv(8, (3, 3), padding="same")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     nn.max_pool((2, 2), padding=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     nn.attention(8, num_head=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    nn.attention(8, implementation="flash")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    nn.lru_cell((4, 4))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     nn.dropout("0.5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     nn.batch_norm(0.9)  # type: ignore[arg-type, call-arg]  # pyright: ignore[reportCallIssue]
     nn.Dense(4)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
