@@ -88,6 +88,7 @@ from jaxnn._layers.recurrent import conv_lstm_cell, gru_cell, lstm_cell, rnn_cel
 from jaxnn._layers.resampling import pixel_shuffle, pixel_unshuffle, upsample
 from jaxnn._layers.rotary_scaling import llama3_scaling, yarn_scaling
 from jaxnn._networks.autoregressive import autoregressive
+from jaxnn._networks.beam_search import beam_search
 from jaxnn._networks.generation import generate, stream
 from jaxnn._networks.lora import lora, merge_lora
 from jaxnn._networks.mixture import mixture_of_experts
@@ -130,6 +131,7 @@ __all__ = [
     "autoregressive",
     "avg_pool",
     "batch_norm",
+    "beam_search",
     "bidirectional",
     "callbacks",
     "capture",

@@ -195,6 +195,7 @@ def test_a_stream_has_the_tokens_of_generate(settings):
     np.testing.assert_array_equal(streamed, tokens[:, : streamed.shape[1]])
 
 
+@pytest.mark.slow
 def test_a_stream_of_a_stack_with_padding():
     cell = RAGGED["attention"]
     params = fast_jit(cell.init)(jax.random.key(0), jnp.int32(0))

@@ -255,3 +255,38 @@ def test_generation_with_a_cache(saved, tmp_path):
         eos_token_id=None,
     )
     np.testing.assert_array_equal(got, expected[:, 8:].numpy())
+
+
+@pytest.mark.parametrize("length_penalty", [1.0, -0.5])
+def test_beam_search_with_end_tokens_and_padding(saved, tmp_path, length_penalty):
+    family, theirs, recipe, config, _ = saved
+    if family != "gpt2":
+        pytest.skip("one family tells")
+    torch = sys.modules["torch"]
+    tokens, x = inputs(recipe.__name__)
+    _, params, _ = imported(saved, tmp_path, x)
+    cell = nn.autoregressive(recipe.model(config, cache_length=TIME))
+    mask = np.arange(8)[None] >= np.array([[0], [3]])
+    settings = {"length": 10, "num_beams": 4, "length_penalty": length_penalty}
+    got, scores = nn.beam_search(
+        cell, params, x[:, :8], prompt_mask=mask, end_token=[3, 7, 11], **settings
+    )
+    expected = theirs.generate(
+        torch.tensor(tokens[:, :8]),
+        attention_mask=torch.tensor(mask, dtype=torch.int64),
+        max_new_tokens=10,
+        num_beams=4,
+        num_return_sequences=4,
+        length_penalty=length_penalty,
+        early_stopping="never",
+        do_sample=False,
+        pad_token_id=5,
+        eos_token_id=[3, 7, 11],
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    np.testing.assert_allclose(np.ravel(scores), expected.sequences_scores.numpy(), rtol=1e-4)
+    theirs_new = expected.sequences[:, 8:].numpy().reshape(2, 4, -1)
+    ours = np.asarray(got)[..., : theirs_new.shape[-1]]
+    is_filled = np.cumsum(np.isin(ours, [3, 7, 11]), axis=-1) - np.isin(ours, [3, 7, 11]) > 0
+    np.testing.assert_array_equal(np.where(is_filled, 5, ours), theirs_new)

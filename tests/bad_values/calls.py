@@ -356,6 +356,16 @@ BY_HAND = {
     ),
     "freeze_params": ({"params": PARAMS, "state": {}}, nothing),
     "unfreeze_params": ({"params": FROZEN_PARAMS, "state": FROZEN_STATE}, nothing),
+    "beam_search": (
+        {
+            "cell": decoder(),
+            "params": decoder().init(key(), jnp.int32(0)),
+            "prompt": jnp.array([[1, 2]]),
+            "length": 2,
+            "num_beams": 2,
+        },
+        nothing,
+    ),
     "generate": (
         {
             "cell": decoder(),
