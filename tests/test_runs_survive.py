@@ -523,11 +523,21 @@ def test_a_change_is_an_error_or_a_warning(case, tmp_path):
     assert np.isnan(changed.history[new]).tolist() == [new != "loss", False]
 
 
-def test_other_versions_warn(tmp_path, monkeypatch):
+@pytest.mark.filterwarnings("ignore:fit. checkpoint .* is of a run with optimizer")
+def test_an_optimizer_with_another_state_begins_a_run_of_its_own(tmp_path):
+    fitted(checkpoint=tmp_path, **FIRST)
+    other = nn.optimizers.sgd(lambda count: 0.1 + 0.0 * count.astype(float))
+    with pytest.raises(ValueError, match="another optimizer begins a run of its own"):
+        fitted(checkpoint=tmp_path, resume="changed", **(FIRST | {"optimizer": other}))
+
+
+def test_other_versions_warn_at_the_line_that_calls_fit(tmp_path, monkeypatch):
     fitted(checkpoint=tmp_path, **FIRST)
     monkeypatch.setattr(jax, "__version__", "0.99.0")
-    with pytest.warns(RuntimeWarning, match="was written with jax .*, and this is 0.99.0"):
+    text = "was written with jax .*, and this is 0.99.0"
+    with pytest.warns(RuntimeWarning, match=text) as told:
         fitted(checkpoint=tmp_path, resume=True, **FIRST)
+    assert Path(told[0].filename).name == "training_cases.py"
 
 
 def test_a_run_is_told_alike_in_every_process():

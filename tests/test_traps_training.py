@@ -282,7 +282,7 @@ def test_a_run_that_is_not_compiled_looks_at_its_data(y, error, message, key):
 def test_a_run_that_stops_by_validation_says_that_there_is_none(key):
     options = {"loss": SOFTMAX, "optimizer": nn.optimizers.sgd(0.1), "epochs": 1}
     train = nn.training_run(LINEAR, early_stopping=nn.early_stopping(), **options)
-    with pytest.raises(ValueError, match=r"metric is 'val_loss', .*needs a validation set"):
+    with pytest.raises(ValueError, match=r"told by 'val_loss', .*needs a validation set"):
         train(key, (X, LABELS))
 
 

@@ -145,7 +145,7 @@ def value_of(wanted: EarlyStopping, row: Row) -> jax.Array:
         single = sorted(key for key, value in row.items() if jnp.ndim(value) == 0)
         hint = "; 'val_...' needs a validation set" * name.startswith("val_")
         raise ValueError(
-            f"early_stopping: metric is {name!r}, expected a metric with one value: {single}{hint}"
+            f"the best epoch is told by {name!r}, expected a metric with one value: {single}{hint}"
         )
     return row[name].astype(jnp.result_type(float))
 
@@ -180,7 +180,7 @@ def with_direction(
     better = directions.get(name)
     if better is None:
         raise ValueError(
-            f"{function}: early_stopping looks at {wanted.metric!r}, of which nobody says whether "
-            "less or more is better, expected nn.early_stopping(..., mode='min') or mode='max'"
+            f"{function}: the best epoch is told by {wanted.metric!r}, of which nobody says "
+            "whether less or more is better, expected mode='min' or mode='max' beside its name"
         )
     return wanted._replace(mode="min" if better == "less" else "max")

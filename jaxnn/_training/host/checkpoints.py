@@ -6,7 +6,6 @@ import os
 import re
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from jaxnn._training.host.feeds import At, Feed
 from jaxnn._training.host.identity import Told
 from jaxnn._training.host.options import SECONDS_BETWEEN, CheckpointOptions
 from jaxnn._training.host.owner import Place
+from jaxnn._training.host.warning import warn
 from jaxnn._training.host.writer import Writer
 from jaxnn._training.loop import Position
 from jaxnn._training.run import Carry, Run
@@ -154,12 +154,10 @@ class Checkpoints:
     def _tell_of_nan(self, step: int) -> None:
         if not self._has_told_of_nan:
             self._has_told_of_nan = True
-            warnings.warn(
+            warn(
                 f"fit: params are NaN after step {step} and are not saved: checkpoint "
                 f"{self._directory} stays as it was after step {self.step}; on_nonfinite tells "
-                "what to do about such steps, and resume goes on from before them",
-                RuntimeWarning,
-                stacklevel=4,
+                "what to do about such steps, and resume goes on from before them"
             )
 
     def _piece(self, at: At, seconds: float) -> Callable[[], None]:
@@ -231,11 +229,9 @@ class Checkpoints:
             except Exception as error:
                 if name not in self._values:
                     raise
-                warnings.warn(
+                warn(
                     f"fit: callbacks has {name}, whose save failed: {type(error).__name__}: "
-                    f"{error}; checkpoints have what it gave before",
-                    RuntimeWarning,
-                    stacklevel=2,
+                    f"{error}; checkpoints have what it gave before"
                 )
         return dict(self._values)
 
@@ -289,22 +285,16 @@ class Checkpoints:
                 errors.append(error)
                 continue
             for damage in errors:
-                warnings.warn(
-                    f"{damage}; training goes on from {path.name}, which is older",
-                    RuntimeWarning,
-                    stacklevel=4,
-                )
+                warn(f"{damage}; training goes on from {path.name}, which is older")
             return path, saved, arrays
         raise errors[0]
 
     def _compare(self, path: Path, saved: Saved, accepts_changes: bool) -> None:
         for name, ours in versions().items():
             if saved.versions.get(name) != ours:
-                warnings.warn(
+                warn(
                     f"fit: checkpoint {path} was written with {name} {saved.versions.get(name)}, "
-                    f"and this is {ours}: the run may go on with other bits",
-                    RuntimeWarning,
-                    stacklevel=4,
+                    f"and this is {ours}: the run may go on with other bits"
                 )
         for name, told in self._told.items():
             theirs = saved.told.get(name)
@@ -319,7 +309,7 @@ class Checkpoints:
             )
             if not accepts_changes:
                 raise ValueError(f"{difference}; or resume='changed'")
-            warnings.warn(difference, RuntimeWarning, stacklevel=4)
+            warn(difference)
 
 
 def _text_of(told: Any) -> Any:
@@ -485,6 +475,12 @@ def _assembled(
         for name in arrays
         if name not in names and name not in entries and not name.startswith((*measured, _GIVEN))
     ]
+    if problems and all("'carry/train/opt_state/" in problem for problem in problems):
+        problems.append(
+            "another optimizer begins a run of its own: another directory, and params=... and "
+            "state=... from best.safetensors"
+        )
+        problems = problems[:4] + problems[-1:]
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise ValueError(

@@ -1,9 +1,10 @@
 """Writing in a thread, while training goes on."""
 
 import threading
-import warnings
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
+
+from jaxnn._training.host.warning import warn
 
 
 class Writer:
@@ -45,11 +46,7 @@ class Writer:
     def warn(self, error: Exception) -> None:
         """Tell that something could not be written."""
         self.failed = True
-        warnings.warn(
-            f"{self._told} was not written: {type(error).__name__}: {error}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        warn(f"{self._told} was not written: {type(error).__name__}: {error}")
 
     def _do(self, piece: Callable[[], None]) -> None:
         try:
