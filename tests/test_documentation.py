@@ -60,6 +60,30 @@ def test_each_page_of_the_documentation_is_in_the_navigation():
     assert {name for tree in trees for name in tree.split()} == pages - {"index"}
 
 
+COMPARED = [
+    ("Transformer, 24 layers", "jaxnn, `nn.stack`"),
+    ("Transformer, 24 layers", "flax linen + optax"),
+    ("Transformer, 24 layers", "flax linen, `nn.scan`"),
+    ("Transformer, 24 layers", "equinox + optax"),
+    ("CNN 28x28", "jaxnn"),
+    ("CNN 28x28", "flax linen + optax"),
+    ("CNN 28x28", "equinox + optax"),
+    ("Network 3-3-1", "jaxnn `training_run`"),
+    ("Network 3-3-1", "equinox + optax, a jitted step"),
+]
+
+
+def test_figures_of_the_readme_are_those_of_the_benchmarks():
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text().split("\n## ")
+    readme = (ROOT / "README.md").read_text()
+    section = readme[readme.index("Why this, and not") : readme.index("Where all the time")]
+    measured = []
+    for heading, contestant in COMPARED:
+        [rows] = [rows for rows in results if rows.startswith(heading)]
+        measured += re.findall(rf"^\| {re.escape(contestant)} \| ([^|]+) \|", rows, re.MULTILINE)
+    assert re.findall(r"[\d.]+ (?:µs|ms|s)\b", section) == measured
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The pages as `make docs` builds them, by their names."""
