@@ -139,7 +139,7 @@ def survives(lives, numbers, seconds):
 
 
 def test_a_run_survives(server, tmp_path):
-    survives(Lives(server, "adamw", tmp_path), list(EXPECTED), seconds=1.0)
+    survives(Lives(server, "adamw", tmp_path), [signal.SIGKILL], seconds=1.0)
 
 
 @pytest.mark.slow

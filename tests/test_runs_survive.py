@@ -20,7 +20,7 @@ import jaxnn as nn
 from jaxnn._training.host import checkpoints, clock, interrupts
 from jaxnn._training.host.identity import sample, told
 from jaxnn._training.host.owner import owned
-from tests.training_cases import DATA, KEY, LINEAR, VALIDATION, assert_equal, fitted
+from tests.training_cases import DATA, KEY, LINEAR, SGD, VALIDATION, assert_equal, fitted
 
 QUICK = {"model": LINEAR, "batch_size": 8, "epochs": 4, "shuffle": True}  # 12 steps
 
@@ -370,6 +370,7 @@ def test_a_run_that_stopped_early_goes_on_with_more_patience(tmp_path):
     assert_equal(without.history, fitted(**options).history)
 
 
+@pytest.mark.slow
 def test_members_that_stopped_go_on_together(tmp_path):
     rates = nn.optimizers.sgd(lambda count: jnp.where(count < 6, 0.3, -0.1))
     options = QUICK | {"members": 2, "epochs": 6, "optimizer": rates}
@@ -381,7 +382,7 @@ def test_members_that_stopped_go_on_together(tmp_path):
     assert np.all(more.history["loss"] > 0)
 
 
-@pytest.mark.parametrize("choice", ["stop", "raise"])
+@pytest.mark.parametrize("choice", [pytest.param("stop", marks=pytest.mark.slow), "raise"])
 def test_a_run_that_met_a_bad_step_tries_it_again(choice, tmp_path, whole):
     holed = (np.where(np.arange(22)[:, None] == 20, np.nan, DATA[0]), DATA[1])
     options = QUICK | {"on_nonfinite": choice}
@@ -398,7 +399,14 @@ def test_a_run_that_met_a_bad_step_tries_it_again(choice, tmp_path, whole):
     assert_equal((again.params, again.history), (whole.params, whole.history))
 
 
-@pytest.mark.parametrize(("first", "second"), [(None, "skip"), ("skip", None), ("stop", "skip")])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (None, "skip"),
+        pytest.param("skip", None, marks=pytest.mark.slow),
+        pytest.param("stop", "skip", marks=pytest.mark.slow),
+    ],
+)
 def test_what_to_do_about_bad_steps_is_decided_anew(first, second, tmp_path, whole):
     fitted(checkpoint=tmp_path, on_nonfinite=first, **(QUICK | {"epochs": 2}))
     again = fitted(checkpoint=tmp_path, resume=True, on_nonfinite=second, **QUICK)
@@ -508,7 +516,21 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("case", CHANGES)
+def changes():
+    """Always one of a constant, one of a function, and one that adds to the history."""
+    quick = ("rate", "validation", "closure")
+    return [pytest.param(c, marks=() if c in quick else pytest.mark.slow) for c in CHANGES]
+
+
+@pytest.mark.parametrize("case", sorted(CHANGES.keys() - {"data", "validation"}))
+def test_a_change_is_told(case):
+    first, second, _ = CHANGES[case]
+    for name, value in second.items():
+        before = (FIRST | {"loss": nn.losses.softmax_cross_entropy} | first).get(name, SGD)
+        assert told(value) != told(before)
+
+
+@pytest.mark.parametrize("case", changes())
 def test_a_change_is_an_error_or_a_warning(case, tmp_path):
     first, second, message = CHANGES[case]
     fitted(checkpoint=tmp_path, **(FIRST | first))
@@ -833,6 +855,7 @@ def try_to_own(directory, results):
         results.put(str(error))
 
 
+@pytest.mark.slow  # fork is quick
 def test_a_directory_has_one_owner(tmp_path):
     spawn = multiprocessing.get_context("spawn")
     results = spawn.Queue()
