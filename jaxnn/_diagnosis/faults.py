@@ -114,7 +114,7 @@ _FAULTS = (
         "are paired, at constant inputs, at reshapes and averages that mix examples, at dropout",
     ),
     Fault(  # the variance of a batch's gradient over the square of the mean gradient
-        *("gradient_noise", POOR, 30.0),
+        *("gradient_noise", POOR, 10.0),
         "use larger batches, nn.optimizers.accumulate, a lower rate with a decay, or "
         "nn.optimizers.params_ema",
     ),

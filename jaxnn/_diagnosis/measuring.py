@@ -183,7 +183,8 @@ def best_constant(
     def averaged(leaf: jax.Array) -> jax.Array:
         return jnp.mean(leaf, axis=tuple(range(max(leaf.ndim - 1, 1))))
 
-    starts = [jax.tree.map(averaged, predictions)]
+    first = jax.tree.map(averaged, predictions)
+    starts = [first, jax.tree.map(jnp.zeros_like, first)]
     of_leaves = [{path: leaf.shape for path, leaf in _by_path(tree)} for tree in (y, predictions)]
     if of_leaves[0] == of_leaves[1]:
         starts.append(jax.tree.map(lambda t, p: averaged(t.astype(p.dtype)), y, predictions))
