@@ -86,8 +86,9 @@ from jaxnn._layers.positions import (
 )
 from jaxnn._layers.quantization import vector_quantizer
 from jaxnn._layers.recurrent import conv_lstm_cell, gru_cell, lstm_cell, rnn_cell
-from jaxnn._layers.resampling import pixel_shuffle, pixel_unshuffle, upsample
+from jaxnn._layers.resampling import pixel_shuffle, pixel_unshuffle, resize, upsample
 from jaxnn._layers.rotary_scaling import llama3_scaling, yarn_scaling
+from jaxnn._layers.unfolding import fold, unfold
 from jaxnn._networks.autoregressive import autoregressive
 from jaxnn._networks.beam_search import beam_search
 from jaxnn._networks.generation import generate, stream
@@ -161,6 +162,7 @@ __all__ = [
     "feed_forward",
     "fit",
     "flatten",
+    "fold",
     "fourier_features",
     "freeze_params",
     "frozen",
@@ -217,6 +219,7 @@ __all__ = [
     "remat",
     "reshape",
     "residual",
+    "resize",
     "rms_norm",
     "rnn_cell",
     "rotary",
@@ -244,6 +247,7 @@ __all__ = [
     "training_run",
     "transformer_block",
     "typing",
+    "unfold",
     "unfreeze_params",
     "unit_norm",
     "update_batch_norm",

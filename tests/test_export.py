@@ -139,6 +139,8 @@ SYMBOLIC = {
     "max_pool": ("a, 2*b, c, _", "c >= 2"),
     "adaptive_max_pool": ("a, _, c, _",),
     "adaptive_avg_pool": ("a, _, 3*c, _",),
+    "fold": ("a, _, _, _",),
+    "resize3__4__method-cubic__antialias-True": ("a, _, _, _",),
     "pixel_unshuffle2__2": ("a, 2*b, 2*c, _",),
     "learned_positions": ("a, b, _", "b <= 5"),
     "recurrent_conv_lstm": ("a, b, _, _",),

@@ -350,7 +350,7 @@ def test_masked_batch_norm_over_a_mapped_axis_is_that_of_the_whole_batch():
 
 
 def test_masks_pass_through_what_wraps_a_norm():
-    def forward(g, x, mask=None):
+    def forward(g, x, *, mask=None):
         return g.norms(g.first(x, mask=mask), mask=mask)
 
     model = nn.compose(forward, first=nn.batch_norm(), norms=nn.stack(nn.layer_norm(), 2))

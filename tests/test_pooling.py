@@ -211,6 +211,58 @@ def test_lp_pool_with_ceil_mode_takes_the_norm_of_what_there_is():
     np.testing.assert_allclose(y.ravel(), [5, 5])
 
 
+# Windows as channels
+
+
+@pytest.mark.parametrize(
+    ("window", "strides", "padding", "dilation"), [((2, 3), (2, 1), (1, 0), 1), ((2, 2), 1, 1, 2)]
+)
+def test_unfold_and_fold_are_those_of_torch(torch, window, strides, padding, dilation):
+    options = {"strides": strides, "padding": explicit(padding), "window_dilation": dilation}
+    theirs = {"stride": strides, "padding": padding, "dilation": dilation}
+    sizes = SPATIAL[2]
+
+    def unfolded(x):
+        y = f.unfold(x, window, **options)
+        return y.reshape(len(y), -1, y.shape[-1])  # torch has the windows along one axis
+
+    def smoothed(x):
+        return f.fold(f.unfold(x, window, **options), sizes, window, **options)
+
+    def theirs_smoothed(x):
+        windows = torch.nn.functional.unfold(x, window, **theirs)
+        return torch.nn.functional.fold(windows, sizes, window, **theirs)
+
+    x = normal(2, *sizes, 3)
+    compare(torch, unfolded, lambda x: torch.nn.functional.unfold(x, window, **theirs), x)
+    compare(torch, smoothed, theirs_smoothed, x)
+
+
+def test_unfold_by_whole_windows_is_pixel_unshuffle():
+    x = normal(2, 4, 6, 3)
+    y = f.unfold(x, (2, 3), strides=(2, 3))
+    np.testing.assert_array_equal(y, f.pixel_unshuffle(x, (2, 3)))
+    np.testing.assert_array_equal(f.fold(y, (4, 6), (2, 3), strides=(2, 3)), x)
+
+
+def test_long_windows_are_those_that_are_sliced(monkeypatch):
+    def both(x):
+        y = f.unfold(x, (10, 2), strides=(3, 1), padding=((1, 2), (0, 1)))
+        return y, f.fold(y, (14, 3), (10, 2), strides=(3, 1), padding=((1, 2), (0, 1)))
+
+    x = few(2, 14, 3, 2)
+    taken = fast_jit(both)(x)
+    monkeypatch.setattr(_windows, "UNROLLED", 10)
+    jax.tree.map(np.testing.assert_array_equal, taken, fast_jit(lambda x: both(x))(x))
+
+
+def test_sums_of_windows_of_bfloat16_are_rounded_once():
+    windows = jnp.array([[0, 0, 256], [0, 1, 0], [1, 0, 0]], jnp.bfloat16)
+    y = f.fold(windows, (5,), (3,))
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(y.ravel().astype(float), [0, 0, 258, 0, 0])
+
+
 # Ties
 
 
@@ -484,6 +536,16 @@ BAD_CALLS = {
         ("padding is -1", ">= 0"),
     ),
     "padding_float": (lambda: f.avg_pool(X, (2, 2), padding=1.5), ValueError, ("padding is 1.5",)),
+    "fold_channels": (
+        lambda: f.fold(X, (6, 7), (2, 2)),
+        ValueError,
+        ("fold: x has shape (2, 5, 6, 3)", "channels that 4 divides"),
+    ),
+    "fold_size": (
+        lambda: f.fold(X, (6, 7), (3, 1)),
+        ValueError,
+        ("fold: x has spatial shape (5, 6), expected (4, 7)", "(6, 7)"),
+    ),
     "nothing_fits": (
         lambda: f.max_pool(X, (2, 3), padding=((0, 0), (0, 1)), window_dilation=4),
         ValueError,

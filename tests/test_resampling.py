@@ -23,7 +23,7 @@ def normal(*shape):
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
-def compare(torch, ours, theirs, x):
+def compare(torch, ours, theirs, x, tolerance=1e-6):
     """Compare value and gradient with torch, which has the channels before the spatial axes."""
 
     @fast_jit
@@ -34,7 +34,7 @@ def compare(torch, ours, theirs, x):
     y, gradient = derived(x)
     tensor = torch.tensor(np.moveaxis(x, -1, 1).copy(), requires_grad=True)
     expected = theirs(tensor)
-    np.testing.assert_allclose(np.moveaxis(y, -1, 1), expected.detach(), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(np.moveaxis(y, -1, 1), expected.detach(), tolerance, tolerance)
     expected.backward(torch.cos(expected.detach()))
     np.testing.assert_allclose(np.moveaxis(gradient, -1, 1), tensor.grad, rtol=1e-5, atol=1e-5)
 
@@ -55,6 +55,63 @@ def test_upsample_is_interpolate_of_torch(torch, scale, method):
         return f.upsample(x, scale, method=method)
 
     compare(torch, ours, theirs, normal(2, *(5, 3, 2)[: len(scale)], 2))
+
+
+RESIZES = [
+    ((7, 3), "nearest", False),
+    ((4, 9), "bilinear", False),
+    ((4, 9), "bilinear", True),
+    ((4, 9), "bicubic", False),
+    ((4, 9), "bicubic", True),
+    ((4, 9), "area", False),
+]
+
+
+@pytest.mark.parametrize(("output_size", "method", "antialias"), RESIZES)
+def test_resize_is_interpolate_of_torch(torch, output_size, method, antialias):
+    mode = "nearest-exact" if method == "nearest" else method
+    compare(
+        torch,
+        lambda x: f.resize(x, output_size, method=method, antialias=antialias),
+        lambda x: torch.nn.functional.interpolate(x, output_size, mode=mode, antialias=antialias),
+        normal(2, 11, 5, 3),
+        tolerance=1e-5,  # torch has the places in float32
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "antialias"),
+    [("nearest", False), ("linear", False), ("linear", True), ("cubic", True)],
+)
+def test_resize_is_that_of_jax_image(method, antialias):
+    x, shape = normal(2, 11, 5, 3), (2, 4, 9, 3)
+
+    @fast_jit
+    def both(x):
+        ours = f.resize(x, shape[1:3], method=method, antialias=antialias)
+        return ours, jax.image.resize(x, shape, method, antialias=antialias)
+
+    np.testing.assert_allclose(*both(x), rtol=1e-5, atol=1e-5)
+
+
+def test_resize_by_whole_factors_is_upsample():
+    x = normal(2, 3, 2)
+    for method in ("nearest", "linear"):
+        y = f.resize(x, (12,), method=method)
+        np.testing.assert_allclose(y, f.upsample(x, (4,), method=method), rtol=1e-5, atol=1e-6)
+    same = f.resize(np.arange(6).reshape(1, 6, 1), (None,), method="nearest")
+    np.testing.assert_array_equal(same.ravel(), np.arange(6))
+
+
+def test_resize_of_integers_and_low_precision():
+    labels = np.array([[3], [250], [7]], np.uint8)
+    y = f.resize(labels, (6,), method="nearest")
+    assert y.dtype == np.uint8
+    np.testing.assert_array_equal(y.ravel(), [3, 3, 250, 250, 7, 7])
+    assert f.resize(labels, (2,)).dtype == jnp.float32
+    y = f.resize(jnp.ones((1000, 1), jnp.bfloat16), (1,), antialias=True)
+    assert y.dtype == jnp.bfloat16
+    assert y.ravel() == 1
 
 
 @pytest.mark.parametrize("factor", [2, 3])
@@ -117,6 +174,21 @@ def test_unshuffling_is_the_inverse_of_shuffling(factor, shape):
 
 
 BAD_CALLS = {
+    "resize_method": (
+        lambda: nn.resize((2, 2), method="lanczos3"),
+        ValueError,
+        ("resize: method is 'lanczos3'", "'cubic'"),
+    ),
+    "resize_antialias": (
+        lambda: f.resize(ones((2, 2)), (4,), method="nearest", antialias=True),
+        ValueError,
+        ("resize: method is 'nearest' with antialias=True", "expected 'linear' or 'cubic'"),
+    ),
+    "resize_none": (
+        lambda: f.resize(ones((2, 0, 1)), (4,)),
+        ValueError,
+        ("resize: x has shape (2, 0, 1)", "no elements"),
+    ),
     "method": (
         lambda: f.upsample(ones((1, 2, 1)), (2,), method="cubic"),
         ValueError,

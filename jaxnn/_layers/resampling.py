@@ -5,9 +5,9 @@ from functools import partial
 from jaxnn import functional
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer
-from jaxnn._core.types import SpatialShape
+from jaxnn._core.types import PartialSpatialShape, SpatialShape
 from jaxnn._layers.spatial import spatial_layer
-from jaxnn.functional._resampling import Method, check_method
+from jaxnn.functional._resampling import Method, ResizeMethod, check_method, check_resize
 
 
 @constructor
@@ -34,6 +34,35 @@ def upsample(scale: SpatialShape, *, method: Method = "nearest") -> Layer:
     """
     check_method(method)
     return spatial_layer("upsample", scale, partial(functional.upsample, method=method))
+
+
+@constructor
+def resize(
+    output_size: PartialSpatialShape, *, method: ResizeMethod = "linear", antialias: bool = False
+) -> Layer:
+    """Resample the spatial axes to any size, with half-pixel centres.
+
+    Args:
+        output_size, method, antialias: as in `nn.functional.resize`.
+
+    Returns:
+        A `Layer` without parameters, from `(*batch, *spatial, channels)` to
+        `(*batch, *output_size, channels)`.
+
+    Raises:
+        TypeError: `output_size` is a single number.
+        ValueError: `method` is unknown or has no antialiasing; when it is called: `x` lacks the
+            axis of the batch or of the channels.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> layer = nn.resize((224, 224), method="cubic", antialias=True)
+        >>> layer.apply({}, {}, jnp.ones((2, 300, 260, 3)))[0].shape
+        (2, 224, 224, 3)
+    """
+    check_resize(method, antialias)
+    resized = partial(functional.resize, method=method, antialias=antialias)
+    return spatial_layer("resize", output_size, resized)
 
 
 @constructor

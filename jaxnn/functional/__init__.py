@@ -55,7 +55,7 @@ from jaxnn.functional._positions import (
 from jaxnn.functional._quantization import nearest_code
 from jaxnn.functional._recurrent import conv_lstm_step, gru_step, lstm_step, rnn_step
 from jaxnn.functional._reparametrization import power_iteration, spectral_norm, weight_norm
-from jaxnn.functional._resampling import pixel_shuffle, pixel_unshuffle, upsample
+from jaxnn.functional._resampling import pixel_shuffle, pixel_unshuffle, resize, upsample
 from jaxnn.functional._segments import (
     gather,
     segment_max,
@@ -64,6 +64,7 @@ from jaxnn.functional._segments import (
     segment_sum,
 )
 from jaxnn.functional._tokens import token_log_probs
+from jaxnn.functional._unfolding import fold, unfold
 
 __all__ = [
     "adaptive_avg_pool",
@@ -86,6 +87,7 @@ __all__ = [
     "embed",
     "expert_balance",
     "flatten",
+    "fold",
     "fourier_features",
     "gather",
     "gaussian_dropout",
@@ -114,6 +116,7 @@ __all__ = [
     "power_iteration",
     "prelu",
     "reshape",
+    "resize",
     "rms_norm",
     "rnn_step",
     "rotary",
@@ -127,6 +130,7 @@ __all__ = [
     "spectral_norm",
     "stochastic_depth",
     "token_log_probs",
+    "unfold",
     "unit_norm",
     "upsample",
     "weight_norm",

@@ -11,7 +11,6 @@ from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import (
     along,
     canonical_axes,
-    check_count,
     check_range,
     floating,
     is_inexact,
@@ -20,7 +19,7 @@ from jaxnn._core.arrays import (
     widen,
 )
 from jaxnn._core.types import Axes, Padding, PartialSpatialShape, PerAxis, SpatialShape
-from jaxnn.functional._spatial import spatial_rank
+from jaxnn.functional._spatial import output_sizes
 from jaxnn.functional._windows import combine_windows, pooling_windows
 
 
@@ -203,7 +202,7 @@ def adaptive_max_pool(x: ArrayLike, output_size: PartialSpatialShape) -> jax.Arr
     # The gradient adds up what parts have in common, as many as there are: in float32 or wider.
     y = widen(x) if is_inexact(x.dtype) else x
     # From the last axis to the first, so that the first in row-major order wins.
-    for axis, size in reversed(_output_sizes("adaptive_max_pool", x, output_size)):
+    for axis, size in reversed(output_sizes("adaptive_max_pool", x, output_size)):
         parts, is_part = _parts("adaptive_max_pool", y, axis, size)
         parts = jnp.where(is_part, parts, jnp.asarray(_least(y.dtype), y.dtype))
         y = jnp.squeeze(_maximum_along(parts, axis + 1), axis + 1)
@@ -236,7 +235,7 @@ def adaptive_avg_pool(x: ArrayLike, output_size: PartialSpatialShape) -> jax.Arr
     """
     x = floating(x)
     y = widen(x)
-    for axis, size in _output_sizes("adaptive_avg_pool", x, output_size):
+    for axis, size in output_sizes("adaptive_avg_pool", x, output_size):
         parts, is_part = _parts("adaptive_avg_pool", y, axis, size)
         count = is_part.sum(axis=axis + 1).astype(y.dtype)
         y = jnp.where(is_part, parts, 0).sum(axis=axis + 1) / count
@@ -325,22 +324,6 @@ def _least(dtype: jnp.dtype) -> float | int | bool:
 
 
 # Parts of an axis, and whole axes
-
-
-def _output_sizes(
-    function: str, x: jax.Array, output_size: PartialSpatialShape
-) -> list[tuple[int, int]]:
-    """The spatial axes that change, each with its number of outputs."""
-    rank = spatial_rank(function, "output_size", output_size, x.shape)
-    axes = range(x.ndim - 1 - rank, x.ndim - 1)
-    for axis in axes:
-        if x.shape[axis] == 0:
-            raise ValueError(f"{function}: x has shape {x.shape}, axis {axis} has no elements")
-    return [
-        (axis, check_count(function, "output_size", size))
-        for axis, size in zip(axes, output_size, strict=True)
-        if size is not None
-    ]
 
 
 def _parts(function: str, x: jax.Array, axis: int, size: int) -> tuple[jax.Array, jax.Array]:

@@ -10,12 +10,16 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
-from jaxnn._core.arrays import along, floating, is_inexact, widen
+from jaxnn._core.arrays import along, floating, is_inexact, is_symbolic, widen
 from jaxnn._core.meshes import automatic
-from jaxnn._core.types import SpatialShape
-from jaxnn.functional._spatial import per_axis, spatial_rank, split
+from jaxnn._core.types import PartialSpatialShape, SpatialShape
+from jaxnn.functional._pooling import adaptive_avg_pool
+from jaxnn.functional._spatial import output_sizes, per_axis, spatial_rank, split
 
 Method: TypeAlias = Literal["nearest", "linear", "bilinear", "trilinear"]
+ResizeMethod: TypeAlias = Literal[
+    "nearest", "linear", "bilinear", "trilinear", "cubic", "bicubic", "area"
+]
 
 
 @checked
@@ -25,8 +29,8 @@ def upsample(x: ArrayLike, scale: SpatialShape, *, method: Method = "nearest") -
     Element `i` is the middle of `[i, i + 1)` along its axis, before and after (half-pixel centres,
     torch's `align_corners=False`), so output `j` lies at `(j + 0.5) / scale - 0.5` of the input.
     "nearest" repeats each element; "linear" weighs the two nearest by their distances, along one
-    axis after the other, and continues the first and the last element beyond the edges. For other
-    sizes and methods there is `jax.image.resize`.
+    axis after the other, and continues the first and the last element beyond the edges. `resize`
+    takes other sizes and methods.
 
     Args:
         x: shape `(*batch, *spatial, channels)`, any dtype.
@@ -68,6 +72,86 @@ def upsample(x: ArrayLike, scale: SpatialShape, *, method: Method = "nearest") -
         return y.astype(x.dtype)
 
     return automatic(upsampled, x, leading=x.ndim - 1 - rank)  # type: ignore[no-any-return]
+
+
+@checked
+def resize(
+    x: ArrayLike,
+    output_size: PartialSpatialShape,
+    *,
+    method: ResizeMethod = "linear",
+    antialias: bool = False,
+) -> jax.Array:
+    """Resample the spatial axes to any size, with half-pixel centres as in `upsample`.
+
+    Output `j` of `m` lies at `(j + 0.5) * n / m - 0.5` of the `n` elements of an axis, and is their
+    sum weighted by distance, along one axis after the other:
+
+    - "nearest": the element in whose pixel it lies (torch's "nearest-exact").
+    - "linear": the two nearest; beyond the edges, the first and the last element go on.
+    - "cubic": the four nearest, by Keys' cubic with `a = -0.75` as in torch; edges as in "linear".
+    - "area": the mean of the part, as `adaptive_avg_pool`.
+
+    With `antialias`, the weights of "linear" and "cubic" are spread over `n / m` elements where an
+    axis shrinks, and made to add up to 1, and the cubic has `a = -0.5`, as in torch, `jax.image`
+    and Pillow.
+
+    Paper: Keys, Cubic Convolution Interpolation for Digital Image Processing,
+    https://doi.org/10.1109/TASSP.1981.1163711
+
+    Args:
+        x: shape `(*batch, *spatial, channels)`, any dtype.
+        output_size: the new size of each spatial axis, None to keep it: `(2,)` for series,
+            `(2, 2)` for images.
+        method: as above; "bilinear" and "trilinear" are other names of "linear", "bicubic" of
+            "cubic".
+        antialias: whether high frequencies that a smaller image cannot hold are smoothed away.
+
+    Returns:
+        Shape `(*batch, *output_size, channels)` in the dtype of `x`, a floating one unless
+        `method` is "nearest".
+
+    Raises:
+        TypeError: `output_size` is not of integers.
+        ValueError: `method` is unknown or has no antialiasing; `output_size` does not fit the axes
+            of `x`; or the size of an axis that changes is symbolic.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> x = jnp.array([[0.0], [7.0], [14.0], [63.0]])
+        >>> nn.functional.resize(x, (2,)).ravel()
+        Array([ 3.5, 38.5], dtype=float32)
+        >>> nn.functional.resize(x, (2,), antialias=True).ravel().round()
+        Array([ 5., 34.], dtype=float32)
+        >>> nn.functional.resize(x, (3,), method="nearest").ravel()
+        Array([ 0., 14., 63.], dtype=float32)
+    """
+    check_resize(method, antialias)
+    if method == "area":
+        return adaptive_avg_pool(x, output_size)
+    x = jnp.asarray(x) if method == "nearest" else floating(x)
+    sizes = output_sizes("resize", x, output_size)
+    for axis, _ in sizes:
+        if is_symbolic(x.shape[axis]):
+            raise ValueError(
+                f"resize: axis {axis} of x has {x.shape[axis]} elements, expected a number"
+            )
+
+    def resized(x: jax.Array) -> jax.Array:
+        y = widen(x) if is_inexact(x.dtype) else x  # a gradient is a sum over what an element gives
+        for axis, size in sizes:
+            if size == x.shape[axis]:
+                continue
+            if method == "nearest":
+                nearest = np.arange(1, 2 * size, 2) * x.shape[axis] // (2 * size)
+                y = jnp.take(y, nearest, axis, mode="clip")
+                continue
+            weights = jnp.asarray(_weights(x.shape[axis], size, method, antialias), y.dtype)
+            y = jnp.tensordot(y, weights, (axis, 1), precision=jax.lax.Precision.HIGHEST)
+            y = jnp.moveaxis(y, -1, axis)
+        return y.astype(x.dtype)
+
+    return automatic(resized, x, leading=x.ndim - 1 - len(output_size))  # type: ignore[no-any-return]
 
 
 @checked
@@ -173,6 +257,49 @@ def check_method(method: Method) -> None:
     """Raise unless `upsample` knows the method."""
     if method not in get_args(Method):
         raise ValueError(f"upsample: method is {method!r}, expected one of {get_args(Method)}")
+
+
+def check_resize(method: ResizeMethod, antialias: bool) -> None:
+    """Raise unless `resize` knows the method, with antialiasing if it is wanted."""
+    if method not in get_args(ResizeMethod):
+        raise ValueError(f"resize: method is {method!r}, expected one of {get_args(ResizeMethod)}")
+    if antialias and method in ("nearest", "area"):
+        raise ValueError(
+            f"resize: method is {method!r} with antialias=True, expected 'linear' or 'cubic'"
+        )
+
+
+def _places(size: int, outputs: int) -> np.ndarray:
+    """Where the middles of the outputs lie among the elements."""
+    return (np.arange(outputs) + 0.5) * size / outputs - 0.5
+
+
+def _weights(size: int, outputs: int, method: ResizeMethod, antialias: bool) -> np.ndarray:
+    """What each output takes of each element, shape `(outputs, size)`."""
+    places = _places(size, outputs)[:, None]
+    is_cubic = method in ("cubic", "bicubic")
+
+    def kernel(distance: np.ndarray) -> np.ndarray:
+        if is_cubic:
+            return _keys_cubic(distance, -0.5 if antialias else -0.75)
+        return np.maximum(1 - np.abs(distance), 0)  # type: ignore[no-any-return]
+
+    if antialias:
+        weights = kernel((np.arange(size) - places) / max(size / outputs, 1))
+        return weights / weights.sum(1, keepdims=True)  # type: ignore[no-any-return]
+    taps = np.floor(places) + np.arange(-1, 3)
+    weights = np.zeros((outputs, size))
+    inside = np.clip(taps, 0, size - 1).astype(int)
+    np.add.at(weights, (np.arange(outputs)[:, None], inside), kernel(taps - places))
+    return weights
+
+
+def _keys_cubic(distance: np.ndarray, a: float) -> np.ndarray:
+    """Keys' kernel: 1 at 0, 0 at the other integers and from 2 on, with a slope of `a` at 1."""
+    d = np.abs(distance)
+    near = ((a + 2) * d - (a + 3)) * d**2 + 1
+    far = a * (((d - 5) * d + 8) * d - 4)
+    return np.where(d <= 1, near, np.where(d < 2, far, 0.0))
 
 
 def _interpolate(x: jax.Array, factor: int, axis: int) -> jax.Array:

@@ -8,6 +8,7 @@ import jax
 from jaxnn._core.arguments import is_integer
 from jaxnn._core.arrays import check_count
 from jaxnn._core.types import Padding as Padding
+from jaxnn._core.types import PartialSpatialShape
 from jaxnn._core.types import PerAxis as PerAxis
 
 
@@ -35,6 +36,22 @@ def per_axis(function: str, name: str, value: Any, rank: int) -> tuple[int, ...]
             f"{function}: {name} is {value}, expected a number for each of {rank} spatial axes"
         )
     return tuple(check_count(function, name, v) for v in values)
+
+
+def output_sizes(
+    function: str, x: jax.Array, output_size: PartialSpatialShape
+) -> list[tuple[int, int]]:
+    """The spatial axes that change, each with its number of outputs."""
+    rank = spatial_rank(function, "output_size", output_size, x.shape)
+    axes = range(x.ndim - 1 - rank, x.ndim - 1)
+    for axis in axes:
+        if x.shape[axis] == 0:
+            raise ValueError(f"{function}: x has shape {x.shape}, axis {axis} has no elements")
+    return [
+        (axis, check_count(function, "output_size", size))
+        for axis, size in zip(axes, output_size, strict=True)
+        if size is not None
+    ]
 
 
 def explicit_pads(function: str, padding: Any, rank: int) -> tuple[tuple[int, int], ...]:

@@ -35,7 +35,7 @@ class PoolingWindow(NamedTuple):
 
 def pooling_windows(
     function: str,
-    x: jax.Array,
+    x: jax.Array | jax.ShapeDtypeStruct,
     window_shape: SpatialShape,
     strides: PerAxis | None,
     padding: Padding,
@@ -75,7 +75,7 @@ def _pads(
     return lax.padtype_to_pads(shape, extents, strides, padding)
 
 
-def _beyond(function: str, x: jax.Array, w: PoolingWindow) -> int:
+def _beyond(function: str, x: jax.Array | jax.ShapeDtypeStruct, w: PoolingWindow) -> int:
     """What one more window has beyond the padding, if it starts inside of `x` or before it."""
     size = x.shape[w.axis]
     if is_symbolic(size):
@@ -85,6 +85,21 @@ def _beyond(function: str, x: jax.Array, w: PoolingWindow) -> int:
     whole, rest = divmod(sum(w.pads) + size - w.extent, w.stride)
     starts_inside = (whole + 1) * w.stride < w.pads[0] + size
     return w.stride - rest if rest and starts_inside else 0
+
+
+def stack_windows(x: jax.Array, windows: list[PoolingWindow]) -> jax.Array:
+    """The elements of each window on further last axes, one for each spatial axis; 0 is padding."""
+    x = lax.pad(x, jnp.zeros((), x.dtype), _pad_config(x, windows))
+    for w in windows:
+        span = x.shape[w.axis] - w.extent + 1
+        offsets = range(0, w.extent, w.dilation)
+        if w.size <= UNROLLED:
+            slices = [lax.slice_in_dim(x, o, o + span, w.stride, w.axis) for o in offsets]
+            x = jnp.stack(slices, -1)
+        else:  # hundreds of slices take long to compile
+            places = jnp.arange(0, span, w.stride)[:, None] + jnp.asarray(offsets)[None]
+            x = jnp.moveaxis(jnp.take(x, places, w.axis, mode="clip"), w.axis + 1, -1)
+    return x
 
 
 UNROLLED = 9  # elements of a window
@@ -98,10 +113,7 @@ def combine_windows(
     Slices are many times faster on CPU than `lax.reduce_window` and its gradient: for a few
     elements a strided one of each, for many, or `in_turn`, along one axis after the other.
     """
-    config = [(0, 0, 0)] * x.ndim
-    for w in windows:
-        config[w.axis] = (w.pads[0], w.pads[1] + w.beyond, 0)
-    x = lax.pad(x, jnp.asarray(fill, x.dtype), config)
+    x = lax.pad(x, jnp.asarray(fill, x.dtype), _pad_config(x, windows))
     if math.prod(w.size for w in windows) <= UNROLLED and not in_turn:
         elements = itertools.product(*(range(w.size) for w in windows))
         return functools.reduce(combine, (_element(x, windows, index) for index in elements))
@@ -110,6 +122,13 @@ def combine_windows(
         x = _neighbours(x, w, combine)
         x = lax.slice_in_dim(x, 0, x.shape[w.axis], w.stride, w.axis)
     return x
+
+
+def _pad_config(x: jax.Array, windows: list[PoolingWindow]) -> list[tuple[int, int, int]]:
+    config = [(0, 0, 0)] * x.ndim
+    for w in windows:
+        config[w.axis] = (w.pads[0], w.pads[1] + w.beyond, 0)
+    return config
 
 
 def _element(x: jax.Array, windows: list[PoolingWindow], index: tuple[int, ...]) -> jax.Array:

@@ -6,6 +6,7 @@ index and channel is pooled by itself.
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -185,6 +186,51 @@ def lp_pool(
         return y, np.sign(values) * (np.abs(values) / y) ** (p - 1)
 
     return _pool(x, *_windows(x, window_shape, strides, padding, ceil_mode=ceil_mode), norm)
+
+
+@in_float64
+def unfold(
+    x: Array,
+    window_shape: PerAxis,
+    strides: PerAxis = 1,
+    padding: Padding = "VALID",
+    window_dilation: PerAxis = 1,
+) -> Result:
+    """y[o, c n + k] = x[place k of the window of o, c], 0 for padding; dx sums what it gave."""
+    spatial, windows, outputs = _windows(x, window_shape, strides, padding, window_dilation)
+    flat = _flat(x, len(spatial))
+    n = len(windows[(0,) * len(spatial)])
+    y = np.zeros((flat.shape[0], *outputs, flat.shape[-1] * n))
+    copies = [
+        ((slice(None), *o, c * n + k), (slice(None), *place, c))
+        for o, places in windows.items()
+        for k, place in enumerate(places)
+        if _inside(place, spatial)
+        for c in range(flat.shape[-1])
+    ]
+    for to, source in copies:
+        y[to] = flat[source]
+
+    def backward(dy: Array) -> tuple[Array]:
+        dy, dx = _flat(dy, len(spatial)), np.zeros(flat.shape)
+        for to, source in copies:
+            dx[source] += dy[to]
+        return (dx.reshape(x.shape),)
+
+    return y.reshape(*x.shape[: x.ndim - 1 - len(spatial)], *outputs, -1), backward
+
+
+@in_float64
+def fold(
+    x: Array, output_size: Sequence[int], window_shape: Sequence[int], **options: Any
+) -> Result:
+    """y = the transpose of unfold, which is linear, so that dx is unfold of dy."""
+    batch = x.shape[: x.ndim - 1 - len(output_size)]
+    channels = x.shape[-1] // int(np.prod(window_shape))
+    shape = (*batch, *output_size, channels)
+    _, transpose = unfold(np.zeros(shape), window_shape, **options)
+    (y,) = transpose(x)
+    return y, lambda dy: (unfold(dy, window_shape, **options)[0],)
 
 
 def _parts(

@@ -40,10 +40,16 @@ def upsample(x: Array, scale: Any, method: str = "nearest") -> tuple[Array, Call
     """Multiply each spatial axis by a matrix; the gradient, by its transpose."""
     scales = _each(scale, x.ndim)
     first = x.ndim - 1 - len(scales)
-    matrices = {
-        axis: _weights(x.shape[axis], factor, method) for axis, factor in enumerate(scales, first)
-    }
+    return _by_matrices(
+        x,
+        {
+            axis: _weights(x.shape[axis], factor, method)
+            for axis, factor in enumerate(scales, first)
+        },
+    )
 
+
+def _by_matrices(x: Array, matrices: dict[int, Array]) -> tuple[Array, Callable]:
     def multiplied(values: Array, by: dict[int, Array]) -> Array:
         for axis, matrix in by.items():
             values = np.moveaxis(np.tensordot(matrix, values, (1, axis)), 0, axis)
@@ -53,6 +59,61 @@ def upsample(x: Array, scale: Any, method: str = "nearest") -> tuple[Array, Call
         return (multiplied(dy, {axis: matrix.T for axis, matrix in matrices.items()}),)
 
     return multiplied(x, matrices), backward
+
+
+def _kernel(distance: float, cubic: bool, a: float) -> float:
+    """Return 1 - d within 1; or Keys' cubic, (a + 2) d^3 - (a + 3) d^2 + 1 within 1 and
+    a (d^3 - 5 d^2 + 8 d - 4) within 2.
+    """
+    d = abs(distance)
+    if not cubic:
+        return max(1.0 - d, 0.0)
+    if d <= 1:
+        return (a + 2) * d**3 - (a + 3) * d**2 + 1
+    return a * (d**3 - 5 * d**2 + 8 * d - 4) if d < 2 else 0.0
+
+
+def _resize_weights(size: int, outputs: int, method: str, antialias: bool) -> Array:
+    """Return the matrix of shape (outputs, inputs) of one axis.
+
+    Without antialiasing every element of an axis that goes on beyond its edges counts, those
+    outside for the last inside; with it, those inside count alone, and their weights add up to 1.
+    """
+    weights = np.zeros((outputs, size))
+    ratio = size / outputs
+    cubic = method in ("cubic", "bicubic")
+    for j in range(outputs):
+        if method == "nearest":
+            weights[j, floor((j + 0.5) * ratio)] = 1.0
+        elif method == "area":
+            part = slice(j * size // outputs, -(-(j + 1) * size // outputs))
+            weights[j, part] = 1.0 / len(range(size)[part])
+        elif antialias:
+            for i in range(size):
+                distance = i + 0.5 - (j + 0.5) * ratio
+                weights[j, i] = _kernel(distance / max(ratio, 1.0), cubic, -0.5)
+            weights[j] /= weights[j].sum()
+        else:
+            for i in range(-3, size + 3):
+                inside = min(max(i, 0), size - 1)
+                weights[j, inside] += _kernel(i + 0.5 - (j + 0.5) * ratio, cubic, -0.75)
+    return weights
+
+
+@in_float64
+def resize(
+    x: Array, output_size: Sequence, method: str = "linear", antialias: bool = False
+) -> tuple[Array, Callable]:
+    """Multiply each spatial axis by a matrix; the gradient, by its transpose."""
+    first = x.ndim - 1 - len(output_size)
+    return _by_matrices(
+        x,
+        {
+            axis: _resize_weights(x.shape[axis], size, method, antialias)
+            for axis, size in enumerate(output_size, first)
+            if size is not None
+        },
+    )
 
 
 def _places(factors: tuple[int, ...], channels: int) -> list[tuple[tuple, int, int]]:

@@ -59,6 +59,27 @@ VARIANTS = {
         ({"window_shape": (2, 2), "p": 2.5}, IMAGES),
         ({"window_shape": (4,), "strides": 4, "p": 3, "ceil_mode": True}, SERIES),
     ],
+    "unfold": [
+        ({"window_shape": (2, 3)}, ((2, 4, 3, 2),)),
+        (
+            {"window_shape": (2,), "strides": 2, "padding": ((1, 2),), "window_dilation": 2},
+            ((2, 5, 2), (4, 1)),
+        ),
+        ({"window_shape": (2, 1, 2), "strides": (2, 1, 1), "padding": "SAME"}, ((1, 3, 2, 3, 2),)),
+    ],
+    "fold": [
+        ({"output_size": (4, 3), "window_shape": (2, 3)}, ((2, 3, 1, 12),)),
+        (
+            {
+                "output_size": (5,),
+                "window_shape": (2,),
+                "strides": 2,
+                "padding": ((1, 2),),
+                "window_dilation": 2,
+            },
+            ((2, 3, 4), (3, 2)),
+        ),
+    ],
     "adaptive_max_pool": [
         ({"output_size": (3, 3)}, ((2, 6, 4, 2),)),
         ({"output_size": (3,)}, ((2, 7, 3),)),
@@ -133,6 +154,20 @@ LAYERS = (
         composed.of_function(
             partial(pooling.lp_pool, window_shape=(2, 2), p=3.0, strides=1, padding=1)
         ),
+    ),
+    LayerRow(
+        "unfold",
+        "unfold((2, 2), strides=2, padding=1)",
+        lambda: nn.unfold((2, 2), strides=2, padding=1),
+        ((2, 4, 3, 2),),
+        composed.of_function(partial(pooling.unfold, window_shape=(2, 2), strides=2, padding=1)),
+    ),
+    LayerRow(
+        "fold",
+        "fold((3, 4), (2, 2))",
+        lambda: nn.fold((3, 4), (2, 2)),
+        ((2, 2, 3, 8),),
+        composed.of_function(partial(pooling.fold, output_size=(3, 4), window_shape=(2, 2))),
     ),
     LayerRow(
         "adaptive_max_pool",

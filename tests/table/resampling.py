@@ -15,6 +15,14 @@ VARIANTS = {
         ({"scale": (3, 4), "method": "bilinear"}, ((2, 1, 2, 3, 2),)),
         ({"scale": (5,), "method": "linear"}, ((3, 4, 1),)),
     ],
+    "resize": [
+        ({"output_size": (3, 5), "method": "nearest"}, ((1, 4, 3, 2),)),
+        ({"output_size": (7, None)}, ((2, 3, 2, 1),)),
+        ({"output_size": (3,), "method": "linear", "antialias": True}, ((2, 7, 2),)),
+        ({"output_size": (5, 2), "method": "bicubic"}, ((3, 5, 2),)),
+        ({"output_size": (9, 2), "method": "cubic", "antialias": True}, ((4, 5, 1),)),
+        ({"output_size": (3, 5), "method": "area"}, ((2, 4, 2),)),
+    ],
     "pixel_shuffle": [
         ({"factor": (2, 2)}, ((1, 2, 3, 8),)),
         ({"factor": (3, 2)}, ((2, 1, 12),)),
@@ -63,6 +71,15 @@ LAYERS = (
         resampling.upsample,
         scale=(3, 2),
         method="linear",
+    ),
+    row(
+        "resize((3, 4), method='cubic', antialias=True)",
+        lambda: nn.resize((3, 4), method="cubic", antialias=True),
+        ((1, 5, 2, 2),),
+        resampling.resize,
+        output_size=(3, 4),
+        method="cubic",
+        antialias=True,
     ),
     row(
         "pixel_shuffle((2, 2))",
