@@ -54,7 +54,7 @@ from jaxnn._layers.dropout import (
     spatial_dropout,
     stochastic_depth,
 )
-from jaxnn._layers.embeddings import embedding
+from jaxnn._layers.embeddings import embedding, embedding_bag
 from jaxnn._layers.equations import einsum
 from jaxnn._layers.linear_attention import linear_attention
 from jaxnn._layers.linear_recurrence import lru_cell
@@ -155,6 +155,7 @@ __all__ = [
     "einsum",
     "elementwise",
     "embedding",
+    "embedding_bag",
     "ensemble",
     "evaluate",
     "export",

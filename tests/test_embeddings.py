@@ -35,6 +35,45 @@ def test_embed_is_that_of_torch(torch, shape):
     np.testing.assert_allclose(gradient, table.grad, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_bags_and_padding_are_those_of_torch(torch, mode):
+    ids = np.array([[3, 1, 3], [2, 2, 2], [0, 2, 4]])
+    weights = np.random.default_rng(1).standard_normal(ids.shape).astype(np.float32)
+    weights = weights if mode == "sum" else None
+
+    def ours(table):
+        rows = f.embed(ids, table, padding_idx=2).sum(1)
+        return f.embed_bag(ids, table, weights, mode=mode, padding_idx=2) + rows
+
+    y, gradient = fast_jit(lambda t: gradient_of(ours, t))(TABLE)
+    table = torch.tensor(TABLE, requires_grad=True)
+    expected = torch.nn.functional.embedding_bag(
+        torch.tensor(ids),
+        table,
+        mode=mode,
+        padding_idx=2,
+        per_sample_weights=None if weights is None else torch.tensor(weights),
+    )
+    expected = expected + torch.nn.functional.embedding(torch.tensor(ids), table, 2).sum(1)
+    expected.sin().sum().backward()
+    np.testing.assert_allclose(y, expected.detach(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(gradient, table.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_row_of_padding_gets_no_gradient():
+    ids = jnp.array([2, 1, 2, 1])
+    y, pullback = jax.vjp(lambda t: f.embed(ids, t, padding_idx=2), TABLE)
+    np.testing.assert_array_equal(y, TABLE[[2, 1, 2, 1]])
+    (gradient,) = pullback(jnp.ones((4, 3)))
+    np.testing.assert_array_equal(gradient, [[0] * 3, [2] * 3, [0] * 3, [0] * 3, [0] * 3])
+
+
+def test_row_of_padding_is_0_at_first():
+    for make in (nn.embedding, nn.embedding_bag):
+        params, _ = make(5, 3, padding_idx=2).init(jax.random.key(0), jnp.array([1]))
+        np.testing.assert_array_equal(np.any(params["embedding"], 1), [1, 1, 0, 1, 1])
+
+
 def test_tied_model_is_that_of_torch(torch):
     def forward(g, ids):
         return g.embed(g.body(g.embed(ids)), attend=True)
@@ -127,6 +166,17 @@ def test_vmap_over_tables_and_ids():
 # Errors
 
 BAD_CALLS = {
+    "padding_idx": (
+        lambda: nn.embedding(5, 3, padding_idx=-1),
+        ValueError,
+        "embedding: padding_idx is -1, expected at least 0 and less than 5",
+    ),
+    "bag_mode": (lambda: nn.embedding_bag(5, 3, mode="min"), ValueError, "mode is 'min'"),
+    "bag_weights": (
+        lambda: f.embed_bag(jnp.ones((2, 3), int), TABLE, jnp.ones((2, 3))),
+        ValueError,
+        "embed_bag: weights are given for mode 'mean', expected 'sum'",
+    ),
     "float_ids": (
         lambda: f.embed(jnp.ones(2), TABLE),
         TypeError,

@@ -16,7 +16,7 @@ from jaxnn.functional._dropout import (
     spatial_dropout,
     stochastic_depth,
 )
-from jaxnn.functional._embeddings import attend, embed
+from jaxnn.functional._embeddings import attend, embed, embed_bag
 from jaxnn.functional._equations import einsum
 from jaxnn.functional._linear_attention import linear_attention
 from jaxnn.functional._linear_recurrence import linear_recurrence
@@ -85,6 +85,7 @@ __all__ = [
     "dropout",
     "einsum",
     "embed",
+    "embed_bag",
     "expert_balance",
     "flatten",
     "fold",

@@ -1,20 +1,23 @@
 """Embeddings of integers."""
 
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arguments import checked
-from jaxnn._core.arrays import accumulator_dtype
+from jaxnn._core.arguments import checked, is_integer
+from jaxnn._core.arrays import accumulator_dtype, check_shape, widen
 from jaxnn._core.bounds import check_bounds
 from jaxnn._core.meshes import automatic
 from jaxnn.functional._dense import linear
+from jaxnn.functional._pooling import maximum_along
+
+BagMode: TypeAlias = Literal["sum", "mean", "max"]
 
 
 @checked
-def embed(ids: ArrayLike, embedding: ArrayLike) -> jax.Array:
+def embed(ids: ArrayLike, embedding: ArrayLike, *, padding_idx: int | None = None) -> jax.Array:
     """The rows of a table: `y = embedding[ids]`.
 
     An id outside of the table, a negative one too, gives a row of NaN, and never another row. The
@@ -23,13 +26,14 @@ def embed(ids: ArrayLike, embedding: ArrayLike) -> jax.Array:
     Args:
         ids: integers in `[0, num_embeddings)`, any shape.
         embedding: shape `(num_embeddings, features)`, floating.
+        padding_idx: the id of padding, whose row gets no gradient here, or None.
 
     Returns:
         Shape `(*ids.shape, features)` in the dtype of `embedding`.
 
     Raises:
-        TypeError: `ids` are not integers.
-        ValueError: `embedding` does not have two axes.
+        TypeError: `ids` or `padding_idx` are not integers.
+        ValueError: `embedding` does not have two axes, or no row `padding_idx`.
 
     Example:
         >>> import jax.numpy as jnp, jaxnn as nn
@@ -43,9 +47,90 @@ def embed(ids: ArrayLike, embedding: ArrayLike) -> jax.Array:
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise TypeError(f"embed: ids have dtype {ids.dtype}, expected integers")
     check_bounds("embed", ids, len(embedding))
-    return automatic(  # type: ignore[no-any-return]
-        lambda ids, table: rows_of(table, ids), ids, embedding, leading=ids.ndim
-    )
+    y = automatic(lambda ids, table: rows_of(table, ids), ids, embedding, leading=ids.ndim)
+    if padding_idx is None:
+        return y  # type: ignore[no-any-return]
+    check_padding_idx("embed", padding_idx, len(embedding))
+    return jnp.where((ids == padding_idx)[..., None], jax.lax.stop_gradient(y), y)
+
+
+@checked
+def embed_bag(
+    ids: ArrayLike,
+    embedding: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    mode: BagMode = "mean",
+    padding_idx: int | None = None,
+) -> jax.Array:
+    """The sum, mean or maximum of the rows of each bag of ids: `y = sum_k weights[k] row(ids[k])`.
+
+    Bags of fewer ids are filled up with `padding_idx`, which counts in none, as in torch's form
+    with two axes (for that with offsets there are `embed` and `segment_sum`). A bag of padding
+    alone gives 0.
+
+    Args:
+        ids: integers in `[0, num_embeddings)`, shape `(..., n)`, `n` of each bag.
+        embedding: shape `(num_embeddings, features)`, floating.
+        weights: of each id, shape `(..., n)`, for `mode="sum"`, or None for 1.
+        mode: "sum", "mean" or "max", the maximum of each feature.
+        padding_idx: the id of padding, or None.
+
+    Returns:
+        Shape `(..., features)` in the dtype of `embedding`. Sums are float32 or wider.
+
+    Raises:
+        TypeError: `ids` are not integers.
+        ValueError: `mode` is unknown; the shape of `weights` is not that of `ids`, or they are
+            given for another mode; `ids` has no axis; `embedding` does not have two axes, or no row
+            `padding_idx`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxnn as nn
+        >>> table = jnp.array([[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]])
+        >>> bags = jnp.array([[1, 2], [2, 0]])
+        >>> nn.functional.embed_bag(bags, table, padding_idx=0)
+        Array([[2., 3.],
+               [3., 4.]], dtype=float32)
+    """
+    check_bag_mode("embed_bag", mode)
+    ids = jnp.asarray(ids)
+    if ids.ndim == 0:
+        raise ValueError("embed_bag: ids has shape (), expected shape (..., n)")
+    rows = embed(ids, embedding, padding_idx=padding_idx)
+    wide = widen(rows)
+    counts = (jnp.ones(ids.shape, bool) if padding_idx is None else ids != padding_idx)[..., None]
+    if weights is not None:
+        if mode != "sum":
+            raise ValueError(f"embed_bag: weights are given for mode {mode!r}, expected 'sum'")
+        check_shape("embed_bag", "weights", weights, ids.shape, "ids")
+        wide = wide * jnp.asarray(weights).astype(wide.dtype)[..., None]
+    if mode == "max":
+        greatest = maximum_along(jnp.where(counts, wide, -jnp.inf), ids.ndim - 1)
+        is_any = jnp.any(counts, axis=-2)
+        y = jnp.where(is_any, jnp.squeeze(greatest, ids.ndim - 1), 0)
+    else:
+        y = jnp.sum(jnp.where(counts, wide, 0), axis=-2)
+        if mode == "mean":
+            y = y / jnp.maximum(jnp.sum(counts, axis=-2), 1).astype(y.dtype)
+    return y.astype(rows.dtype)
+
+
+def check_bag_mode(function: str, mode: BagMode) -> None:
+    """Raise unless `embed_bag` knows the mode."""
+    if mode not in get_args(BagMode):
+        raise ValueError(f"{function}: mode is {mode!r}, expected one of {get_args(BagMode)}")
+
+
+def check_padding_idx(function: str, padding_idx: int, num_embeddings: int) -> None:
+    """Raise unless it is the number of a row."""
+    if not is_integer(padding_idx):
+        raise TypeError(f"{function}: padding_idx is {padding_idx!r}, expected an integer")
+    if not 0 <= padding_idx < num_embeddings:
+        raise ValueError(
+            f"{function}: padding_idx is {padding_idx}, expected at least 0 and less than "
+            f"{num_embeddings}, the number of embeddings"
+        )
 
 
 @checked

@@ -205,7 +205,7 @@ def adaptive_max_pool(x: ArrayLike, output_size: PartialSpatialShape) -> jax.Arr
     for axis, size in reversed(output_sizes("adaptive_max_pool", x, output_size)):
         parts, is_part = _parts("adaptive_max_pool", y, axis, size)
         parts = jnp.where(is_part, parts, jnp.asarray(_least(y.dtype), y.dtype))
-        y = jnp.squeeze(_maximum_along(parts, axis + 1), axis + 1)
+        y = jnp.squeeze(maximum_along(parts, axis + 1), axis + 1)
     return y.astype(x.dtype)
 
 
@@ -272,7 +272,7 @@ def global_max_pool(x: ArrayLike, *, axis: Axes | None = None, keepdims: bool = 
     if x.size == 0:  # then so is the result
         return jnp.max(x, axes, keepdims=keepdims, initial=_least(x.dtype))
     for a in reversed(axes):
-        x = _maximum_along(x, a)
+        x = maximum_along(x, a)
     return x if keepdims else jnp.squeeze(x, axes)
 
 
@@ -344,7 +344,7 @@ def _parts(function: str, x: jax.Array, axis: int, size: int) -> tuple[jax.Array
     return parts, along(index < stop[:, None], (axis, axis + 1), parts.ndim)
 
 
-def _maximum_along(x: jax.Array, axis: int) -> jax.Array:
+def maximum_along(x: jax.Array, axis: int) -> jax.Array:
     """The maximum, whose first place alone gets the gradient; NaN if there is one."""
     return jnp.take_along_axis(x, jnp.argmax(x, axis, keepdims=True), axis)
 

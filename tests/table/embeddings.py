@@ -12,6 +12,18 @@ def ids_and_table(rng, shape):
     return np.asarray(rng.integers(0, 5, shape)), rng.standard_normal((5, 3))
 
 
+def bags_table_and_weights(rng, shape):
+    """Bags of which the first is padding alone, a table, and weights."""
+    ids, table = ids_and_table(rng, shape)
+    ids[0] = 1
+    return ids, table, rng.standard_normal(shape)
+
+
+def bags_and_table(rng, shape):
+    """The same without weights."""
+    return bags_table_and_weights(rng, shape)[:2]
+
+
 def features_and_table(rng, shape):
     """Features and a table."""
     return rng.standard_normal(shape), rng.standard_normal((4, shape[-1]))
@@ -30,6 +42,12 @@ def tied(f, ids):
 def embedding_layer(params, state, x, *, key, train):
     """The rows of the table; ids have no gradient."""
     y, backward = embeddings.embed(x, params["embedding"])
+    return y, lambda dy: ({"embedding": backward(dy)[1]}, None)
+
+
+def bag_layer(params, state, x, *, key, train):
+    """The mean of the rows that are no padding."""
+    y, backward = embeddings.embed_bag(x, params["embedding"], padding_idx=0)
     return y, lambda dy: ({"embedding": backward(dy)[1]}, None)
 
 
@@ -58,6 +76,14 @@ LAYERS = (
         vocabulary=5,
     ),
     LayerRow(
+        "embedding_bag",
+        "embedding_bag(5, 3, padding_idx=0)",
+        lambda: nn.embedding_bag(5, 3, padding_idx=0),
+        ((4, 3),),
+        bag_layer,
+        vocabulary=5,
+    ),
+    LayerRow(
         "compose_tied",
         "compose(tied, embed=embedding(5, 3))",
         lambda: nn.compose(tied, embed=nn.embedding(5, 3)),
@@ -74,6 +100,25 @@ FUNCTIONS = (
         embeddings.embed,
         ids_and_table,
         ((), (8,), (2, 3)),
+    ),
+    FunctionRow(
+        "functional.embed_bag",
+        nn.functional.embed_bag,
+        embeddings.embed_bag,
+        bags_table_and_weights,
+        ((3, 4),),
+        {"mode": "sum", "padding_idx": 1},
+    ),
+    *(
+        FunctionRow(
+            "functional.embed_bag",
+            nn.functional.embed_bag,
+            embeddings.embed_bag,
+            bags_and_table,
+            ((3, 4),),
+            {"mode": mode, "padding_idx": 1},
+        )
+        for mode in ("mean", "max")
     ),
     FunctionRow(
         "functional.attend",
