@@ -141,6 +141,10 @@ def test_averages_over_augmentations_and_dropout():
         dropping, ({}, params), state, X, train=True, batch_size=8, **keys
     )
     np.testing.assert_allclose(mean, plain, atol=5 * np.max(spread) / np.sqrt(400))
+    twice, _ = nn.predict_averaged(
+        dropping, ({}, params), state, np.tile(X, (2, 1)), train=True, batch_size=22, **keys
+    )
+    assert not np.allclose(twice[:22], twice[22:], rtol=1e-3)  # each batch has its own noise
     variance = np.square(X) @ np.square(params["kernel"])  # x / rate with the odds of a coin
     np.testing.assert_allclose(np.square(spread), variance, rtol=0.3, atol=0.05)
 
