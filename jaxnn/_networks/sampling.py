@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnn._core.arguments import checked
+from jaxnn._core.arguments import KINDS, Kind, checked
 from jaxnn._core.arrays import LEAST_POSITIVE, check_range
 from jaxnn._core.types import Scalar
 
@@ -18,6 +18,9 @@ class Sampling(NamedTuple):
     top_p: Scalar | None
     min_p: Scalar | None
     repetition_penalty: Scalar | None
+
+
+KINDS[Sampling] = Kind(lambda value: isinstance(value, Sampling), ("nn.sampling(...)",))
 
 
 @checked

@@ -29,14 +29,15 @@ BY_PARAMETER = {
     **_for(
         "0",
         "adam_b1 adam_b2 b1 b2 b3 beta beta3 blank_id cooldown decay dropout_rate "
-        "end_token label_smoothing max_consecutive_errors momentum padding pct_start "
+        "end_token label_smoothing max_consecutive_errors min_p momentum padding pct_start "
         "print_win_rate_every_n_steps rate rho rtol sparsity vjp_order window",
     ),
     **_for(
         "1.5",
         "base beta_fast beta_slow decay_rate div_factor final_div_factor high "
         "high_frequency_factor increase_factor initial k low_frequency_factor "
-        "max_shard_size max_step_size minimum norm_degree p power temperature",
+        "max_shard_size max_step_size minimum norm_degree p power repetition_penalty "
+        "temperature",
     ),
     **_for(
         AT_LEAST_0,
@@ -52,7 +53,7 @@ BY_PARAMETER = {
     ),
     **_for(
         NUMBERS,
-        "decay_offset end_value forget_bias gain init_value margin param peak_value "
+        "decay_offset end_value forget_bias gain init_value length_penalty margin param peak_value "
         "scale scale_factor scale_offset step_offset step_size value weight_lr_power",
     ),
     **_for(STEPS, "decay_steps transition_steps"),
