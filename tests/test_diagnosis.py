@@ -175,7 +175,12 @@ def test_histories_of_fit_are_read_and_the_cures_help():
     over = fitted(large, few, O.adam(1e-2), 200, **options)
     assert names(nn.diagnose_history(over)) == ["overfitting"]
     cured = fitted(
-        large, few, O.adam(1e-2), 200, early_stopping=nn.early_stopping("val_loss", 5), **options
+        large,
+        few,
+        O.adam(1e-2),
+        200,
+        early_stopping=nn.early_stopping("val_loss", patience=3),
+        **options,
     )
     assert names(nn.diagnose_history(cured)) == []
 

@@ -51,13 +51,18 @@ def _of_loss(loss: np.ndarray) -> list[Finding]:
         return [finding("nonfinite", f"the loss is {loss[epoch]} in epoch {epoch}")]
     if len(loss) < LEAST:
         return []
-    last = loss[-max(len(loss) // 3, 3) :]
+    last = loss[-(len(loss) // 3) :]
     level, left = abs(last.mean()), _left(loss)
     if left is not None and left > 1 and loss[-1] > 2 * loss[0]:
         return [finding("rate_too_large", f"the loss rose from {loss[0]:.3g} to {loss[-1]:.3g}")]
     jumps = np.abs(np.diff(last)).mean() / level if level else 0.0
     trend = abs(last[-1] - last[0]) / (len(last) - 1) / level if level else 0.0
-    if jumps > FAULTS["plateau"].limit and trend < jumps / 3 and level > 0.05 * abs(loss[0]):
+    if (
+        len(last) >= LEAST
+        and jumps > FAULTS["plateau"].limit
+        and trend < jumps / 3
+        and level > 0.05 * abs(loss[0])
+    ):
         share = f"{jumps:.0%} of the loss from epoch to epoch"
         return [
             finding(

@@ -9,7 +9,8 @@ import numpy as np
 
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_count, check_key
-from jaxnn._core.layer import LayerLike, as_layer, child_key
+from jaxnn._core.layer import Layer, LayerLike, as_layer, child_key
+from jaxnn._core.programs import compiled
 from jaxnn._core.types import Arrays, Data, Loss, OptimizerLike, PyTree
 from jaxnn._diagnosis.curves import diagnose_history
 from jaxnn._diagnosis.experiment import Experiment, experiment
@@ -93,13 +94,17 @@ def diagnose(
         return Diagnosis(causes(found), {}, {}, {})
     if params is None:
         one = jax.tree.map(lambda leaf: leaf[:1], sample[0])
-        params, state = jax.jit(layer.init)(child_key(key, "init"), one)
+        params, state = compiled(_init, layer)(child_key(key, "init"), one)
     state = {} if state is None else state
     seen = experiment(layer, loss, optimizer, key, sample, params, state, batch_size, steps)
     found += of_experiment(seen, loss)
     if history is not None:
         found += diagnose_history(history).findings
     return _report(seen, causes(found))
+
+
+def _init(model: Layer, key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+    return model.init(key, x)
 
 
 def _report(seen: Experiment, findings: tuple[Finding, ...]) -> Diagnosis:

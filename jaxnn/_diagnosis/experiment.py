@@ -72,8 +72,8 @@ def experiment(
     n = len(jax.tree.leaves(sample)[0])
     batch_size = min(batch_size, n)
     kinds = kinds_of(model, params, state, sample[0], key)
-    look = jax.jit(lambda p, s: probe(model, loss, kinds, batch_size, p, s, key, sample))
-    start = look(params, state)
+    look = compiled(probe, model, loss, kinds, batch_size)
+    start = look(params, state, key, sample)
     constant_of = compiled(best_constant, loss)
     go = compiled(train, model, loss, optimizer)
     everything = jnp.arange(n)
@@ -108,7 +108,7 @@ def experiment(
         one = jax.tree.map(lambda leaf: leaf[few], (start.predictions, sample))
         heart = LearntByHeart(float(learnt.loss), float(constant_of(*one)))
     constant = float(constant_of(start.predictions, sample))
-    after = look(usual.params, usual.state)
+    after = look(usual.params, usual.state, key, sample)
     return Experiment(kinds, start, after, constant, lanes, best, heart)
 
 

@@ -139,7 +139,7 @@ def rate_range(diagnosis: Diagnosis) -> "Figure":
     if not diagnosis.rates:
         raise ValueError("rate_range: diagnosis has no rates, expected that of diagnose")
     multiples, losses = diagnosis.rates["multiple"], diagnosis.rates["loss"]
-    start = diagnosis.numbers.get("loss_at_start", np.nanmax(losses[np.isfinite(losses)]))
+    start = diagnosis.numbers.get("loss_at_start", float(np.max(losses[np.isfinite(losses)])))
     top = 2 * start - min(np.min(losses), 0)
     inside = losses <= top
     figure = new_figure()
