@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxnn._core.arguments import checked
+from jaxnn._core.arguments import checked, value_text
 from jaxnn._diagnosis.findings import Diagnosis
 from jaxnn.plot._figures import BLUE, GRAY, ORANGE, labelled, new_figure, whole_numbers
 
@@ -35,8 +35,7 @@ def layers_over_depth(diagnosis: Diagnosis) -> "Figure":
         >>> [axes.get_title() for axes in figure.axes]
         ['standard deviation of outputs', 'norm of gradients']
     """
-    if not diagnosis.layers or not len(diagnosis.layers["path"]):
-        raise ValueError("layers_over_depth: diagnosis has no layers, expected that of diagnose")
+    _check("layers_over_depth", diagnosis, "layers")
     paths = diagnosis.layers["path"]
     figure = new_figure(4.6, 1.2 + 0.28 * len(paths))
     left, right = figure.subplots(1, 2, sharey=True)
@@ -56,6 +55,16 @@ def layers_over_depth(diagnosis: Diagnosis) -> "Figure":
     left.set_yticks(places, paths)
     left.invert_yaxis()
     return figure
+
+
+def _check(function: str, diagnosis: Diagnosis, part: str) -> None:
+    if not isinstance(diagnosis, Diagnosis):
+        raise TypeError(
+            f"{function}: diagnosis is {value_text(diagnosis)}, expected what nn.diagnose returns"
+        )
+    columns = getattr(diagnosis, part)
+    if not columns or not len(next(iter(columns.values()))):
+        raise ValueError(f"{function}: diagnosis has no {part}, expected that of nn.diagnose")
 
 
 def _at_least_two_decades(axes: Any, values: np.ndarray) -> None:
@@ -94,7 +103,10 @@ def layers_over_time(history: Mapping[str, Any], kind: str) -> "Figure":
     found = {n.removeprefix(start): np.asarray(history[n]) for n in history if n.startswith(start)}
     if not found:
         kinds = sorted({name.partition("/")[0] for name in history if "/" in name})
-        raise ValueError(f"layers_over_time: kind is {kind!r}, expected one of {kinds}")
+        raise ValueError(
+            f"layers_over_time: kind is {kind!r}, of which history has nothing, expected one of "
+            f"{kinds}"
+        )
     values = np.stack([np.asarray(v, np.float64) for v in found.values()])
     if values.ndim != 2:
         raise ValueError(
@@ -136,8 +148,7 @@ def rate_range(diagnosis: Diagnosis) -> "Figure":
         >>> nn.plot.rate_range(diagnosis).axes[0].get_xscale()
         'log'
     """
-    if not diagnosis.rates:
-        raise ValueError("rate_range: diagnosis has no rates, expected that of diagnose")
+    _check("rate_range", diagnosis, "rates")
     multiples, losses = diagnosis.rates["multiple"], diagnosis.rates["loss"]
     start = diagnosis.numbers.get("loss_at_start", float(np.max(losses[np.isfinite(losses)])))
     top = 2 * start - min(np.min(losses), 0)

@@ -168,6 +168,12 @@ X = jnp.asarray(np.random.default_rng(0).normal(size=(8, 2)), jnp.float32)
 Y = jnp.arange(8) % 3
 DATA = (X, Y)
 PARAMS = {"kernel": ones((2, 3)), "bias": ones(3)}
+DIAGNOSIS = nn.Diagnosis(
+    (),
+    {name: np.ones(2) for name in ("path", "std", "gradient_norm")},
+    {name: np.ones(2) for name in ("multiple", "loss")},
+    {},
+)
 CROSS_ENTROPY = losses.softmax_cross_entropy
 TRAINING = {"loss": CROSS_ENTROPY, "optimizer": SGD, "epochs": 1}
 SCORES, LABELS = jnp.asarray(np.eye(3) + 0.1, jnp.float32), jnp.arange(3)
@@ -450,6 +456,22 @@ BY_HAND = {
     "temperature_scaling": ({"logits": SCORES, "labels": LABELS}, nothing),
     "stateless": ({"layer": MODEL}, lambda apply: apply(PARAMS, X)),
     "summary": ({"layer": MODEL, "x": X}, nothing),
+    "diagnose": (
+        {
+            **{"model": MODEL, "data": DATA, "loss": CROSS_ENTROPY, "key": key()},
+            **{"optimizer": SGD, "batch_size": 2, "steps": 1},
+        },
+        nothing,
+    ),
+    "diagnose_history": ({"history": {"loss": [1.0, 0.5]}}, nothing),
+    "plot.learning_curves": ({"history": {"loss": [1.0, 0.5]}}, nothing),
+    "plot.layers_over_depth": ({"diagnosis": DIAGNOSIS}, nothing),
+    "plot.layers_over_time": ({"history": {"a/b": [1.0, 0.5]}, "kind": "a"}, nothing),
+    "plot.rate_range": ({"diagnosis": DIAGNOSIS}, nothing),
+    "plot.confusion_matrix": ({"matrix": ones((2, 2))}, nothing),
+    "plot.roc": ({"scores": ones(2), "labels": jnp.arange(2)}, nothing),
+    "plot.calibration": ({"probabilities": ones(2), "labels": jnp.arange(2)}, nothing),
+    "plot.filters": ({"kernel": ones((3, 3, 1, 2))}, nothing),
     "sweep": (
         {
             "train": nn.training_run(
