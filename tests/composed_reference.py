@@ -44,7 +44,7 @@ def layer_norm(axis):
     return of_function(partial(normalization.layer_norm, axis=axis), "scale", "bias")
 
 
-def batch_norm(axis):
+def batch_norm(axis, training=normalization.batch_norm_training):
     """Batch norm: by the statistics of the batch in training, by the state's in evaluation."""
 
     def apply(params, state, x, *, key, train):
@@ -58,8 +58,8 @@ def batch_norm(axis):
 
             return y, without_statistics
 
-        training = partial(normalization.batch_norm_training, axis=axis)
-        layer = of_function(training if train else evaluation, "scale", "bias")
+        training_on_axis = partial(training, axis=axis)
+        layer = of_function(training_on_axis if train else evaluation, "scale", "bias")
         return layer(params, state, x, key=key, train=train)
 
     return apply

@@ -150,6 +150,60 @@ def test_running_statistics_over_many_steps(torch):
     np.testing.assert_allclose(state["var"], module.running_var, rtol=1e-5)
 
 
+@pytest.mark.parametrize("axis_of", ["batch_norm", "instance_norm"])
+@pytest.mark.parametrize("decay", [0.7, None])
+def test_running_statistics_of_images(torch, axis_of, decay):
+    momentum = None if decay is None else 1 - decay
+    if axis_of == "batch_norm":
+        layer = nn.batch_norm(axis=1, decay=decay)
+        module = torch.nn.BatchNorm1d(3, momentum=momentum)
+    else:
+        layer = nn.instance_norm(axis=1, decay=decay, use_running_statistics=True)
+        # torch's own of InstanceNorm with momentum=None leaves them as they are.
+        module = torch.nn.InstanceNorm1d(
+            3, momentum=momentum, affine=True, track_running_stats=True
+        )
+    params, state = layer.init(jax.random.key(0), ones((1, 3, 4)))
+    train = fast_jit(functools.partial(layer.apply, train=True))
+    means = []
+    for step in range(3):
+        x = step + normal(step, 2, 3, 4)
+        _, state = train(params, state, x)
+        means.append(x.mean((0, 2)))
+        module(torch.tensor(x))
+    if axis_of == "batch_norm" or decay is not None:
+        np.testing.assert_allclose(state["mean"], module.running_mean, rtol=1e-5)
+        np.testing.assert_allclose(state["var"], module.running_var, rtol=1e-5)
+        module.eval()
+        evaluated = layer.apply(params, state, x)[0]
+        np.testing.assert_allclose(
+            evaluated, module(torch.tensor(x)).detach(), rtol=1e-4, atol=1e-5
+        )
+    else:
+        np.testing.assert_allclose(state["mean"], np.mean(means, 0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("decay", [0.75, None])
+def test_running_statistics_of_instances_that_count(decay):
+    """Of the unbiased variances of what counts, over examples in which something does."""
+    layer = nn.instance_norm(use_running_statistics=True, decay=decay)
+    x = 3 + normal(0, 3, 5, 2)
+    mask = np.ones((3, 5, 2), bool)
+    mask[0, 2:] = False
+    mask[1, :, 0] = False
+    mask[:, :, 1] = False
+    params, state = layer.init(jax.random.key(0), x)
+    train = fast_jit(functools.partial(layer.apply, train=True))
+    _, new = train(params, state, np.where(mask, x, np.nan), mask=mask)
+    mean = (x[0, :2, 0].mean() + x[2, :, 0].mean()) / 2
+    var = (x[0, :2, 0].var(ddof=1) + x[2, :, 0].var(ddof=1)) / 2
+    old = 0.0 if decay is None else decay
+    np.testing.assert_allclose(new["mean"], [(1 - old) * mean, 0], rtol=1e-5)
+    np.testing.assert_allclose(new["var"], [old + (1 - old) * var, 1], rtol=1e-5)
+    if decay is None:
+        np.testing.assert_array_equal(new["count"], [1, 0])
+
+
 # Traps
 
 

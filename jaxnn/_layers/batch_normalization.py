@@ -11,11 +11,17 @@ from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike
 
 from jaxnn import functional, initializers
-from jaxnn._core.arrays import canonical_axes, check_axis_name, check_range, real_dtype
+from jaxnn._core.arrays import canonical_axes, check_axis_name, check_range
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, param_dtype, shape_of
 from jaxnn._core.types import PyTree
 from jaxnn._layers.params import refuse_unused, scale_and_bias
+from jaxnn._layers.running_statistics import (
+    check_decay,
+    check_statistics,
+    first_statistics,
+    next_statistics,
+)
 from jaxnn.functional._batch_normalization import number_of
 from jaxnn.functional._normalization import check_mask
 
@@ -24,7 +30,7 @@ from jaxnn.functional._normalization import check_mask
 def batch_norm(
     *,
     axis: int = -1,
-    decay: float = 0.9,
+    decay: float | None = 0.9,
     epsilon: float = 1e-5,
     use_scale: bool = True,
     use_bias: bool = True,
@@ -36,8 +42,10 @@ def batch_norm(
 
     Training normalises with the mean and the biased variance of the batch, and updates the running
     statistics, exponential moving averages: `running = decay * running + (1 - decay) * batch`, with
-    the unbiased variance, as in torch (flax tracks the biased one). Evaluation normalises with the
-    running statistics, initially mean 0 and variance 1. An empty batch leaves them as they are.
+    the unbiased variance, as in torch (flax tracks the biased one). With `decay=None` they are the
+    means over all batches so far, `running = (n * running + batch) / (n + 1)`. Evaluation
+    normalises with the running statistics, initially mean 0 and variance 1. An empty batch leaves
+    them as they are.
 
     `mask=` of `apply`, booleans that broadcast to `x` and of its rank, says which elements count:
     the others are in no statistic, may hold anything, and come out as 0. A feature of which nothing
@@ -48,7 +56,8 @@ def batch_norm(
     Args:
         axis: the axis of the features; statistics are taken over all others.
         decay: the decay rate of the running statistics, in [0, 1] (flax and Keras call it
-            `momentum`; torch's `momentum` is `1 - decay`).
+            `momentum`; torch's `momentum` is `1 - decay`); None for the mean of all batches, as
+            `momentum=None` in torch.
         epsilon: added to the variance.
         use_scale, use_bias: whether to learn a scale and a bias, each of shape `(features,)`.
         scale_init, bias_init: their initializers; ones and zeros by default.
@@ -56,7 +65,8 @@ def batch_norm(
             spread; the statistics are then those of the whole batch.
 
     Returns:
-        A `Layer` with params `{"scale", "bias"}` and state `{"mean", "var"}`, float32 or wider.
+        A `Layer` with params `{"scale", "bias"}` and state `{"mean", "var"}`, float32 or wider;
+        with `decay=None` also `"count"`, the batches that each feature has seen.
 
     Raises:
         ValueError: `axis` is out of range for `x`; `decay` is outside [0, 1]; `epsilon` is
@@ -71,7 +81,7 @@ def batch_norm(
         >>> y.ravel().round(3), state["mean"], state["var"]
         (Array([-1.,  1.], dtype=float32), Array([1.], dtype=float32), Array([1.5], dtype=float32))
     """
-    check_range("batch_norm", "decay", decay, 0, 1)
+    check_decay("batch_norm", decay)
     check_range("batch_norm", "epsilon", epsilon, 0)
 
     def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
@@ -79,8 +89,7 @@ def batch_norm(
         features = (shape[canonical_axes(axis, len(shape), "batch_norm")[0]],)
         inits = scale_init if use_scale else None, bias_init if use_bias else None
         params = scale_and_bias("batch_norm", key, features, dtype, *inits)
-        ones = jnp.ones(features, real_dtype(dtype))  # a variance is real
-        return params, {"mean": jnp.zeros(features, dtype), "var": ones}
+        return params, first_statistics(features, dtype, decay)
 
     def apply(
         params: PyTree,
@@ -91,10 +100,7 @@ def batch_norm(
         train: bool = False,
         mask: ArrayLike | None = None,
     ) -> tuple[PyTree, PyTree]:
-        if not {"mean", "var"} <= state.keys():
-            raise ValueError(
-                f"batch_norm: state has {sorted(state)}, expected 'mean' and 'var' as made by init"
-            )
+        check_statistics("batch_norm", state, decay)
         if train and jnp.ndim(x) == 1 and axis_name is None:
             raise ValueError(
                 f"batch_norm: x has shape {np.shape(x)}, expected an axis of the batch too: of "
@@ -105,15 +111,11 @@ def batch_norm(
             mean, var = functional.batch_statistics(x, axis=axis, axis_name=axis_name, mask=mask)
             counts = check_mask("batch_norm", jnp.asarray(x), mask)
             if counts is None:
-                unbiased = var * (count / jax.core.max_dim(count - 1, 1))
+                unbiased, seen = var * (count / jax.core.max_dim(count - 1, 1)), None
             else:
                 n = number_of(counts, axis, axis_name)
-                unbiased = var * (n / jnp.maximum(n - 1, 1)).astype(var.dtype)
-            new = {
-                "mean": _running(state["mean"], mean, decay),
-                "var": _running(state["var"], unbiased, decay),
-            }
-            state = new if counts is None else {k: jnp.where(n > 0, new[k], state[k]) for k in new}
+                unbiased, seen = var * (n / jnp.maximum(n - 1, 1)).astype(var.dtype), n > 0
+            state = next_statistics(state, mean, unbiased, seen, decay)
         else:
             mean, var = state["mean"], state["var"]
         refuse_unused("batch_norm", params, scale=use_scale, bias=use_bias)
@@ -123,10 +125,6 @@ def batch_norm(
         return y, state
 
     return Layer(init, apply)
-
-
-def _running(old: jax.Array, new: jax.Array, decay: float) -> jax.Array:
-    return decay * old + (1 - decay) * lax.stop_gradient(new).astype(old.dtype)
 
 
 def _count(x: jax.Array, axis: int, axis_name: str | Sequence[str] | None) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike
 
@@ -14,6 +15,14 @@ from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, elementwise, param_dtype, pure, shape_of
 from jaxnn._core.types import Axes, PyTree
 from jaxnn._layers.params import refuse_unused, scale_and_bias
+from jaxnn._layers.running_statistics import (
+    check_decay,
+    check_statistics,
+    first_statistics,
+    next_statistics,
+)
+from jaxnn.functional._batch_normalization import number_of
+from jaxnn.functional._normalization import check_mask
 
 
 @constructor
@@ -165,12 +174,17 @@ def instance_norm(
     use_bias: bool = True,
     scale_init: Initializer = initializers.ones,
     bias_init: Initializer = initializers.zeros,
+    use_running_statistics: bool = False,
+    decay: float | None = 0.9,
 ) -> Layer:
     """Instance normalisation: `y = (x - mean) / sqrt(var + epsilon) * scale + bias`.
 
     Mean and biased variance are those of each channel of each example, over all positions, in
-    float32 or wider and in two passes; there are no running statistics. torch learns a scale and a
-    bias with `affine=True` only.
+    float32 or wider and in two passes. torch learns a scale and a bias with `affine=True` only.
+
+    With `use_running_statistics=True`, evaluation normalises with running statistics, as that of
+    `batch_norm` does. Training updates them by the mean over the examples of a batch of their means
+    and unbiased variances (torch: `track_running_stats=True`).
 
     Paper: Ulyanov et al., Instance Normalization, https://arxiv.org/abs/1607.08022
 
@@ -179,14 +193,16 @@ def instance_norm(
         epsilon: added to the variance.
         use_scale, use_bias: whether to learn a scale and a bias, each of shape `(channels,)`.
         scale_init, bias_init: their initializers; ones and zeros by default.
+        use_running_statistics: whether evaluation normalises with what training has seen.
+        decay: the decay rate of the running statistics, or None, as in `batch_norm`.
 
     Returns:
-        A `Layer` with params `{"scale", "bias"}`. Its `apply` takes `mask=None`, as
-        `nn.functional.instance_norm` does.
+        A `Layer` with params `{"scale", "bias"}`, and with running statistics the state of
+        `batch_norm`. Its `apply` takes `mask=None`, as `nn.functional.instance_norm` does.
 
     Raises:
         ValueError: `x` has no axis besides batch and channels; `axis` is out of range for `x` or
-            the first; `epsilon` is negative.
+            the first; `epsilon` is negative; `decay` is outside [0, 1]; the state is missing.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -200,7 +216,68 @@ def instance_norm(
     check_range("instance_norm", "epsilon", epsilon, 0)
     norm = partial(functional.instance_norm, axis=axis, epsilon=epsilon)
     inits = scale_init if use_scale else None, bias_init if use_bias else None
-    return _norm("instance_norm", norm, axis, *inits)
+    layer = _norm("instance_norm", norm, axis, *inits)
+    check_decay("instance_norm", decay)
+    if not use_running_statistics:
+        return layer
+    used = {"scale": use_scale, "bias": use_bias}
+    return _with_running_statistics(layer, axis, epsilon, decay, used)
+
+
+def _with_running_statistics(
+    layer: Layer, axis: int, epsilon: float, decay: float | None, used: dict[str, bool]
+) -> Layer:
+    """Instance norm that evaluates with running statistics."""
+
+    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+        params, _ = layer.init(key, x)
+        shape = shape_of("instance_norm", x)
+        channels = shape[canonical_axes(axis, len(shape), "instance_norm")[0]]
+        return params, first_statistics((channels,), param_dtype(x), decay)
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        mask: ArrayLike | None = None,
+    ) -> tuple[PyTree, PyTree]:
+        check_statistics("instance_norm", state, decay)
+        if train:
+            y, _ = layer.apply(params, {}, x, mask=mask)
+            return y, _next_of_instances(state, jnp.asarray(x), mask, axis, decay)
+        refuse_unused("instance_norm", params, **used)
+        scale, bias = (params[leaf] if is_used else None for leaf, is_used in used.items())
+        mean, var = state["mean"], state["var"]
+        y = functional.batch_norm(x, mean, var, scale, bias, axis=axis, epsilon=epsilon, mask=mask)
+        return y, state
+
+    return Layer(init, apply)
+
+
+def _next_of_instances(
+    state: PyTree, x: jax.Array, mask: ArrayLike | None, axis: int, decay: float | None
+) -> PyTree:
+    """The running statistics after a batch of examples, each with statistics of its own."""
+    counts = check_mask("instance_norm", x, mask)
+    counts = jnp.ones(x.shape, bool) if counts is None else jnp.broadcast_to(counts, x.shape)
+    channel = canonical_axes(axis, x.ndim, "instance_norm")[0] - 1
+
+    def of_one(x: jax.Array, counts: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        mean, var = functional.batch_statistics(x, axis=channel, mask=counts)
+        n = number_of(counts, channel, None)
+        return mean, var * (n / jnp.maximum(n - 1, 1)).astype(var.dtype), n > 0
+
+    mean, var, seen = jax.vmap(of_one)(x, counts)
+    examples = jnp.maximum(seen.sum(0), 1)
+
+    def averaged(leaf: jax.Array) -> jax.Array:
+        total = jnp.where(seen, leaf, jnp.zeros_like(leaf)).sum(0)
+        return total / examples.astype(leaf.real.dtype)
+
+    return next_statistics(state, averaged(mean), averaged(var), seen.any(0), decay)
 
 
 @constructor

@@ -226,6 +226,14 @@ LAYERS = (
         couples_examples=(True,),
     ),
     LayerRow(
+        "batch_norm_mean_of_all_batches",
+        "batch_norm(decay=None)",
+        lambda: nn.batch_norm(decay=None),
+        reference=composed.batch_norm(-1),
+        has_state=True,
+        couples_examples=(True,),
+    ),
+    LayerRow(
         "batch_norm_without_params",
         "batch_norm(use_scale=False, use_bias=False)",
         lambda: nn.batch_norm(use_scale=False, use_bias=False),
@@ -281,6 +289,14 @@ LAYERS = (
         nn.instance_norm,
         IMAGES,
         composed.of_function(normalization.instance_norm, "scale", "bias"),
+    ),
+    LayerRow(
+        "instance_norm_running",
+        "instance_norm(use_running_statistics=True)",
+        lambda: nn.instance_norm(use_running_statistics=True),
+        IMAGES,
+        composed.batch_norm(-1, training=normalization.instance_norm),
+        has_state=True,
     ),
     LayerRow(
         "instance_norm_axis_1",
