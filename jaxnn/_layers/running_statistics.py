@@ -27,8 +27,8 @@ def check_statistics(name: str, state: PyTree, decay: float | None) -> None:
     expected = ["mean", "var"] if decay is not None else ["count", "mean", "var"]
     if not set(expected) <= state.keys():
         raise ValueError(
-            f"{name}: state has {sorted(state)}, expected {', '.join(map(repr, expected))} as made "
-            "by init"
+            f"{name}: state has {sorted(state)}, expected {' and '.join(map(repr, expected))} as "
+            "made by init"
         )
 
 

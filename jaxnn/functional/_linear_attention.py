@@ -117,8 +117,10 @@ def linear_attention(
         if mask is not None:
             k = jnp.where(counts, k, 0)
         *batch, kv_heads, _, features = k.shape
+        heads = q.shape[-3]
         v = jnp.concatenate([value, jnp.ones_like(value[..., :1])], axis=-1)
-        q = q.reshape(*batch, kv_heads, -1, *q.shape[-2:])  # the heads that share a key
+        # Those that share a key side by side.
+        q = q.reshape(*batch, kv_heads, heads // kv_heads, *q.shape[-2:])
         if sums is None:
             start = jnp.zeros((*batch, kv_heads, features, v.shape[-1]), wide)
         else:
@@ -131,7 +133,7 @@ def linear_attention(
             both = jnp.einsum("...gqf,...fv->...gqv", q, end)
         total = both[..., -1:]
         y = both[..., :-1] / jnp.where(total == 0, 1, total)
-        y = y.reshape(*batch, -1, *y.shape[-2:])
+        y = y.reshape(*batch, heads, *y.shape[-2:])
         return jnp.swapaxes(y, -3, -2).astype(query_dtype), end
 
     query_dtype, batch_axes = query.dtype, query.ndim - 3

@@ -59,6 +59,7 @@ BY_PARAMETER = {
     **_for(STEPS, "decay_steps transition_steps"),
     **_for("[]", "axis_name callbacks constraints ignore record"),
     **_for("{}", "boundaries_and_scales convert keywords metadata metrics rename"),
+    **_for("0", "padding_idx"),
     **_for("constructor", "dense"),
     **_for("'abc'", "best checkpoint directory"),
 }
