@@ -50,8 +50,8 @@ def test_children_by_their_path_each_before_those_inside_of_it():
     y, _, seen = nn.capture(model, params, state, X)
     assert list(seen) == ["a", "a/0", "a/1", "b", "b/layer"]
     first = dense(jax.tree.map(np.asarray, params["a"][0]), X)
-    np.testing.assert_allclose(seen["a/0"], first, rtol=1e-5)
-    np.testing.assert_allclose(seen["a"], relu(first), rtol=1e-5)
+    np.testing.assert_allclose(seen["a/0"], first, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(seen["a"], relu(first), rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(seen["b"], y)
 
 
@@ -115,12 +115,12 @@ def test_gradients_with_respect_to_intermediates_are_those_of_what_is_added():
     seen, found = jax.tree.map(np.asarray, gradients(params))
     at_output = 1 - seen["out"] ** 2
     np.testing.assert_array_equal(found["out"], np.ones_like(at_output))
-    np.testing.assert_allclose(found["deep"], at_output, rtol=1e-5)
-    np.testing.assert_allclose(found["deep/each"][1], at_output, rtol=1e-5)
+    np.testing.assert_allclose(found["deep"], at_output, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["deep/each"][1], at_output, rtol=1e-5, atol=1e-6)
     at_first = at_output * (2 - seen["deep/layer"][1] ** 2)
-    np.testing.assert_allclose(found["deep/each"][0], at_first, rtol=1e-4)
+    np.testing.assert_allclose(found["deep/each"][0], at_first, rtol=1e-4, atol=1e-6)
     at_input = at_first * (2 - seen["deep/layer"][0] ** 2)
-    np.testing.assert_allclose(found["first"], at_input, rtol=1e-4)
+    np.testing.assert_allclose(found["first"], at_input, rtol=1e-4, atol=1e-6)
 
 
 def test_it_is_vmapped_and_takes_state_keys_and_keywords():

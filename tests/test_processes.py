@@ -43,7 +43,7 @@ def forked(act):
 @needs_fork
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_forked_child_ends_by_a_signal_that_its_parent_would_hear(number):
-    with interruptible(hears_termination=True) as wish:
+    with interruptible(at_termination=lambda: None) as wish:
         assert forked(lambda: signal.raise_signal(number)) == -number
     assert not wish.is_set
 

@@ -242,6 +242,38 @@ def test_sigterm_is_sent_again_after_a_checkpoint(streamed, tmp_path, small_chun
         assert goes_on(tmp_path, whole, **changes) == 5
 
 
+@pytest.mark.parametrize("what", ["data", "validation"])
+def test_sigterm_is_heard_while_a_source_blocks(what, tmp_path, small_chunks):
+    heard, blocked, freed, calls, waited = [], threading.Event(), threading.Event(), [], []
+
+    def blocking(epoch):
+        calls.append(epoch)
+        last = len(calls) > 1
+        yield from batches_until(99)(epoch)
+        if last:
+            blocked.set()
+            waited.append(freed.wait(300))
+
+    def terminate():
+        assert blocked.wait(300)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    sound = {"batch_size": None, "data": batches_until(99), what: batches_until(99)}
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append(names(tmp_path)))
+    thread = threading.Thread(target=terminate)
+    thread.start()
+    try:
+        result = fitted(checkpoint=tmp_path, **(QUICK | sound | {what: blocking}))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert waited == []
+    freed.set()
+    thread.join()
+    assert result.reason == "interrupted"
+    assert heard == [["best.safetensors", "last.safetensors"]]
+    assert goes_on(tmp_path, fitted(**(QUICK | sound)), **sound) > 0
+
+
 def test_two_sigterms_at_once_are_one(tmp_path, whole, small_chunks):
     heard = []
     before = signal.signal(signal.SIGTERM, lambda *_: heard.append(names(tmp_path)))
@@ -263,7 +295,7 @@ def test_a_sigterm_long_after_the_first_ends_at_once(monkeypatch):
     before = signal.signal(signal.SIGTERM, lambda *_: heard.append("at once"))
     monkeypatch.setattr(interrupts, "_SECONDS_OF_ONE", -1.0)
     try:
-        with interrupts.interruptible(hears_termination=True):
+        with interrupts.interruptible(at_termination=lambda: None):
             signal.raise_signal(signal.SIGTERM)
             assert heard == ["at once"]
     finally:
@@ -308,7 +340,7 @@ def test_a_notice_of_preemption_ends_training(tmp_path, whole, small_chunks, mon
 
 
 def test_a_second_ctrl_c_within_the_handler_is_no_deadlock(small_chunks):
-    with interrupts.interruptible(hears_termination=True) as wish:
+    with interrupts.interruptible(at_termination=lambda: None) as wish:
         handler = signal.getsignal(signal.SIGINT)
         handler(signal.SIGINT, None)
         handler(signal.SIGINT, None)

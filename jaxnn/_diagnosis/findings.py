@@ -21,14 +21,12 @@ class Finding(NamedTuple):
 class Diagnosis(NamedTuple):
     """What `diagnose` returns. Printing it prints the report.
 
-    Attributes:
-        findings: a `Finding` for each fault, causes first; empty for a healthy set-up.
-        layers: by column a number for each layer, in the order in which they run: the names in
-            "path"; "std", the standard deviation of the output, and "gradient_norm", the norm of
-            the gradient with respect to it, at the start.
-        rates: multiples of the learning rate, and the losses that training by them came to, the
-            columns "multiple" and "loss".
-        numbers: what else was measured, by name.
+    `findings` has a `Finding` for each fault, causes first, and is empty for a healthy set-up.
+    `layers` has by column a number for each layer, in the order in which they run: the names in
+    "path"; "std", the standard deviation of the output, and "gradient_norm", the norm of the
+    gradient with respect to it, at the start. `rates` has multiples of the learning rate, and the
+    losses that training by them came to, the columns "multiple" and "loss". `numbers` has what else
+    was measured, by name.
     """
 
     findings: tuple[Finding, ...]

@@ -335,7 +335,8 @@ def _trained(
     """Take all steps, and say why they ended; whatever ends them, the run is saved before."""
     asked: Literal["callback", "interrupted"] | None = None
     want_epochs = watchers.want_epochs or (store is not None and store.wants_epochs)
-    with interruptible(hears_termination=store is not None) as wish:
+    wake = feed.interrupt if store is not None else None
+    with interruptible(at_termination=wake) as wish:
         try:
             while (reason := _own_end(feed.at.position, epochs) or asked) is None:
                 before = feed.at

@@ -2,9 +2,9 @@
 
 import threading
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
-from queue import SimpleQueue
-from typing import Any, TypeVar
+from contextlib import closing, contextmanager, suppress
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar
 
 import jax
 
@@ -13,6 +13,28 @@ T = TypeVar("T")
 Outcome = tuple[Any, BaseException | None]  # what a function returned, or raised
 
 _END: Any = object()
+PATIENCE = 1.0  # seconds for which a source is waited for that somebody interrupted
+
+
+class InterruptionError(Exception):
+    """The next item is not waited for any longer."""
+
+
+class Prefetched(Iterator[T], Generic[T]):
+    """Items that a thread draws; a handler of signals may `interrupt` the waiting for the next."""
+
+    is_interrupted = False
+
+    def __init__(self, items: Iterator[T], drawn: "SimpleQueue[Outcome]") -> None:
+        self._items, self._drawn = items, drawn
+
+    def __next__(self) -> T:
+        return next(self._items)
+
+    def interrupt(self) -> None:
+        """Raise `InterruptionError` where an item is waited for, after those that are there."""
+        self.is_interrupted = True
+        self._drawn.put((None, InterruptionError()))
 
 
 @contextmanager
@@ -22,8 +44,8 @@ def prefetched(items: Generator[T, None, None], ahead: int) -> Iterator[Iterator
     All of the generator's code runs in that thread, under the `jax.enable_x64` and the
     `jax.default_device` of the caller; what it raises is raised where the item would have come.
     Leaving the context, however, closes the generator and waits for the thread, which finishes the
-    item that it is at. If that takes for ever, a second Ctrl-C ends the waiting, and the thread
-    does not keep the process alive.
+    item that it is at. If that takes for ever, a second Ctrl-C ends the waiting, as does an
+    interruption after a second, and the thread does not keep the process alive.
 
     Args:
         items: a generator that has not been started.
@@ -68,17 +90,22 @@ def prefetched(items: Generator[T, None, None], ahead: int) -> Iterator[Iterator
     thread = threading.Thread(target=draw, name="jaxnn-prefetch", daemon=True)
     thread.start()
     taken = take()
+    taken_ahead = Prefetched(taken, drawn)
     try:
         for _ in range(ahead):
             asked.put(None)
-        yield taken
+        yield taken_ahead
     finally:
         left = True
         asked.put(None)
         taken.close()
-        outcome = closed.get()  # if Ctrl-C interrupts join, Python 3.11 takes the thread for dead
-        thread.join()
-        _result(outcome)
+        # First of all: if Ctrl-C interrupts join, Python 3.11 takes the thread for dead.
+        outcome: Outcome | None = None
+        with suppress(Empty):
+            outcome = closed.get(timeout=PATIENCE) if taken_ahead.is_interrupted else closed.get()
+        if outcome is not None:
+            thread.join()
+            _result(outcome)
 
 
 def _outcome(function: Callable[[], Any]) -> Outcome:

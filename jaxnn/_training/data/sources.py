@@ -14,7 +14,7 @@ from jaxnn._core.paths import path_text, same_structure
 from jaxnn._core.types import PyTree
 from jaxnn._training.data.arrays import check_weights, count_examples, effective_batch_size
 from jaxnn._training.data.memmaps import MOST_SHUFFLED, memmap_batches
-from jaxnn._training.data.prefetch import prefetched
+from jaxnn._training.data.prefetch import Prefetched, prefetched
 from jaxnn._training.data.streams import Stream
 from jaxnn._training.data.transfer import as_numpy, device_dtype, is_iterator
 
@@ -69,6 +69,7 @@ class Source:
         self._draw, self._prefetch = draw, prefetch
         self._where, self._first = where, first
         self._shapes: set[tuple[tuple[int, ...], ...]] = set()
+        self._drawn: Any = None
 
     @contextmanager
     def batches(self, epoch: int, skip: int = 0, state: Any = None) -> Iterator[Iterator[PyTree]]:
@@ -86,8 +87,13 @@ class Source:
             A context manager that gives an iterator.
         """
         drawing = self._draw(epoch, skip) if state is None else self._draw(epoch, skip, state)
-        with prefetched(drawing, self._prefetch) as drawn:
-            yield self._checked(drawn)
+        with prefetched(drawing, self._prefetch) as self._drawn:
+            yield self._checked(self._drawn)
+
+    def interrupt(self) -> None:
+        """Raise `InterruptionError` where a batch is waited for that a thread draws."""
+        if isinstance(self._drawn, Prefetched):
+            self._drawn.interrupt()
 
     def state(self) -> Any:
         """The state of the iterator after the batch that was taken, once for each; None without."""

@@ -14,6 +14,7 @@ from jaxnn._core.types import PyTree
 from jaxnn._training import loop
 from jaxnn._training.data.arrays import MOST_EXAMPLES, batch_length
 from jaxnn._training.data.epochs import Epoch
+from jaxnn._training.data.prefetch import InterruptionError
 from jaxnn._training.data.sources import Source
 from jaxnn._training.loop import Position
 from jaxnn._training.outside import Find, look_through, sums_of_each
@@ -59,6 +60,10 @@ class Feed(Protocol):
 
     def advance(self, steps: int, within_epoch: bool) -> None:
         """Take so many steps, or as many as are left of the run or the epoch."""
+        ...
+
+    def interrupt(self) -> None:
+        """Wait no longer for a batch; what was learned before stands."""
         ...
 
     def close(self) -> None:
@@ -124,6 +129,9 @@ class InMemory:
                 if data is not None:
                     look_through(find, f"fit: {name}", params, state, data, self.epoch.size)
 
+    def interrupt(self) -> None:
+        """Nothing is waited for."""
+
     def close(self) -> None:
         """Nothing is read."""
 
@@ -170,10 +178,14 @@ class Streamed:
             if self._batches is None:
                 batches = self.source.batches(epoch, in_epoch, self.at.data)
                 self._batches = self._held.enter_context(batches)
-            batch = next(self._batches, None)
+            try:
+                batch = next(self._batches, None)
+                if batch is None:
+                    self.close()
+                    self._finish()
+            except InterruptionError:
+                break
             if batch is None:
-                self.close()
-                self._finish()
                 epoch, in_epoch, sizes = epoch + 1, 0, []
                 if within_epoch or np.all(self.at.position.carry.stopped):
                     break
@@ -212,6 +224,12 @@ class Streamed:
             find, self.find_outside = self.find_outside, None
             params, state = compiled(self.run.last)(self.at.position.carry)
             find(where, params, state, batch)
+
+    def interrupt(self) -> None:
+        """Wait no longer for a batch; what was learned before stands."""
+        for source in (self.source, self.validation):
+            if isinstance(source, Source):
+                source.interrupt()
 
     def close(self) -> None:
         """Stop reading."""

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -29,12 +29,13 @@ class Wish:
 
 
 @contextmanager
-def interruptible(*, hears_termination: bool) -> Iterator[Wish]:
+def interruptible(*, at_termination: Callable[[], None] | None) -> Iterator[Wish]:
     """A wish that the first Ctrl-C makes; the second raises `KeyboardInterrupt` as usual.
 
-    So do SIGTERM and SIGHUP, if they are to be heard, where more than one within a second count as
-    one: who ends a group of processes may send it to each and to the group. Such a signal is sent
-    again when the context is left: whoever handles it usually does so then. Outside of the main
+    So do SIGTERM and SIGHUP, unless `at_termination` is None, which they call to end what is waited
+    for. More than one within a second count as one: who ends a group of processes may send it to
+    each and to the group. Such a signal is sent again when the context is left: whoever handles it
+    usually does so then. Outside of the main
     thread, in a process that was forked off, or where somebody else handles Ctrl-C, nothing
     changes; asyncio's handler is replaced, which would cancel the task that waits for the result.
     """
@@ -55,12 +56,13 @@ def interruptible(*, hears_termination: bool) -> Iterator[Wish]:
             signal.raise_signal(number)
             return
         wish.is_set = True
-        if number in _TERMINATION:
+        if number in _TERMINATION and at_termination is not None:
             wish.termination = number
+            at_termination()
 
     if _is_usual(signal.getsignal(signal.SIGINT)):
         usual[signal.SIGINT] = signal.getsignal(signal.SIGINT)
-    for number in _TERMINATION if hears_termination else []:
+    for number in _TERMINATION if at_termination is not None else []:
         if signal.getsignal(number) not in (None, signal.SIG_IGN):
             usual[number] = signal.getsignal(number)
     for number in usual:

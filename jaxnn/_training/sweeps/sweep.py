@@ -242,7 +242,7 @@ def sweep(
     show_progress = counter("sweep", progress, n * seeds, "runs")
     done: list[Any] = []
     finished, best = 0, math.nan
-    with interruptible(hears_termination=False) as interrupt:
+    with interruptible(at_termination=None) as interrupt:
         try:
             for first, first_seed in itertools.product(
                 range(0, n, block.combinations), range(0, seeds, block.seeds)
