@@ -248,6 +248,7 @@ def _with_running_statistics(
         if train:
             y, _ = layer.apply(params, {}, x, mask=mask)
             return y, _next_of_instances(state, jnp.asarray(x), mask, axis, decay)
+        check_mask("instance_norm", jnp.asarray(x), mask)
         refuse_unused("instance_norm", params, **used)
         scale, bias = (params[leaf] if is_used else None for leaf, is_used in used.items())
         mean, var = state["mean"], state["var"]
