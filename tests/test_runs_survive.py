@@ -20,6 +20,7 @@ import jaxnn as nn
 from jaxnn._training.host import checkpoints, clock, interrupts
 from jaxnn._training.host.identity import sample, told
 from jaxnn._training.host.owner import owned
+from jaxnn._training.host.writer import Writer
 from tests.training_cases import DATA, KEY, LINEAR, SGD, VALIDATION, assert_equal, fitted
 
 QUICK = {"model": LINEAR, "batch_size": 8, "epochs": 4, "shuffle": True}  # 12 steps
@@ -337,6 +338,16 @@ def test_a_notice_of_preemption_ends_training(tmp_path, whole, small_chunks, mon
     assert result.reason == "interrupted"
     monkeypatch.undo()
     assert goes_on(tmp_path, whole) == 7
+
+
+def test_ctrl_c_while_a_checkpoint_is_waited_for_is_no_deadlock():
+    written, writer = threading.Event(), Writer("it")
+    writer.write(written.set)
+    assert written.wait(300)
+    writer._piece._end.get()  # as by a `wait` that was interrupted just then
+    writer.wait()
+    assert not writer.is_busy
+    assert not writer.failed
 
 
 def test_a_second_ctrl_c_within_the_handler_is_no_deadlock(small_chunks):

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 from jaxnn._training.host.warning import warn
@@ -16,29 +17,35 @@ class Writer:
 
     def __init__(self, told: str) -> None:
         self._told = told
-        self._done: SimpleQueue[Exception | None] = SimpleQueue()
-        self.is_busy = self.failed = False
+        self._piece: _Piece | None = None
+        self.failed = False
 
-    def write(self, piece: Callable[[], None]) -> None:
+    @property
+    def is_busy(self) -> bool:
+        """Whether a piece is under way, or how it ended was not asked for."""
+        return self._piece is not None
+
+    def write(self, write: Callable[[], None]) -> None:
         """Do a piece of writing after the one before it has ended."""
         self.wait()
-        thread = threading.Thread(target=self._do, args=(piece,), name="jaxnn-writer", daemon=True)
+        self._piece = piece = _Piece(write)
+        thread = threading.Thread(target=piece.run, name="jaxnn-writer", daemon=True)
         try:
             thread.start()
         except RuntimeError:  # there are too many, or the interpreter is about to end
-            self._do(piece)
-        self.is_busy = True
+            piece.run()
+        except BaseException:  # Ctrl-C
+            if thread.ident is None:
+                self._piece = None
+            raise
 
     def wait(self, seconds: float | None = None) -> None:
         """Wait for the piece under way, for so many seconds at most."""
-        if not self.is_busy:
+        if self._piece is None:
             return
-        try:
-            error = self._done.get(timeout=seconds)
-        except Empty:
-            error = TimeoutError(f"it took more than {seconds} seconds")
-        else:
-            self.is_busy = False
+        error: Exception | None = TimeoutError(f"it took more than {seconds} seconds")
+        if self._piece.has_ended_within(seconds):
+            error, self._piece = self._piece.error, None
         self.failed = error is not None
         if error is not None:
             self.warn(error)
@@ -48,10 +55,28 @@ class Writer:
         self.failed = True
         warn(f"{self._told} was not written: {type(error).__name__}: {error}")
 
-    def _do(self, piece: Callable[[], None]) -> None:
+
+class _Piece:
+    """A piece of writing; whoever is interrupted while waiting for it can wait again."""
+
+    def __init__(self, write: Callable[[], None]) -> None:
+        self._write = write
+        self.error: Exception | None = None
+        self._has_ended = False
+        self._end: SimpleQueue[None] = SimpleQueue()
+
+    def run(self) -> None:
+        """Do it, in a thread."""
         try:
-            piece()
+            self._write()
         except Exception as error:
-            self._done.put(error)
-        else:
-            self._done.put(None)
+            self.error = error
+        self._has_ended = True
+        self._end.put(None)
+
+    def has_ended_within(self, seconds: float | None) -> bool:
+        """Wait for its end, for so many seconds at most."""
+        if not self._has_ended:  # what an interrupted waiting took from the queue is gone
+            with suppress(Empty):
+                self._end.get() if seconds is None else self._end.get(timeout=seconds)
+        return self._has_ended
