@@ -160,8 +160,8 @@ def _generate(
     sampling: Sampling,
 ) -> tuple[tuple[jax.Array, jax.Array | None], jax.Array, jax.Array]:
     """The new tokens, with log-probabilities if wanted; whether a logit is NaN; their number."""
-    constants, first, vocabulary = _start(cell, length, task, sampling)
-    step = functools.partial(_step_of(cell, length, task, first).inside, constants)
+    split_step, constants, first, vocabulary = _begun(cell, length, task, sampling)
+    step = functools.partial(split_step.inside, constants)
     write = functools.partial(_write, step, with_log_probs)
 
     def goes_on(loop: tuple[_Turn, _New]) -> jax.Array:
@@ -184,7 +184,14 @@ def _generate(
 def _start(
     cell: Cell, length: int, task: Task, sampling: Sampling
 ) -> tuple[list[jax.Array], _Turn, jax.Array]:
-    """What all steps take, the first turn, and the number of logits."""
+    """What all steps take, the first turn, and the number of logits: a program of its own."""
+    return _begun(cell, length, task, sampling)[1:]
+
+
+def _begun(
+    cell: Cell, length: int, task: Task, sampling: Sampling
+) -> tuple[Split, list[jax.Array], _Turn, jax.Array]:
+    """The step, what all steps take, the first turn, and the number of logits."""
     with decoded_steps(task.prompt.shape[1] + length - 1):
         carry, token = begin(cell, task)
     first = _Turn(jnp.int32(0), carry, token, jnp.zeros(len(token), bool), None)
@@ -197,7 +204,7 @@ def _start(
         first = first._replace(
             seen=jnp.zeros(logits.shape, bool).at[rows, task.prompt].max(is_token)
         )
-    return constants, first, jnp.asarray(logits.shape[-1])
+    return step, constants, first, jnp.asarray(logits.shape[-1])
 
 
 def _step_of(cell: Cell, length: int, task: Task, turn: _Turn) -> Split:
