@@ -150,11 +150,11 @@ def test_running_statistics_over_many_steps(torch):
     np.testing.assert_allclose(state["var"], module.running_var, rtol=1e-5)
 
 
-@pytest.mark.parametrize("axis_of", ["batch_norm", "instance_norm"])
+@pytest.mark.parametrize("name", ["batch_norm", "instance_norm"])
 @pytest.mark.parametrize("decay", [0.7, None])
-def test_running_statistics_of_images(torch, axis_of, decay):
+def test_running_statistics_of_images(torch, name, decay):
     momentum = None if decay is None else 1 - decay
-    if axis_of == "batch_norm":
+    if name == "batch_norm":
         layer = nn.batch_norm(axis=1, decay=decay)
         module = torch.nn.BatchNorm1d(3, momentum=momentum)
     else:
@@ -171,7 +171,7 @@ def test_running_statistics_of_images(torch, axis_of, decay):
         _, state = train(params, state, x)
         means.append(x.mean((0, 2)))
         module(torch.tensor(x))
-    if axis_of == "batch_norm" or decay is not None:
+    if name == "batch_norm" or decay is not None:
         np.testing.assert_allclose(state["mean"], module.running_mean, rtol=1e-5)
         np.testing.assert_allclose(state["var"], module.running_var, rtol=1e-5)
         module.eval()

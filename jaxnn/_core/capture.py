@@ -1,6 +1,5 @@
 """What the layers inside of a model put out."""
 
-import fnmatch
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_key
 from jaxnn._core.layer import LayerLike, as_layer
-from jaxnn._core.paths import check_globs
+from jaxnn._core.paths import check_globs, is_match
 from jaxnn._core.types import Arrays, PyTree
 from jaxnn._core.watching import Call, moved, watching
 
@@ -79,7 +78,7 @@ def capture(
     add = dict(add or {})
 
     def look(call: Call) -> PyTree:
-        return call.y if any(fnmatch.fnmatchcase(call.path, glob) for glob in globs) else None
+        return call.y if is_match(call.path, globs) else None
 
     def along_time(seen: PyTree, axis: int) -> PyTree:
         return moved(seen, 0, axis)

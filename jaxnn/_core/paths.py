@@ -3,7 +3,7 @@
 import difflib
 import fnmatch
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeGuard
 
 import jax
@@ -137,10 +137,15 @@ def _is_predicate(function: Callable[..., Any]) -> bool:
 
 def _match(tree: PyTree, patterns: Sequence[str], name: str) -> PyTree:
     paths = leaf_paths(tree)
-    chosen = [any(fnmatch.fnmatchcase(p, pattern) for pattern in patterns) for p in paths]
+    chosen = [is_match(path, patterns) for path in paths]
     if not any(chosen):
         raise no_match(name, patterns, paths, "there are no leaves")
     return jax.tree.unflatten(jax.tree.structure(tree), chosen)
+
+
+def is_match(path: str, patterns: Iterable[str]) -> bool:
+    """Whether one of the globs matches the path."""
+    return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
 
 
 def no_match(

@@ -1,7 +1,6 @@
 """Parameters from the checkpoints of other libraries."""
 
 import difflib
-import fnmatch
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxnn._core.arguments import checked
+from jaxnn._core.paths import is_match
 from jaxnn._core.types import Arrays, PyTree
 from jaxnn._files.layouts import (
     Conversions,
@@ -242,11 +242,7 @@ def _missing(
         if isinstance(leaves[name], jax.ShapeDtypeStruct):
             yield f"names has None for {name!r}, and like has no array to keep there"
     wanted = {source.name for entry in found for source in entry.sources}
-    unexpected = {
-        name
-        for name in tensors.keys() - wanted
-        if not any(fnmatch.fnmatchcase(name, glob) for glob in ignore)
-    }
+    unexpected = {name for name in tensors.keys() - wanted if not is_match(name, ignore)}
     candidates = sorted(unexpected or tensors)[:_MOST_CANDIDATES]
     for i, name in enumerate(sorted(wanted - tensors.keys())):
         near = difflib.get_close_matches(name, candidates if i < _MOST_TOLD else (), 1, cutoff=0)

@@ -21,6 +21,7 @@ from jaxnn._layers.running_statistics import (
     check_statistics,
     first_statistics,
     next_statistics,
+    unbiased,
 )
 from jaxnn.functional._batch_normalization import number_of
 from jaxnn.functional._normalization import check_mask
@@ -111,11 +112,11 @@ def batch_norm(
             mean, var = functional.batch_statistics(x, axis=axis, axis_name=axis_name, mask=mask)
             counts = check_mask("batch_norm", jnp.asarray(x), mask)
             if counts is None:
-                unbiased, seen = var * (count / jax.core.max_dim(count - 1, 1)), None
+                batch_var, seen = var * (count / jax.core.max_dim(count - 1, 1)), None
             else:
                 n = number_of(counts, axis, axis_name)
-                unbiased, seen = var * (n / jnp.maximum(n - 1, 1)).astype(var.dtype), n > 0
-            state = next_statistics(state, mean, unbiased, seen, decay)
+                batch_var, seen = unbiased(var, n), n > 0
+            state = next_statistics(state, mean, batch_var, seen, decay)
         else:
             mean, var = state["mean"], state["var"]
         refuse_unused("batch_norm", params, scale=use_scale, bias=use_bias)

@@ -20,6 +20,7 @@ from jaxnn._layers.running_statistics import (
     check_statistics,
     first_statistics,
     next_statistics,
+    unbiased,
 )
 from jaxnn.functional._batch_normalization import number_of
 from jaxnn.functional._normalization import check_mask
@@ -269,7 +270,7 @@ def _next_of_instances(
     def of_one(x: jax.Array, counts: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         mean, var = functional.batch_statistics(x, axis=channel, mask=counts)
         n = number_of(counts, channel, None)
-        return mean, var * (n / jnp.maximum(n - 1, 1)).astype(var.dtype), n > 0
+        return mean, unbiased(var, n), n > 0
 
     mean, var, seen = jax.vmap(of_one)(x, counts)
     examples = jnp.maximum(seen.sum(0), 1)

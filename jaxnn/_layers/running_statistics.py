@@ -32,6 +32,11 @@ def check_statistics(name: str, state: PyTree, decay: float | None) -> None:
         )
 
 
+def unbiased(var: jax.Array, n: jax.Array) -> jax.Array:
+    """The unbiased variance of n elements, of the biased one."""
+    return var * (n / jnp.maximum(n - 1, 1)).astype(var.dtype)
+
+
 def next_statistics(
     state: PyTree, mean: jax.Array, var: jax.Array, seen: ArrayLike | None, decay: float | None
 ) -> PyTree:

@@ -12,7 +12,7 @@ from jaxnn import _activations as activations
 from jaxnn._core.arrays import is_inexact, widen
 from jaxnn._core.construction import call_of
 from jaxnn._core.layer import Layer
-from jaxnn._core.paths import check_globs
+from jaxnn._core.paths import check_globs, is_match
 from jaxnn._core.types import PyTree
 from jaxnn._core.watching import Call, watching
 
@@ -50,7 +50,7 @@ def observed(record: Sequence[str], run: Callable[[], T]) -> tuple[T, dict[str, 
     def look(call: Call) -> PyTree:
         if range_of(call.layer) is not None:
             bounded.add(call.path)
-        is_asked = any(fnmatch.fnmatchcase(call.path, glob) for _, glob in asked)
+        is_asked = is_match(call.path, (glob for _, glob in asked))
         return statistics(call.layer, call.y) if is_asked else None
 
     with watching(look, over_time=statistics_over_time) as (seen, paths):

@@ -186,10 +186,12 @@ def combine_masks(*masks: ArrayLike | None) -> jax.Array | None:
     return functools.reduce(jnp.logical_and, given)
 
 
-def check_boolean(function: str, mask: jax.Array, name: str = "mask") -> jax.Array:
-    """`mask`, the argument `name`, which must be boolean."""
+def check_boolean(
+    function: str, mask: jax.Array, name: str = "mask", true: str = "attend"
+) -> jax.Array:
+    """`mask`, the argument `name`, which must be boolean; `true` says what True means."""
     if mask.dtype != jnp.bool:
-        raise TypeError(f"{function}: {name} has dtype {mask.dtype}, expected bool (True: attend)")
+        raise TypeError(f"{function}: {name} has dtype {mask.dtype}, expected bool (True: {true})")
     return mask
 
 

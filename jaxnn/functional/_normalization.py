@@ -22,6 +22,7 @@ from jaxnn._core.arrays import (
     widen,
 )
 from jaxnn._core.types import Axes
+from jaxnn.functional._masks import check_boolean
 
 
 @checked
@@ -355,11 +356,7 @@ def check_mask(function: str, x: jax.Array, mask: ArrayLike | None) -> jax.Array
     """`mask` in the shape of `x`, if there is one."""
     if mask is None:
         return None
-    mask = jnp.asarray(mask)
-    if mask.dtype != jnp.bool:
-        raise TypeError(
-            f"{function}: mask has dtype {mask.dtype}, expected bool (True: the element counts)"
-        )
+    mask = check_boolean(function, jnp.asarray(mask), true="the element counts")
     fits = mask.ndim == x.ndim and all(map(lambda m, n: m in (1, n), mask.shape, x.shape))
     if not fits:
         raise ValueError(

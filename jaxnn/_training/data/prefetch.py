@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import jax
 
@@ -20,7 +20,7 @@ class InterruptionError(Exception):
     """The next item is not waited for any longer."""
 
 
-class Prefetched(Iterator[T], Generic[T]):
+class Prefetched(Iterator[T]):
     """Items that a thread draws; a handler of signals may `interrupt` the waiting for the next."""
 
     is_interrupted = False
