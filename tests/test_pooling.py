@@ -140,7 +140,12 @@ def test_lp_pool_is_that_of_torch(torch, rank, window_shape, strides, p):
 
 @pytest.mark.parametrize(
     "output_size",
-    [(3, 5), (None, 4), (12, 11), *(pytest.param(n, marks=slow) for n in (1, 3, (9, 8), (18, 8)))],
+    [
+        (3, 5),
+        (None, 4),
+        (12, 11),
+        *(pytest.param(n, marks=slow) for n in ((1, 1), (9, 8), (18, 8))),
+    ],
 )
 @pytest.mark.parametrize("kind", ["max", "avg"])
 def test_adaptive_pools_are_those_of_torch(torch, kind, output_size):
@@ -157,7 +162,9 @@ def test_adaptive_pools_are_those_of_torch(torch, kind, output_size):
 def test_adaptive_pools_of_other_ranks_are_those_of_torch(torch, kind, rank):
     ours = getattr(f, f"adaptive_{kind}_pool")
     theirs = getattr(torch.nn.functional, f"adaptive_{kind}_pool{rank}d")
-    compare(torch, lambda x: ours(x, 3), lambda x: theirs(x, 3), normal(2, *SPATIAL[rank], 3))
+    compare(
+        torch, lambda x: ours(x, (3,) * rank), lambda x: theirs(x, 3), normal(2, *SPATIAL[rank], 3)
+    )
 
 
 CEIL_MODE = [
