@@ -92,6 +92,22 @@ def test_all_else_stays_and_evaluation_is_right_for_an_average():
     np.testing.assert_allclose(y.std(0, ddof=1), 1, rtol=1e-3)
 
 
+@pytest.mark.parametrize("seen", [0.0, 1e6, 2.0**24])
+def test_means_of_all_batches_begin_anew(seen):
+    layer = nn.batch_norm(decay=None)
+    params, state = layer.init(jax.random.key(0), X)
+    state = {**state, "count": jnp.full(4, seen)}
+    renewed = nn.update_batch_norm(layer, params, state, X, batch_size=4)
+    batches = np.float64(X[:4]), np.float64(X[4:8]), np.float64(X[8:])
+    for name, values in (
+        ("mean", [x.mean(0) for x in batches]),
+        ("var", [x.var(0, ddof=1) for x in batches]),
+    ):
+        expected = np.average(values, axis=0, weights=[4, 4, 3])
+        np.testing.assert_allclose(renewed[name], expected, rtol=1e-5)
+    np.testing.assert_array_equal(renewed["count"], state["count"])
+
+
 def test_bad_input():
     params, state = initial(nn.dense(3))
     with pytest.raises(ValueError, match=r"state has leaves at \[\], expected 'mean' and 'var'"):

@@ -204,6 +204,25 @@ def test_running_statistics_of_instances_that_count(decay):
         np.testing.assert_array_equal(new["count"], [1, 0])
 
 
+def test_the_mean_of_very_many_batches_stays_one():
+    """Float32 cannot count further than 2^24; the mean must stay within what came."""
+    layer = nn.batch_norm(decay=None)
+    x = 3 + normal(0, 5, 2)
+    batch = {"mean": x.mean(0), "var": x.var(0, ddof=1)}
+    state = {**batch, "count": np.full(2, 2.0**24, np.float32)}
+    params, _ = layer.init(jax.random.key(0), x)
+
+    @fast_jit
+    def after(state):
+        return jax.lax.fori_loop(
+            0, 20_000, lambda _, s: layer.apply(params, s, x, train=True)[1], state
+        )
+
+    new = after(jax.tree.map(jnp.asarray, state))
+    for name, value in batch.items():
+        np.testing.assert_allclose(new[name], value, rtol=1e-5)
+
+
 # Traps
 
 

@@ -43,10 +43,8 @@ def next_statistics(
     """The statistics after a batch; a feature that is not `seen`, by feature, keeps its own."""
     batch = {"mean": lax.stop_gradient(mean), "var": lax.stop_gradient(var)}
     batch = {name: value.astype(state[name].dtype) for name, value in batch.items()}
+    weight = 1 - decay if decay is not None else 1 / (state["count"] + 1)
+    new = {k: (1 - weight) * state[k] + weight * value for k, value in batch.items()}
     if decay is None:
-        n = state["count"]
-        new = {name: (n * state[name] + value) / (n + 1) for name, value in batch.items()}
-        new["count"] = n + 1
-    else:
-        new = {k: decay * state[k] + (1 - decay) * value for k, value in batch.items()}
+        new["count"] = state["count"] + 1
     return new if seen is None else {k: jnp.where(seen, new[k], state[k]) for k in new}

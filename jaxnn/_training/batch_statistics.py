@@ -1,6 +1,7 @@
 """The running statistics of batch normalisation, for parameters that were not trained with them."""
 
 import functools
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -88,21 +89,33 @@ def _is_statistic(path: tuple[Any, ...]) -> bool:
     return path_text(path).rpartition("/")[2] in ("mean", "var")
 
 
+def _is_count(path: tuple[Any, ...], statistics: Collection[str]) -> bool:
+    """Whether it is the number of batches of a norm with `decay=None`."""
+    owner, _, name = path_text(path).rpartition("/")
+    return name == "count" and f"{owner}/mean".lstrip("/") in statistics
+
+
 def _sums(
     model: Layer, params: PyTree, state: PyTree, key: jax.Array | None, number: Any, x: PyTree
 ) -> dict[str, MeanAccumulator]:
     """The statistics of a batch: accumulators by path.
 
     A running statistic is `decay old + weight new` with `weight = 1 - decay`, linear in the old
-    one: it is `weight new` where the old one is 0, and its derivative is the decay.
+    one: it is `weight new` where the old one is 0, and its derivative is the decay. Means of all
+    batches begin anew, for after many batches `1 - decay` would be lost in rounding.
     """
     paths_and_leaves, structure = jax.tree_util.tree_flatten_with_path(state)
     old = {path_text(path): leaf for path, leaf in paths_and_leaves if _is_statistic(path)}
+    others = {
+        path_text(path): jnp.zeros_like(leaf) if _is_count(path, old.keys()) else leaf
+        for path, leaf in paths_and_leaves
+        if not _is_statistic(path)
+    }
     own_key = None if key is None else jax.random.fold_in(key, number)
 
     def after(statistics: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        leaves = [statistics.get(path_text(path), leaf) for path, leaf in paths_and_leaves]
-        begun = jax.tree.unflatten(structure, leaves)
+        leaves = statistics | others
+        begun = jax.tree.unflatten(structure, [leaves[path_text(p)] for p, _ in paths_and_leaves])
         _, ended = model.apply(params, begun, x, key=own_key, train=True)
         renewed = zip(paths_and_leaves, jax.tree.leaves(ended), strict=True)
         return {path_text(path): leaf for (path, _), leaf in renewed if _is_statistic(path)}
