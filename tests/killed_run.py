@@ -76,7 +76,7 @@ def run(case, checkpoint=None, resume=False, callbacks=(), epochs=EPOCHS):
 def live(case, directory):
     """Save after each step, and be slow enough to be killed; the exit status."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.alarm(300)  # whoever hangs is ended
+    signal.alarm(1800)  # whoever hangs is ended, on the slowest machine too
     print(os.getpid(), flush=True)
     checkpoints.SECONDS_BETWEEN = 0.0
     clock.SECONDS_PER_CHUNK = 0.0

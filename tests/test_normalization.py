@@ -204,6 +204,26 @@ def test_running_statistics_of_instances_that_count(decay):
         np.testing.assert_array_equal(new["count"], [1, 0])
 
 
+def test_running_statistics_of_instances_over_mapped_axes_are_those_of_the_whole_batch():
+    """Examples of which nothing counts lie on one of the two devices alone."""
+    whole = nn.instance_norm(use_running_statistics=True)
+    spread = nn.instance_norm(use_running_statistics=True, axis_name="devices")
+    x, mask = normal(0, 4, 5, 2), np.ones((4, 5, 2), bool)
+    mask[:1], mask[1:, 3:] = False, False
+    params, state = whole.init(jax.random.key(0), x)
+    y, new = fast_jit(functools.partial(whole.apply, train=True))(params, state, x, mask=mask)
+
+    def on_each(x, mask):
+        return spread.apply(params, state, x, train=True, mask=mask)
+
+    parts, after = fast_jit(jax.vmap(on_each, axis_name="devices"))(
+        x.reshape(2, 2, 5, 2), mask.reshape(2, 2, 5, 2)
+    )
+    np.testing.assert_allclose(np.reshape(parts, y.shape), y, rtol=1e-6)
+    for name, value in new.items():
+        np.testing.assert_allclose(after[name], [value, value], rtol=1e-6)
+
+
 def test_the_mean_of_very_many_batches_stays_one():
     """Float32 cannot count further than 2^24; the mean must stay within what came."""
     layer = nn.batch_norm(decay=None)

@@ -1,16 +1,23 @@
 """Normalisation."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike
 
 from jaxnn import functional, initializers
-from jaxnn._core.arrays import LEAST_POSITIVE, canonical_axes, check_count, check_range
+from jaxnn._core.arrays import (
+    LEAST_POSITIVE,
+    canonical_axes,
+    check_axis_name,
+    check_count,
+    check_range,
+)
 from jaxnn._core.construction import constructor
 from jaxnn._core.layer import Layer, abstract, elementwise, param_dtype, pure, shape_of
 from jaxnn._core.types import Axes, PyTree
@@ -177,6 +184,7 @@ def instance_norm(
     bias_init: Initializer = initializers.zeros,
     use_running_statistics: bool = False,
     decay: float | None = 0.9,
+    axis_name: str | Sequence[str] | None = None,
 ) -> Layer:
     """Instance normalisation: `y = (x - mean) / sqrt(var + epsilon) * scale + bias`.
 
@@ -196,6 +204,8 @@ def instance_norm(
         scale_init, bias_init: their initializers; ones and zeros by default.
         use_running_statistics: whether evaluation normalises with what training has seen.
         decay: the decay rate of the running statistics, or None, as in `batch_norm`.
+        axis_name: names of mapped axes (of `jax.vmap` or `jax.shard_map`) over which the batch is
+            spread; the running statistics are then those of the whole batch.
 
     Returns:
         A `Layer` with params `{"scale", "bias"}`, and with running statistics the state of
@@ -222,11 +232,16 @@ def instance_norm(
     if not use_running_statistics:
         return layer
     used = {"scale": use_scale, "bias": use_bias}
-    return _with_running_statistics(layer, axis, epsilon, decay, used)
+    return _with_running_statistics(layer, axis, epsilon, decay, axis_name, used)
 
 
 def _with_running_statistics(
-    layer: Layer, axis: int, epsilon: float, decay: float | None, used: dict[str, bool]
+    layer: Layer,
+    axis: int,
+    epsilon: float,
+    decay: float | None,
+    axis_name: str | Sequence[str] | None,
+    used: dict[str, bool],
 ) -> Layer:
     """Instance norm that evaluates with running statistics."""
 
@@ -248,7 +263,7 @@ def _with_running_statistics(
         check_statistics("instance_norm", state, decay)
         if train:
             y, _ = layer.apply(params, {}, x, mask=mask)
-            return y, _next_of_instances(state, jnp.asarray(x), mask, axis, decay)
+            return y, _next_of_instances(state, jnp.asarray(x), mask, axis, decay, axis_name)
         check_mask("instance_norm", jnp.asarray(x), mask)
         refuse_unused("instance_norm", params, **used)
         scale, bias = (params[leaf] if is_used else None for leaf, is_used in used.items())
@@ -260,26 +275,37 @@ def _with_running_statistics(
 
 
 def _next_of_instances(
-    state: PyTree, x: jax.Array, mask: ArrayLike | None, axis: int, decay: float | None
+    state: PyTree,
+    x: jax.Array,
+    mask: ArrayLike | None,
+    axis: int,
+    decay: float | None,
+    axis_name: str | Sequence[str] | None,
 ) -> PyTree:
     """The running statistics after a batch of examples, each with statistics of its own."""
     counts = check_mask("instance_norm", x, mask)
     counts = jnp.ones(x.shape, bool) if counts is None else jnp.broadcast_to(counts, x.shape)
     channel = canonical_axes(axis, x.ndim, "instance_norm")[0] - 1
+    if axis_name is not None:
+        check_axis_name("instance_norm", axis_name)
 
     def of_one(x: jax.Array, counts: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         mean, var = functional.batch_statistics(x, axis=channel, mask=counts)
         n = number_of(counts, channel, None)
         return mean, unbiased(var, n), n > 0
 
+    def summed(leaf: jax.Array) -> jax.Array:
+        local = leaf.sum(0)
+        return local if axis_name is None else lax.psum(local, axis_name)
+
     mean, var, seen = jax.vmap(of_one)(x, counts)
-    examples = jnp.maximum(seen.sum(0), 1)
+    examples = summed(seen)
 
     def averaged(leaf: jax.Array) -> jax.Array:
-        total = jnp.where(seen, leaf, jnp.zeros_like(leaf)).sum(0)
-        return total / examples.astype(leaf.real.dtype)
+        total = summed(jnp.where(seen, leaf, jnp.zeros_like(leaf)))
+        return total / jnp.maximum(examples, 1).astype(leaf.real.dtype)
 
-    return next_statistics(state, averaged(mean), averaged(var), seen.any(0), decay)
+    return next_statistics(state, averaged(mean), averaged(var), examples > 0, decay)
 
 
 @constructor
