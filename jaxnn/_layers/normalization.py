@@ -213,7 +213,8 @@ def instance_norm(
 
     Raises:
         ValueError: `x` has no axis besides batch and channels; `axis` is out of range for `x` or
-            the first; `epsilon` is negative; `decay` is outside [0, 1]; the state is missing.
+            the first; `epsilon` is negative; `decay` is outside [0, 1]; the state is missing;
+            `axis_name` without `use_running_statistics`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -230,6 +231,11 @@ def instance_norm(
     layer = _norm("instance_norm", norm, axis, *inits)
     check_decay("instance_norm", decay)
     if not use_running_statistics:
+        if axis_name is not None:
+            raise ValueError(
+                f"instance_norm: axis_name is {axis_name!r}, expected None without "
+                "use_running_statistics: examples share nothing else"
+            )
         return layer
     used = {"scale": use_scale, "bias": use_bias}
     return _with_running_statistics(layer, axis, epsilon, decay, axis_name, used)
