@@ -84,6 +84,27 @@ def test_stochastic_depth_leaves_out_a_branch():
 # Statistics
 
 
+def test_dropout_drops_each_element_at_the_rate_and_on_its_own():
+    """Mean and variance, and no element tells of another; within five standard errors."""
+    shape = (999, 1001)  # two elements share a random word, and one of a row is left over
+    draw = fast_jit(lambda key, rate: f.dropout(key, jnp.ones(shape), rate))
+    error = 5 / np.sqrt(np.prod(shape))
+    for rate in (0.0001, 0.1, 1 / 3, 0.9):
+        y = np.float64(draw(key(), np.float32(rate)))
+        odds = rate / (1 - rate)
+        np.testing.assert_allclose(y.mean(), 1, atol=error * np.sqrt(odds))
+        dropped = y == 0
+        deviation = np.sqrt(rate * (1 - rate))
+        np.testing.assert_allclose(dropped.mean(), rate, atol=error * deviation)
+        np.testing.assert_allclose(
+            y.var(), odds, atol=error * deviation * abs(1 - 2 * rate) / (1 - rate) ** 2
+        )
+        centered = (dropped - rate) / deviation
+        for row, column in ((0, 1), (1, 0), (0, 500), (0, 501), (0, 502), (1, 501)):
+            others = np.roll(centered, (row, column), (0, 1))
+            assert abs((centered * others).mean()) < error * (1 + 1 / deviation), (row, column)
+
+
 @pytest.mark.parametrize("rate", [0.05, 0.5, 0.9])
 def test_alpha_dropout_keeps_mean_and_variance(rate):
     x = jax.random.normal(key(), N)

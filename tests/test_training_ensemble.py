@@ -165,6 +165,15 @@ def notes_of(error):
     return " ".join([str(error.value), *getattr(error.value, "__notes__", [])])
 
 
+def test_keys_whose_numbers_depend_on_what_is_beside_are_told():
+    key = jax.random.key(0, impl="rbg")
+    fitted(LINEAR, key=key, epochs=1)
+    with pytest.warns(UserWarning, match="fit: key is of the kind 'rbg'.*expected"):
+        fitted(LINEAR, key=key, epochs=1, members=2)
+    with pytest.warns(UserWarning, match="training_run: key is of the kind 'rbg'"):
+        run(LINEAR, key=key, epochs=1, members=2)
+
+
 def test_the_loss_of_an_ensemble_must_take_its_axis():
     with pytest.raises(ValueError, match="logits") as error:
         fitted(nn.ensemble(LINEAR, 2))

@@ -325,7 +325,7 @@ def test_dropout_in_bfloat16_keeps_rate_and_mean(rate):
     y = nn.functional.dropout(jax.random.key(0), x, rate)
     dropped = np.mean(np.asarray(y == 0))
     np.testing.assert_allclose(dropped, rate, rtol=0.1)
-    np.testing.assert_allclose(y.astype(jnp.float32).mean(), 1, atol=2e-3)
+    np.testing.assert_allclose(y.astype(jnp.float32).mean(), 1, atol=3e-3)  # 1 / 0.9 is rounded
 
 
 # Keys

@@ -59,6 +59,18 @@ def warn_of_narrow_params(
             return
 
 
+def warn_of_side_by_side(function: str, key: jax.Array, stacklevel: int) -> None:
+    """Warn where the numbers of a key depend on what is computed beside them."""
+    kind = str(jax.random.key_impl(key))
+    if "rbg" in kind:
+        warnings.warn(
+            f"{function}: key is of the kind {kind!r}, whose numbers change with what is computed "
+            "side by side: members, and parts on several devices, are not what they would be "
+            "alone; expected jax.random.key(seed, impl='threefry2x32')",
+            stacklevel=stacklevel,
+        )
+
+
 def check_metrics(function: str, metrics: Mapping[str, Metric] | None) -> Metrics:
     """The metrics as pairs, which can be hashed."""
     if metrics is None:

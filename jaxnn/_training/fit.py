@@ -17,7 +17,7 @@ from jaxnn._core.programs import compiled
 from jaxnn._core.sharding import Sharding
 from jaxnn._core.types import Arrays, Data, Loss, LossFunction, OptimizerLike, PyTree, Regularizer
 from jaxnn._training.best import EarlyStopping, check_not_of_validation
-from jaxnn._training.checks import check_labels, warn_of_narrow_params
+from jaxnn._training.checks import check_labels, warn_of_narrow_params, warn_of_side_by_side
 from jaxnn._training.data.arrays import (
     check_set,
     check_steps,
@@ -195,6 +195,8 @@ def fit(
         ((100,), True)
     """
     check_key("fit", key)
+    if members is not None or sharding is not None:
+        warn_of_side_by_side("fit", key, stacklevel=4)
     check_count("fit", "epochs", epochs)
     if resume and checkpoint is None:
         raise ValueError(f"fit: resume is {resume} and checkpoint is None, expected a directory")

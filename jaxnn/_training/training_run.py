@@ -13,7 +13,7 @@ from jaxnn._core.layer import Layer, LayerLike
 from jaxnn._core.sharding import Sharding
 from jaxnn._core.types import Loss, LossFunction, OptimizerLike, PyTree, Regularizer, TrainingRun
 from jaxnn._training.best import EarlyStopping
-from jaxnn._training.checks import warn_of_narrow_params
+from jaxnn._training.checks import warn_of_narrow_params, warn_of_side_by_side
 from jaxnn._training.data.arrays import (
     check_steps,
     effective_batch_size,
@@ -146,6 +146,8 @@ def training_run(
         state: PyTree = None,
     ) -> tuple[PyTree, PyTree, dict[str, jax.Array]]:
         check_key("training_run", key)
+        if members is not None:
+            warn_of_side_by_side("training_run", key, stacklevel=3)
         run = run_with(*made("training_run", model, loss, optimizer, hyperparams))
         check_initial("training_run", loss, params, state)
         supervised = loss is not None

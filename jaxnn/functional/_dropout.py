@@ -133,9 +133,23 @@ def _drop(
     wide = widen(x)
     # In float32: bfloat16 cannot tell 0.999 from 1.
     rate = hyperparameter(rate, real_dtype(wide.dtype))
-    keep = jax.random.bernoulli(key, 1 - rate, mask_shape)
+    keep = _keep(key, rate, mask_shape)
     scale = jnp.where(rate < 1, 1 / jnp.where(rate < 1, 1 - rate, 1), 0)
     return jnp.where(keep, wide * scale.astype(wide.dtype), 0).astype(x.dtype)
+
+
+def _keep(key: jax.Array, rate: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Booleans of which each is false with probability `rate`, exact to 2^-32.
+
+    Drawing is what dropout costs, so a word of 32 bits decides twice: as it is, and with its halves
+    swapped. What one of the two tells of the other is below 2^-16.
+    """
+    *others, n = shape or (1,)
+    words = jax.random.bits(key, (*others, (n + 1) // 2), "uint32")
+    swapped = (words << 16) | (words >> 16)
+    uniform = lax.concatenate([words, swapped], len(others))
+    least = (rate * 2.0**32).astype("uint32")  # saturates
+    return ((lax.slice_in_dim(uniform, 0, n, axis=-1) >= least) & (rate < 1)).reshape(shape)
 
 
 _SELU_AT_MINUS_INFINITY = -1.7580993408473766  # -alpha * scale
@@ -180,7 +194,7 @@ def alpha_dropout(key: jax.Array, x: ArrayLike, rate: Scalar) -> jax.Array:
     c = _SELU_AT_MINUS_INFINITY
     kept = jnp.where(rate < 1, 1 - rate, 1)
     a = jnp.where(rate < 1, lax.rsqrt(kept * (1 + c**2 * rate)), 0)
-    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+    keep = _keep(key, rate, x.shape)
     return (a * (jnp.where(keep, wide, c) - c * rate)).astype(x.dtype)
 
 
