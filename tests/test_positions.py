@@ -138,6 +138,55 @@ def test_learned_positions_of_a_shorter_sequence():
     np.testing.assert_array_equal(y, np.stack([params["embedding"][:4]] * 2))
 
 
+ANEW = np.array([[0, 1, 2, 0, 1], [0, 1, 0, 1, 2]])  # texts packed in one row
+
+
+def test_sinusoids_of_given_positions():
+    x, apply = normal(0, 2, 5, 4), fast_jit(nn.sinusoidal_positions().apply)
+    table, _ = apply({}, {}, np.zeros((2, 5, 4), np.float32))
+    y, _ = apply({}, {}, x, positions=ANEW)
+    np.testing.assert_allclose(y, x + np.asarray(table)[0, ANEW], rtol=1e-5)
+
+
+def test_learned_vectors_of_given_positions():
+    layer, x, table = nn.learned_positions(5), normal(0, 2, 5, 4), normal(1, 5, 4)
+
+    def half_of_squares(params, positions):
+        y, _ = layer.apply(params, {}, x, positions=positions)
+        return (y**2).sum() / 2, y
+
+    run = fast_jit(jax.value_and_grad(half_of_squares, has_aux=True))
+    for positions in (ANEW, ANEW[:1]):  # of each example, and of all
+        (_, y), gradient = run({"embedding": table}, positions)
+        np.testing.assert_allclose(y, x + table[positions], rtol=1e-6)
+        expected = np.zeros((5, 4))
+        np.add.at(expected, np.broadcast_to(positions, (2, 5)), np.float64(y))
+        np.testing.assert_allclose(gradient["embedding"], expected, rtol=1e-5)
+    (_, y), _ = run({"embedding": table}, ANEW + 3)
+    np.testing.assert_array_equal(np.isnan(y[..., 0]), ANEW + 3 > 4)
+
+
+@pytest.mark.parametrize(
+    ("positions", "error", "text"),
+    [
+        (np.zeros((2, 5), np.float32), TypeError, "learned_positions: positions have dtype float"),
+        (ANEW[0], ValueError, r"positions have shape \(5,\), expected .* \(2, 5\)"),
+        (ANEW[:, :4], ValueError, r"positions have shape \(2, 4\)"),
+    ],
+)
+def test_positions_that_do_not_fit(positions, error, text):
+    with pytest.raises(error, match=text):
+        nn.learned_positions(5).apply(
+            {"embedding": ANEW.T}, {}, np.ones((2, 5, 2)), positions=positions
+        )
+
+
+def test_what_is_decoded_has_positions_of_its_own():
+    layer, state = nn.sinusoidal_positions(cached=True), {"position": np.int32(0)}
+    with pytest.raises(ValueError, match="positions are given, expected none with cached=True"):
+        layer.apply({}, state, np.ones((2, 5, 2), np.float32), positions=ANEW)
+
+
 @pytest.mark.parametrize(
     "layer",
     [nn.sinusoidal_positions(cached=True), nn.learned_positions(8, cached=True)],

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.nn.initializers import Initializer
+from jax.typing import ArrayLike
 
 from jaxnn import functional, initializers
 from jaxnn._core.arrays import (
@@ -161,10 +162,14 @@ def sinusoidal_positions(*, base: float = 10000.0, cached: bool = False) -> Laye
 
     Returns:
         A `Layer` without parameters on `(..., time, features)`, with an even number of features.
-        With `cached=True` its state is `{"position"}`, the number of elements so far.
+        Its `apply` takes `positions=`, integers of shape `(..., time)`; without them elements are
+        numbered from 0. With `cached=True` its state is `{"position"}`, the number of elements so
+        far.
 
     Raises:
-        ValueError: `base` is not positive, or `x` has another shape.
+        TypeError: `positions` are not integers.
+        ValueError: `base` is not positive; `x` or `positions` have another shape; `positions` are
+            given with `cached=True`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -177,8 +182,9 @@ def sinusoidal_positions(*, base: float = 10000.0, cached: bool = False) -> Laye
     """
     check_range("sinusoidal_positions", "base", base, LEAST_POSITIVE)
 
-    def encoding(params: PyTree, start: jax.Array | int, x: jax.Array) -> jax.Array:
-        positions = start + jnp.arange(x.shape[-2], dtype=jnp.int32)
+    def encoding(params: PyTree, positions: jax.Array | None, x: jax.Array) -> jax.Array:
+        if positions is None:
+            positions = jnp.arange(x.shape[-2], dtype=jnp.int32)
         return functional.sinusoidal(
             positions.astype(real_dtype(param_dtype(x))), x.shape[-1], base=base
         )
@@ -205,13 +211,14 @@ def learned_positions(
             Past the last position it gives NaN.
 
     Returns:
-        A `Layer` on `(..., time, features)` with params `{"embedding"}`. With `cached=True` its
-        state is `{"position"}`, the number of elements so far.
+        A `Layer` on `(..., time, features)` with params `{"embedding"}`. Its `apply` takes
+        `positions=`, integers of shape `(..., time)`; without them elements are numbered from 0.
+        With `cached=True` its state is `{"position"}`, the number of elements so far.
 
     Raises:
-        TypeError: `max_length` is not an integer.
+        TypeError: `max_length` is not an integer, or `positions` are not.
         ValueError: `max_length` is less than 1, or `x` is longer, or has no axes of time and
-            features.
+            features; `positions` have another shape, or are given with `cached=True`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -226,12 +233,11 @@ def learned_positions(
         check_key("learned_positions", key)
         return {"embedding": draw(embedding_init, key, (max_length, x.shape[-1]), param_dtype(x))}
 
-    def encoding(params: PyTree, start: jax.Array | int, x: jax.Array) -> jax.Array:
-        time = x.shape[-2]
-        rows = lax.dynamic_slice_in_dim(jnp.asarray(params["embedding"]), start, time)
-        if cached:  # the slice starts earlier rather than run over the end
-            rows = jnp.where(start + time <= max_length, rows, jnp.nan)
-        return rows
+    def encoding(params: PyTree, positions: jax.Array | None, x: jax.Array) -> jax.Array:
+        table = jnp.asarray(params["embedding"])
+        if positions is None:
+            return lax.slice_in_dim(table, 0, x.shape[-2])
+        return functional.embed(positions, table)
 
     return _added("learned_positions", init, encoding, cached, max_length)
 
@@ -301,11 +307,11 @@ def fourier_features(
 def _added(
     name: str,
     init_params: Callable[[jax.Array, Any], PyTree],
-    encoding: Callable[[PyTree, jax.Array | int, jax.Array], jax.Array],
+    encoding: Callable[[PyTree, jax.Array | None, jax.Array], jax.Array],
     cached: bool,
     max_length: int | None = None,
 ) -> Layer:
-    """A layer that adds `encoding(params, first position, x)`, shape `(time, features)`, to `x`."""
+    """A layer that adds `encoding(params, positions, x)`, shape `(..., time, features)`, to `x`."""
 
     def check(shape: tuple[int, ...]) -> None:
         if len(shape) < 2:
@@ -328,22 +334,40 @@ def _added(
         *,
         key: jax.Array | None = None,
         train: bool = False,
+        positions: ArrayLike | None = None,
     ) -> tuple[PyTree, PyTree]:
         x = floating(x)
         check(x.shape)
-        start: jax.Array | int = 0
+        at = None if positions is None else _positions_of(name, positions, x.shape[:-1])
         if max_length is not None:
             check_capacity(name, "max_length", max_length)
         if not cached:
             refuse_in_decoding(f"{name} without cached=True", x.shape[-2], "cached=True")
-        if cached:
-            if "position" not in state:
-                raise ValueError(
-                    f"{name}: state has {sorted(state)}, expected 'position' as made by init"
-                )
+        elif at is not None:
+            raise ValueError(f"{name}: positions are given, expected none with cached=True")
+        elif "position" not in state:
+            raise ValueError(
+                f"{name}: state has {sorted(state)}, expected 'position' as made by init"
+            )
+        else:
             start = jnp.asarray(state["position"])
+            at = start + jnp.arange(x.shape[-2], dtype=jnp.int32)
             state = {"position": start + x.shape[-2]}
-        table = encoding(params, start, x).astype(x.dtype)
-        return x + spread(table, (x.ndim - 2, x.ndim - 1), x.shape), state
+        table = encoding(params, at, x).astype(x.dtype)
+        axes = range(x.ndim - table.ndim, x.ndim)
+        return x + spread(table, axes, x.shape), state
 
     return Layer(init, apply)
+
+
+def _positions_of(layer: str, positions: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
+    """Positions of the elements of a batch, of its shape or one that broadcasts to it."""
+    at = jnp.asarray(positions)
+    if not jnp.issubdtype(at.dtype, jnp.integer):
+        raise TypeError(f"{layer}: positions have dtype {at.dtype}, expected integers")
+    if at.ndim != len(shape) or any(n not in (1, m) for n, m in zip(at.shape, shape, strict=True)):
+        raise ValueError(
+            f"{layer}: positions have shape {at.shape}, expected that of x without features, "
+            f"{shape}, or 1 in place of an axis"
+        )
+    return at
