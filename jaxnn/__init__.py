@@ -102,6 +102,7 @@ from jaxnn._networks.transformer import transformer_block
 from jaxnn._training.batch_statistics import update_batch_norm
 from jaxnn._training.best import early_stopping
 from jaxnn._training.calibration import temperature_scaling
+from jaxnn._training.data.packing import bucket_by_length, pack
 from jaxnn._training.data.padding import pad_to
 from jaxnn._training.evaluation import evaluate, predict
 from jaxnn._training.fit import FitResult, fit
@@ -135,6 +136,7 @@ __all__ = [
     "batch_norm",
     "beam_search",
     "bidirectional",
+    "bucket_by_length",
     "callbacks",
     "capture",
     "checkpoints",
@@ -200,6 +202,7 @@ __all__ = [
     "mixture_of_experts",
     "mlp",
     "optimizers",
+    "pack",
     "pad_to",
     "parallel",
     "parameter",

@@ -1,5 +1,6 @@
 """Ragged data as arrays of a few sizes."""
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -56,20 +57,29 @@ def pad_to(batch: PyTree, sizes: PyTree) -> tuple[PyTree, PyTree]:
         >>> jax.tree.map(np.shape, graph)
         {'edges': (12, 3), 'nodes': (8, 2)}
     """
-    ragged = jax.tree_util.tree_map_with_path(_gathered, batch, is_leaf=_is_list)
+
+    def gather(path: tuple[Any, ...], node: Any) -> PyTree:
+        if _is_list(node):
+            return gathered("pad_to: batch", node, path)
+        return Ragged([_array("pad_to: batch", path, node)], False)
+
+    ragged = jax.tree_util.tree_map_with_path(gather, batch, is_leaf=_is_list)
     leaves, structure = jax.tree_util.tree_flatten_with_path(ragged)
     if not any(leaf.has_axes or leaf.is_list for _, leaf in leaves):
         raise ValueError(f"pad_to: batch is {batch!r}, expected arrays, or lists of examples")
     ladders = _ladders(sizes, ragged)
     places = [place_of("pad_to: batch", path) for path, _ in leaves]
     parts = list(zip(places, [leaf for _, leaf in leaves], ladders, strict=True))
-    step = max(_steps(*part) for part in parts)
+    step = max(
+        0 if ladder is None or not leaf.has_axes else steps_up(place, leaf.length, ladder)
+        for place, leaf, ladder in parts
+    )
     padded, masks = zip(*(_padded(*part, step) for part in parts), strict=True)
     return jax.tree.unflatten(structure, padded), jax.tree.unflatten(structure, masks)
 
 
 @dataclass(frozen=True)
-class _Ragged:
+class Ragged:
     """An array, or those of a list that are to be stacked."""
 
     arrays: list[np.ndarray]
@@ -88,29 +98,28 @@ def _is_list(node: Any) -> bool:
     return isinstance(node, list)
 
 
-def _gathered(path: tuple[Any, ...], node: Any) -> PyTree:
-    """What is to be padded: for a list, a tree with the structure of one of its examples."""
-    if not _is_list(node):
-        return _Ragged([_array(path, node)], False)
-    where = place_of("pad_to: batch", path)
-    if not node:
+def gathered(what: str, examples: list[Any], path: tuple[Any, ...] = ()) -> PyTree:
+    """The arrays of all examples, in a tree with the structure of one."""
+    where = place_of(what, path)
+    if not examples:
         raise ValueError(f"{where} is an empty list, expected at least one example")
-    examples = [
+    trees = [
         jax.tree_util.tree_map_with_path(
-            lambda inner, leaf: _array((*path, *inner), leaf), example, is_leaf=_is_list
+            lambda inner, leaf: _array(what, (*path, *inner), leaf), example, is_leaf=_is_list
         )
-        for example in node
+        for example in examples
     ]
-    for number, example in enumerate(examples):
-        same_structure(where, **{"example 0": examples[0], f"example {number}": example})
-    return jax.tree.map(lambda *arrays: _Ragged(list(arrays), True), *examples)
+    for number, tree in enumerate(trees):
+        same_structure(where, **{"example 0": trees[0], f"example {number}": tree})
+    return jax.tree.map(lambda *arrays: Ragged(list(arrays), True), *trees)
 
 
-def _array(path: tuple[Any, ...], leaf: Any) -> np.ndarray:
+def _array(what: str, path: tuple[Any, ...], leaf: Any) -> np.ndarray:
     if isinstance(leaf, jax.core.Tracer):
-        raise TypeError(f"{place_of('pad_to: batch', path)} is traced, expected to be padded first")
+        where = place_of(what, path)
+        raise TypeError(f"{where} is traced, expected an array of numbers, outside of jit")
     is_plain = isinstance(leaf, (bool, int, float, complex, list))
-    return as_numpy("pad_to: batch", path, np.asarray(leaf) if is_plain else leaf)
+    return as_numpy(what, path, np.asarray(leaf) if is_plain else leaf)
 
 
 def _ladders(sizes: PyTree, ragged: PyTree) -> list[Ladder]:
@@ -120,7 +129,7 @@ def _ladders(sizes: PyTree, ragged: PyTree) -> list[Ladder]:
         return node is None or _is_list(node)
 
     for path, ladder in jax.tree_util.tree_leaves_with_path(sizes, is_leaf=is_ladder):
-        _check_ladder(place_of("pad_to: sizes", path), ladder)
+        check_ladder(place_of("pad_to: sizes", path), ladder)
     try:
         spread = jax.tree.broadcast(sizes, ragged, is_leaf=is_ladder)
     except ValueError as error:
@@ -137,7 +146,8 @@ def _ladders(sizes: PyTree, ragged: PyTree) -> list[Ladder]:
     return ladders
 
 
-def _check_ladder(where: str, ladder: Any) -> None:
+def check_ladder(where: str, ladder: Any) -> None:
+    """Raise unless sizes are None, an integer or a list of ascending ones."""
     if ladder is None or (is_integer(ladder) and ladder > 0):
         return
     are_sizes = _is_list(ladder) and ladder and all(is_integer(n) and n > 0 for n in ladder)
@@ -149,37 +159,29 @@ def _check_ladder(where: str, ladder: Any) -> None:
         )
 
 
-def _steps(where: str, leaf: _Ragged, ladder: Ladder) -> int:
-    """How far up its ladder a leaf has to go."""
-    if ladder is None or not leaf.has_axes:
-        return 0
-    if isinstance(ladder, list):
-        fitting = (step for step, size in enumerate(ladder) if size >= leaf.length)
-        if (step := next(fitting, None)) is None:
-            raise ValueError(
-                f"{where} has the length {leaf.length}, expected at most {ladder[-1]}, the last "
-                "of its sizes"
-            )
-        return step
-    return (max(-(-leaf.length // ladder), 1) - 1).bit_length()
+def steps_up(where: str, length: int, ladder: int | list[int]) -> int:
+    """How far up a ladder of sizes the first is that has room."""
+    if isinstance(ladder, int):
+        return (max(-(-length // ladder), 1) - 1).bit_length()
+    step = bisect_left(ladder, length)
+    if step == len(ladder):
+        raise ValueError(
+            f"{where} has the length {length}, expected at most {ladder[-1]}, the last of its sizes"
+        )
+    return step
 
 
-def _padded(where: str, leaf: _Ragged, ladder: Ladder, step: int) -> tuple[np.ndarray, np.ndarray]:
+def size_at(step: int, ladder: int | list[int]) -> int:
+    """The size there."""
+    return ladder * 2**step if isinstance(ladder, int) else ladder[step]
+
+
+def _padded(where: str, leaf: Ragged, ladder: Ladder, step: int) -> tuple[np.ndarray, np.ndarray]:
     """The arrays of a leaf as one, and where it has data."""
-    first, pads = leaf.arrays[0], ladder is not None and leaf.has_axes
-    for array in leaf.arrays:
-        for what in ("dtype", "ndim", "shape"):
-            ours, expected = getattr(array, what), getattr(first, what)
-            if what == "shape" and pads:
-                ours, expected = ours[1:], expected[1:]
-            if ours != expected:
-                raise ValueError(
-                    f"{where} has examples of {what} {expected} and {ours}, expected one"
-                    + (" apart from axis 0" if what == "shape" and pads else "")
-                )
-    if pads:
-        size = ladder[step] if isinstance(ladder, list) else ladder * 2**step
-        padded = np.zeros((len(leaf.arrays), size, *first.shape[1:]), first.dtype)
+    first = leaf.arrays[0]
+    check_alike(where, leaf, ragged=ladder is not None and leaf.has_axes)
+    if ladder is not None and leaf.has_axes:
+        padded = np.zeros((len(leaf.arrays), size_at(step, ladder), *first.shape[1:]), first.dtype)
         mask = np.zeros(padded.shape[:2], bool)
         for row, array in enumerate(leaf.arrays):
             padded[row, : len(array)] = array
@@ -188,3 +190,18 @@ def _padded(where: str, leaf: _Ragged, ladder: Ladder, step: int) -> tuple[np.nd
         padded = np.stack(leaf.arrays)
         mask = np.ones(len(leaf.arrays), bool)
     return (padded, mask) if leaf.is_list else (padded[0], mask[0])
+
+
+def check_alike(where: str, leaf: Ragged, ragged: bool) -> None:
+    """Raise for arrays that differ in dtype, or in shape, that of a ragged axis 0 apart."""
+    first = leaf.arrays[0]
+    for array in leaf.arrays:
+        for what in ("dtype", "ndim", "shape"):
+            ours, expected = getattr(array, what), getattr(first, what)
+            if what == "shape" and ragged:
+                ours, expected = ours[1:], expected[1:]
+            if ours != expected:
+                raise ValueError(
+                    f"{where} has examples of {what} {expected} and {ours}, expected one"
+                    + (" apart from axis 0" if what == "shape" and ragged else "")
+                )
