@@ -265,6 +265,8 @@ BY_HAND = {
     "initializers.identity": ({}, drawn((4, 4))),
     "initializers.sparse": ({"sparsity": 0.5}, drawn((4, 4))),
     "initializers.torch_uniform": ({}, drawn((4, 4))),
+    "pack": ({"sequences": [[1, 2], [3]], "length": 4}, nothing),
+    "bucket_by_length": ({"lengths": [1, 2], "sizes": 4, "batch_size": 2}, nothing),
     "pad_to": ({"batch": [[1, 2], [3, 4]], "sizes": 4}, nothing),
     "parameter": ({"shape": (2,)}, applied(X)),
     **{

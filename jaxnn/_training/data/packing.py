@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxnn._core.arguments import checked
+from jaxnn._core.arguments import checked, value_text
 from jaxnn._core.arrays import check_count, check_key
 from jaxnn._core.types import PyTree
 from jaxnn._training.data.padding import check_alike, check_ladder, gathered, size_at, steps_up
@@ -67,6 +67,8 @@ def pack(sequences: list[Any], length: int) -> Packed:
         array([[0, 1, 2, 0, 1],
                [0, 1, 2, 3, 0]], dtype=int32)
     """
+    if not isinstance(sequences, list):
+        raise TypeError(f"pack: sequences is {value_text(sequences)}, expected a list of arrays")
     check_count("pack", "length", length)
     ragged = gathered("pack: sequences", sequences)
     sizes = _lengths(ragged)

@@ -129,7 +129,8 @@ def _ladders(sizes: PyTree, ragged: PyTree) -> list[Ladder]:
         return node is None or _is_list(node)
 
     for path, ladder in jax.tree_util.tree_leaves_with_path(sizes, is_leaf=is_ladder):
-        check_ladder(place_of("pad_to: sizes", path), ladder)
+        if ladder is not None:
+            check_ladder(place_of("pad_to: sizes", path), ladder)
     try:
         spread = jax.tree.broadcast(sizes, ragged, is_leaf=is_ladder)
     except ValueError as error:
@@ -147,8 +148,8 @@ def _ladders(sizes: PyTree, ragged: PyTree) -> list[Ladder]:
 
 
 def check_ladder(where: str, ladder: Any) -> None:
-    """Raise unless sizes are None, an integer or a list of ascending ones."""
-    if ladder is None or (is_integer(ladder) and ladder > 0):
+    """Raise unless sizes are an integer or a list of ascending ones."""
+    if is_integer(ladder) and ladder > 0:
         return
     are_sizes = _is_list(ladder) and ladder and all(is_integer(n) and n > 0 for n in ladder)
     if not are_sizes or ladder != sorted(set(ladder)):
