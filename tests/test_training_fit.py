@@ -226,6 +226,17 @@ def test_a_second_call_with_equal_parts_compiles_nothing():
     assert compiled == []
 
 
+def test_more_epochs_and_fewer_compile_nothing():
+    lengths = []
+    fitted(LINEAR, epochs=3)
+    with counted_compilations() as compiled:
+        for epochs in (1, 2, 16):
+            history = fitted(LINEAR, epochs=epochs).history
+            lengths.append(len(history["loss"]))
+    assert compiled == []
+    assert lengths == [1, 2, 16]
+
+
 def test_the_count_of_compilations_sees_a_call_with_other_parts():
     fitted(LINEAR, regularizer=nn.regularizers.l2(1e-3))
     with counted_compilations() as compiled:

@@ -255,7 +255,8 @@ def fit(
         """Where the run stands, for the callbacks."""
         at, position = feed.at, feed.at.position
         finished = int(position.epoch)
-        row = {name: reported(v[finished - 1]) for name, v in position.history.items() if finished}
+        history = position.history.items() if finished else ()
+        row = {name: reported(np.asarray(v)[finished - 1]) for name, v in history}
         last_params, last_state = compiled(run.last)(position.carry)
         return Event(
             epoch=finished,
@@ -311,7 +312,8 @@ def fit(
         history = compiled(rows_that_count)(carry, history)
     finished = int(position.epoch)
     on_host = {
-        name: np.array(v if name == "epochs" else v[:finished]) for name, v in history.items()
+        name: np.array(v if name == "epochs" else np.asarray(v)[:finished])
+        for name, v in history.items()
     }
     return FitResult(params, state, on_host, carry.train.opt_state, reason, *_best_of(carry))
 

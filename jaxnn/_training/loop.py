@@ -107,10 +107,15 @@ class Position(NamedTuple):
     loss: Any
 
 
+def history_rows(epochs: int) -> int:
+    """Room for the history of so many epochs: a power of two, so that others share the program."""
+    return max(16, 1 << (epochs - 1).bit_length())
+
+
 def start(
     run: Run,
-    epochs: int,
-    rows: int | None,
+    rows: int,
+    examples: int | None,
     key: jax.Array,
     data: PyTree,
     validation: PyTree,
@@ -122,9 +127,9 @@ def start(
     # Arrays of our own, since the run gives their memory to its results.
     given = params, state, hyperparams
     params, state, hyperparams = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), given)
-    carry = run.init(key, example_of(data), rows, params, state, hyperparams)
+    carry = run.init(key, example_of(data), examples, params, state, hyperparams)
     _, row = jax.eval_shape(lambda carry: finished(run, carry, validation), carry)
-    history = {name: jnp.zeros((epochs, *v.shape), v.dtype) for name, v in row.items()}
+    history = {name: jnp.zeros((rows, *v.shape), v.dtype) for name, v in row.items()}
     zero = jnp.zeros((), jnp.int32)
     return _with_loss(Position(carry, history, zero, zero, None))
 

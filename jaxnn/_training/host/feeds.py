@@ -93,7 +93,7 @@ class InMemory:
 
     def start(self, params: PyTree, state: PyTree, hyperparams: PyTree) -> None:
         """Put the run before its first step."""
-        start = compiled(loop.start, self.run, self.epochs, self.epoch.n, **ONCE)
+        start = compiled(loop.start, self.run, loop.history_rows(self.epochs), self.epoch.n, **ONCE)
         self.position: Position = start(
             self.key, self.data, self.validation, params, state, hyperparams
         )
@@ -163,7 +163,8 @@ class Streamed:
         validation = self.validation
         if isinstance(validation, Source):
             validation = _zeros(validation.example)
-        start = compiled(loop.start, self.run, self.epochs, self.source.examples, **ONCE)
+        rows = loop.history_rows(self.epochs)
+        start = compiled(loop.start, self.run, rows, self.source.examples, **ONCE)
         example = _zeros(self.source.example)
         position = start(self.key, example, validation, params, state, hyperparams)
         self.at = At(position, 0, (0, 0))
