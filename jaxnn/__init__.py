@@ -102,8 +102,10 @@ from jaxnn._networks.transformer import transformer_block
 from jaxnn._training.batch_statistics import update_batch_norm
 from jaxnn._training.best import early_stopping
 from jaxnn._training.calibration import temperature_scaling
+from jaxnn._training.data.balancing import balanced_weights
 from jaxnn._training.data.packing import bucket_by_length, pack
 from jaxnn._training.data.padding import pad_to
+from jaxnn._training.data.splitting import split
 from jaxnn._training.evaluation import evaluate, predict
 from jaxnn._training.fit import FitResult, fit
 from jaxnn._training.folds import cross_validate
@@ -133,6 +135,7 @@ __all__ = [
     "attention",
     "autoregressive",
     "avg_pool",
+    "balanced_weights",
     "batch_norm",
     "beam_search",
     "bidirectional",
@@ -237,6 +240,7 @@ __all__ = [
     "sinusoidal_positions",
     "spatial_dropout",
     "spectral_norm",
+    "split",
     "squeeze_excite",
     "stack",
     "stacked_cell",

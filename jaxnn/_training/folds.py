@@ -4,12 +4,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
-from jaxnn._core.arrays import check_key
+from jaxnn._core.arrays import check_key, check_shape
 from jaxnn._core.construction import refuse_constructor
 from jaxnn._core.types import PyTree, TrainingRun
 from jaxnn._training.data.arrays import count_examples
+from jaxnn._training.data.splitting import stratified_order
 
 
 @checked
@@ -21,6 +24,7 @@ def cross_validate(
     *,
     hyperparams: PyTree = None,
     shuffle: bool = True,
+    stratify: ArrayLike | None = None,
 ) -> tuple[PyTree, PyTree, dict[str, jax.Array]]:
     """K-fold cross-validation as one run of all folds side by side.
 
@@ -36,6 +40,8 @@ def cross_validate(
         folds: the number of parts, at least 2.
         hyperparams: those of `train`.
         shuffle: whether the parts are drawn at random; otherwise each is a range of the examples.
+        stratify: labels, shape `(n,)`, of which each part gets as many of every class as the
+            others, or one more or less.
 
     Returns:
         `(params, state, history)` as of `train`, each with a leading axis for the folds:
@@ -44,7 +50,7 @@ def cross_validate(
     Raises:
         TypeError: an argument is of the wrong kind.
         ValueError: `folds` is less than 2, or more than there are examples; `data` is no
-            `(x, y)` or `(x, y, weights)`.
+            `(x, y)` or `(x, y, weights)`; `stratify` has another length, or is not shuffled.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -70,8 +76,14 @@ def cross_validate(
             f"cross_validate: folds is {folds}, expected 2 to {examples}, the number of examples"
         )
     order = jnp.arange(examples)
+    if stratify is not None:
+        check_shape("cross_validate", "stratify", stratify, (examples,))
+        if not shuffle:
+            raise ValueError("cross_validate: shuffle is False, expected True with stratify")
     if shuffle:
-        order = jax.random.permutation(jax.random.fold_in(key, folds), order)
+        order = stratified_order(jax.random.fold_in(key, folds), stratify, examples)
+    if stratify is not None:  # dealt out in turn
+        order = order[np.concatenate([np.arange(i, examples, folds) for i in range(folds)])]
     size = -(-examples // folds)
     # The first parts have an example more than the others, in which it is filled up.
     longer = examples - (size - 1) * folds

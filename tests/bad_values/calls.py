@@ -455,6 +455,8 @@ BY_HAND = {
         {"train": nn.training_run(MODEL, **TRAINING), "key": key(), "data": DATA, "folds": 2},
         nothing,
     ),
+    "split": ({"data": DATA, "size": 1, "key": key()}, nothing),
+    "balanced_weights": ({"labels": LABELS}, nothing),
     "temperature_scaling": ({"logits": SCORES, "labels": LABELS}, nothing),
     "stateless": ({"layer": MODEL}, lambda apply: apply(PARAMS, X)),
     "summary": ({"layer": MODEL, "x": X}, nothing),

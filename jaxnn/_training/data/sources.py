@@ -28,10 +28,11 @@ def is_streamed(data: Any) -> bool:
     list of arrays. A list of tuples or dicts is one of batches, as any other iterable is, and any
     other callable a function that makes one.
     """
-    return _has_memmap(data) or _makes_batches(data)
+    return _has_memmap(data) or makes_batches(data)
 
 
-def _makes_batches(data: Any) -> bool:
+def makes_batches(data: Any) -> bool:
+    """Whether `data` is no pytree of arrays: a list of batches, or an iterable or function."""
     if isinstance(data, list):
         return bool(data) and all(isinstance(batch, (tuple, list, dict)) for batch in data)
     is_array = hasattr(data, "__array__")
@@ -175,7 +176,7 @@ def as_source(
     """
     where = f"{function}: {name}"
     refuse_constructor(data, where, "data")
-    if not _makes_batches(data):
+    if not makes_batches(data):
         arrays = jax.tree_util.tree_map_with_path(partial(as_numpy, where), data)
         n = count_examples(function, name, arrays)
         size = effective_batch_size(function, batch_size, n)
