@@ -2,13 +2,19 @@
 
 import csv
 import io
+import os
+import re
 import sys
+import threading
+import time
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
 import jaxnn as nn
+from jaxnn._core.progress import counted, form_of
 from jaxnn._training.host import clock, progress
 
 X = np.linspace(-1, 1, 10, dtype=np.float32)[:, None]
@@ -62,6 +68,19 @@ def test_lines_show_epoch_loss_validation_and_throughput(capsys):
         assert part in line
 
 
+def test_a_line_for_each_epoch_has_all_metrics(capsys):
+    error = {"error": nn.metrics.mean_squared_error()}
+    result = fitted(progress="epochs", epochs=2, metrics=error, record=["gradient_norm/*"])
+    printed = capsys.readouterr().err.splitlines()
+    for i, line in enumerate(printed):
+        shown = " ".join(line.split()[4:]).partition(" examples/s")[0]
+        for name in ("loss", "error", "val_loss", "val_error"):
+            assert f"{name} {result.history[name][i]:.4g}" in shown
+        assert line.startswith(f"epoch {i + 1}/2  step {3 * i + 3}/6  ")
+        assert "gradient_norm" not in line
+    assert len(printed) == 2
+
+
 def test_without_a_terminal_nothing_is_shown_unless_asked(capsys):
     fitted(progress=None)
     assert capsys.readouterr().err == ""
@@ -80,8 +99,99 @@ def test_the_bar_counts_steps(monkeypatch):
         assert part in last
 
 
+NAMES = [f"val_metric_{i}" for i in range(9)]
+
+
+def event(step, seconds, seconds_compiling=40.0):
+    """One of a run of 10 epochs of 10 steps with 4 examples each."""
+    metrics = {"loss": 0.5, **dict.fromkeys(NAMES, 0.123456), "confusion": np.eye(2)}
+    return nn.callbacks.Event(
+        step // 10, 10, step, 100, 4 * step, seconds, seconds_compiling, metrics, 0.25, {}, {}
+    )
+
+
+def test_what_was_compiled_counts_in_no_rate_and_no_time_left():
+    pace = progress.Pace()
+    pace.tick(event(1, 50.0))
+    assert pace.texts(event(1, 50.0)) == ["compiled in 40.0 s"]
+    pace.tick(event(2, 52.0))
+    assert pace.texts(event(2, 52.0)) == ["03:16 left", "2 examples/s"]  # 98 steps of 2 s
+    pace.tick(event(3, 74.0, 60.0))  # 20 s to compile the smaller last batch
+    assert pace.texts(event(3, 74.0, 60.0)) == ["03:14 left", "2 examples/s"]
+    pace.tick(event(4, 76.0, 60.0))
+    assert pace.texts(event(100, 76.0, 60.0)) == ["2 examples/s"]
+
+
+def test_a_rate_forgets_what_was_long_ago():
+    pace = progress.Pace()
+    for step, seconds in [(0, 0.0), (10, 10.0), (20, 40.0)]:  # 1 s, then 3 s a step
+        pace.tick(event(step, seconds, 0.0))
+    mean = (0.5 * 10 + 30) / (0.5 * 10 + 10)
+    assert pace.texts(event(20, 40.0))[0] == f"03:{80 * mean - 180:02.0f} left"
+
+
+def test_a_clock_hears_what_its_thread_compiles():
+    with clock.Clock() as ours:
+        assert ours.seconds_compiling == 0
+        jax.jit(lambda x: x + 1)(np.float32(1))
+        heard = ours.seconds_compiling
+        assert 0 < heard < ours.seconds
+        thread = threading.Thread(target=lambda: jax.jit(lambda x: x + 2)(np.float32(1)))
+        thread.start()
+        thread.join()
+        assert ours.seconds_compiling == heard
+        ours._hear("/jax/core/compile/outer", 1000.0)  # which all of it is a part of
+        assert ours.seconds_compiling == pytest.approx(1000)
+    jax.jit(lambda x: x + 3)(np.float32(1))
+    assert ours.seconds_compiling == pytest.approx(1000)
+
+
+def test_metrics_that_are_no_more_beside_the_bar_stand_below(monkeypatch):
+    pytest.importorskip("tqdm")
+    monkeypatch.setattr(os, "get_terminal_size", lambda file: os.terminal_size((80, 24)))
+    out = type("Terminal", (io.StringIO,), {"fileno": lambda self: 1})()
+    shown = progress.bar(100, out)
+    shown.on_step_chunk(event(10, 50.0))
+    shown.on_end(event(10, 50.0))
+    drawn = [line for line in re.split(r"[\r\n]", out.getvalue()) if line.strip()]
+    first, *below = drawn[-4:]
+    assert first.startswith("epoch 2/10 |##  ")
+    assert "compiled in 40.0 s" in first
+    assert "  ".join(below) == "  ".join(f"{name} 0.1235" for name in NAMES)
+    assert all(len(line) < 80 for line in drawn[-4:])
+
+
+def test_a_notebook_has_a_bar(monkeypatch):
+    pytest.importorskip("tqdm")
+    assert form_of("fit", None) is None
+    kernel = SimpleNamespace(config={"IPKernelApp": {}})
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: kernel))
+    assert form_of("fit", None) == "bar"
+    terminal = SimpleNamespace(get_ipython=lambda: SimpleNamespace(config={}))
+    monkeypatch.setitem(sys.modules, "IPython", terminal)
+    assert form_of("fit", None) is None
+
+
+def test_what_takes_longer_than_a_second_is_counted(monkeypatch, capsys):
+    now = iter([0.0, 0.5, 1.5, 1.5, 2.0, 2.5, 2.5])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
+    pieces = counted("load", "lines", "abcd", 4, "files")
+    assert list(pieces) == list("abcd")
+    assert capsys.readouterr().err.splitlines() == ["load: 2 of 4 files", "load: 4 of 4 files"]
+
+
+def test_what_comes_batch_by_batch_shows_how_many(monkeypatch, capsys):
+    monkeypatch.setattr("jaxnn._core.progress.SECONDS_BETWEEN_LINES", 0.0)
+    batches = [DATA, DATA]
+    nn.evaluate(nn.identity, {}, {}, batches, loss=nn.losses.squared_error, progress="lines")
+    nn.predict(nn.identity, {}, {}, lambda epoch: iter([X, X, X]), progress="lines")
+    printed = capsys.readouterr().err.splitlines()
+    assert printed[:2] == ["evaluate: 1 of 2 batches", "evaluate: 2 of 2 batches"]
+    assert printed[2:] == ["predict: 1 batches", "predict: 2 batches", "predict: 3 batches"]
+
+
 def test_a_missing_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     with pytest.raises(ImportError, match=r"pip install tqdm"):
         fitted(progress="bar")
 

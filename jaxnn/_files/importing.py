@@ -5,7 +5,7 @@ import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 
 from jaxnn._core.arguments import checked
 from jaxnn._core.paths import is_match
+from jaxnn._core.progress import counted
 from jaxnn._core.types import Arrays, PyTree
 from jaxnn._files.layouts import (
     Conversions,
@@ -44,6 +45,7 @@ def import_params(
     dtype: DTypeLike | None = None,
     convert: Conversions = {},  # noqa: B006
     ignore: Sequence[str] = (),
+    progress: bool | Literal["bar", "lines"] | None = None,
 ) -> PyTree:
     """The parameters of a model from safetensors files that torch or Hugging Face wrote.
 
@@ -82,6 +84,7 @@ def import_params(
         convert: for tensors that lie otherwise, by globs on their names: a pair of functions of
             NumPy arrays, from the tensor to the leaf and back; None for no change at all.
         ignore: globs on the names of tensors that the model does not need.
+        progress: as in `nn.fit`; what takes longer than a second shows how many leaves are made.
 
     Returns:
         A tree with the structure of `like`, sharded as its leaves are; with `state`, a pair
@@ -132,7 +135,8 @@ def import_params(
     _raise_for(where, problems)
 
     made = []
-    for name, leaf in leaves.items():
+    each = counted("import_params", progress, leaves.items(), len(leaves), "leaves")
+    for name, leaf in each:
         made.append(leaf if name in absent else _made(leaf, kinds[name], parts[name], reader))
         source.forget()
     return _split(made, like, state)

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_count
 from jaxnn._core.layer import Layer, LayerLike, as_layer
 from jaxnn._core.programs import compiled
+from jaxnn._core.progress import counted
 from jaxnn._core.sharding import Sharding, check_sharding
 from jaxnn._core.types import Arrays, Data, Loss, PyTree
 from jaxnn._training.checks import check_labels, check_metrics
@@ -84,6 +85,7 @@ def evaluate(
     metrics: MetricsByName | None = None,
     batch_size: int | None = None,
     members: int | None = None,
+    progress: bool | Literal["bar", "lines"] | None = None,
     sharding: Sharding | None = None,
 ) -> dict[str, Any]:
     """The loss and the metrics of a model over a data set, in evaluation mode.
@@ -102,6 +104,8 @@ def evaluate(
         members: how many copies of the model `params` and `state` hold along a leading axis, as
             `fit` with `members` returns them, each measured by itself; None for one without such
             an axis.
+        progress: as in `fit`; only shown for batches that come one by one and take longer than a
+            second.
         sharding: `nn.sharding(...)`: how the examples and the params are spread over many devices.
 
     Returns:
@@ -139,7 +143,8 @@ def evaluate(
         sums_of = compiled(_sums, model, loss, pairs, None, members)
         look = None if find is None else partial(find, "evaluate: a batch of data", params, state)
         with source.batches(0) as batches:
-            placed = (_batch(sharding, batch) for batch in batches)
+            shown = counted("evaluate", progress, batches, source.steps, "batches")
+            placed = (_batch(sharding, batch) for batch in shown)
             parts = sums_of_each(partial(sums_of, params, state), placed, look)
             sums = functools.reduce(_of_each(members, merge), parts)
         values = _values(pairs, members, sums)
@@ -167,6 +172,7 @@ def predict(
     x: Data,
     *,
     batch_size: int | None = None,
+    progress: bool | Literal["bar", "lines"] | None = None,
     sharding: Sharding | None = None,
 ) -> PyTree:
     """The output of a model for each example, in evaluation mode.
@@ -178,6 +184,8 @@ def predict(
         x: an array, or pytree of arrays, with the examples along axis 0; mapped files, or batches
             of `x` from an iterable, as `fit` takes them.
         batch_size: how many examples at a time; None for all at once.
+        progress: as in `fit`; only shown for batches that come one by one and take longer than a
+            second.
         sharding: `nn.sharding(...)`: how the examples and the params are spread over many devices.
 
     Returns:
@@ -205,7 +213,7 @@ def predict(
         predicted = compiled(_predicted, model, None)
         with source.batches(0) as batches:
             parts = []
-            for batch in batches:
+            for batch in counted("predict", progress, batches, source.steps, "batches"):
                 placed = _batch(sharding, batch)
                 part = jax.tree.map(np.asarray, predicted(params, state, placed))
                 if has_integers(batch) and has_nan(part):

@@ -90,7 +90,7 @@ def fit(
     on_nonfinite: OnNonfinite | None = None,
     members: int | None = None,
     callbacks: Sequence[CallbackLike] = (),
-    progress: bool | Literal["bar", "lines"] | None = None,
+    progress: bool | Literal["bar", "lines", "epochs"] | None = None,
     params: Arrays = None,
     state: Arrays = None,
     checkpoint: str | PathLike[str] | bytes | CheckpointOptions | None = None,
@@ -144,9 +144,9 @@ def fit(
             trained alone with the key `jax.random.fold_in(key, i)`; None for one.
         callbacks: `nn.callbacks.Callback`s, or plain functions of an `Event`, called after each
             epoch; the result True stops training.
-        progress: True for a bar (with the extra `progress`) in a terminal and lines elsewhere,
-            False for nothing, None for a bar in a terminal and nothing elsewhere, "bar" or "lines"
-            for either anywhere.
+        progress: True for a bar (with the extra `progress`) in a terminal or a notebook and lines
+            elsewhere, False for nothing, None for a bar there and nothing elsewhere, "bar" or
+            "lines" for either anywhere, "epochs" for a line for each epoch.
         params: initial parameters; None to make them.
         state: initial state, if `params` is given.
         checkpoint: a directory, or `nn.checkpoints(...)`. `last.safetensors` in it is written about
@@ -247,9 +247,6 @@ def fit(
     steps = None if feed.steps_per_epoch is None else feed.steps_per_epoch * epochs
     watchers = Watchers(callbacks, progress_callback(progress, steps))
     clock = Clock()
-    feed.start(params, {} if params is not None and state is None else state, hyperparams)
-    begun = feed.at.position.carry
-    warn_of_narrow_params("fit", begun.train.params, begun.train.opt_state, stacklevel=4)
 
     def event() -> Event:
         """Where the run stands, for the callbacks."""
@@ -265,13 +262,17 @@ def fit(
             steps=steps,
             examples=at.seen[0],
             seconds=clock.seconds,
+            seconds_compiling=clock.seconds_compiling,
             metrics=row,
             running_loss=float(position.loss),
             params=last_params,
             state=last_state,
         )
 
-    with ExitStack() as held:
+    with clock, ExitStack() as held:
+        feed.start(params, {} if params is not None and state is None else state, hyperparams)
+        begun = feed.at.position.carry
+        warn_of_narrow_params("fit", begun.train.params, begun.train.opt_state, stacklevel=4)
         store: Checkpoints | None = None
         if options is not None:
             place = held.enter_context(opened(options))

@@ -15,10 +15,11 @@ class Event(NamedTuple):
 
     `epoch` counts finished epochs and `step` finished steps, of `epochs` and `steps` in all, which
     is None where the data do not tell their length; `examples` counts the examples seen and
-    `seconds` the time in training, compilation included. `metrics` are those of the last finished
-    epoch, `{}` before: floats, and arrays for those that have several values; `running_loss` is
-    the mean loss of the current epoch so far. `params` and `state` are only valid during the
-    call: their memory is reused by the next step; copy what is to be kept.
+    `seconds` the time in training, of which `seconds_compiling` were spent on tracing and
+    compiling since `fit` was called. `metrics` are those of the last finished epoch, `{}` before:
+    floats, and arrays for those that have several values; `running_loss` is the mean loss of the
+    current epoch so far. `params` and `state` are only valid during the call: their memory is
+    reused by the next step; copy what is to be kept.
     """
 
     epoch: int
@@ -27,6 +28,7 @@ class Event(NamedTuple):
     steps: int | None
     examples: int
     seconds: float
+    seconds_compiling: float
     metrics: dict[str, Any]
     running_loss: float
     params: PyTree

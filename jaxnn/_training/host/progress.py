@@ -1,132 +1,121 @@
-"""How `fit` shows that it advances: a bar in a terminal, plain lines elsewhere."""
+"""How `fit` shows that it advances."""
 
-import contextlib
-import importlib.util
-import sys
-from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TextIO
 
+from jaxnn._core.progress import (
+    SECONDS_BETWEEN_LINES,
+    form_of,
+    if_it_can,
+    in_notebook,
+    print_line,
+    tqdm,
+)
 from jaxnn.callbacks import Callback, Event
+
+SECONDS_REMEMBERED = 30.0  # by a rate: what is older counts less than half
 
 
 def progress_callback(progress: bool | str | None, steps: int | None) -> Callback | None:
     """The callback for `fit`'s argument `progress`, in a run of so many steps, if that is known."""
-    form = _form("fit", progress)
+    form = form_of("fit", progress, ("bar", "lines", "epochs"))
     if form is None:
         return None
-    return lines() if form == "lines" else bar(steps)
+    return {"lines": lines, "epochs": epoch_lines}[form]() if form != "bar" else bar(steps)
 
 
-def counter(
-    function: str, progress: bool | str | None, total: int, unit: str
-) -> Callable[[int | None, str], None]:
-    """What shows that so many of `total` are done, with a note; None ends it."""
-    form = _form(function, progress)
-    if form == "bar":
-        shown = _tqdm(function)(total=total, desc=function, unit=f" {unit}", dynamic_ncols=True)
+class Pace:
+    """How fast steps have been lately, without what was compiled between them."""
 
-        def show_progress(done: int | None, note: str = "") -> None:
-            if done is None:
-                shown.close()
-            else:
-                shown.set_postfix_str(note, refresh=False)
-                shown.update(done - shown.n)
+    def __init__(self) -> None:
+        self._before: Event | None = None
+        self._seconds = self._steps = self._examples = 0.0
 
-        return _if_it_can(show_progress)
+    def tick(self, event: Event) -> None:
+        """Training has advanced to `event`."""
+        if self._before is not None:
+            before = self._before
+            compiling = event.seconds_compiling - before.seconds_compiling
+            seconds = max(event.seconds - before.seconds - compiling, 0.0)
+            kept = 0.5 ** (seconds / SECONDS_REMEMBERED)
+            self._seconds = kept * self._seconds + seconds
+            self._steps = kept * self._steps + event.step - before.step
+            self._examples = kept * self._examples + event.examples - before.examples
+        self._before = event
 
-    def print_line(done: int | None, note: str = "") -> None:
-        if form == "lines" and done is not None:
-            line = f"{function}: {done} of {total} {unit}  {note}".rstrip()
-            _print(line)
-
-    return _if_it_can(print_line)
-
-
-def _form(function: str, progress: bool | str | None) -> str | None:
-    """A bar, lines or nothing."""
-    if progress not in (None, True, False, "bar", "lines"):
-        raise ValueError(
-            f"{function}: progress is {progress!r}, expected True, False, None, 'bar' or 'lines'"
-        )
-    terminal = _is_terminal(sys.stderr)
-    if sys.stderr is None or getattr(sys.stderr, "closed", False):
-        return None
-    if progress is False or (progress is None and not terminal):
-        return None
-    if isinstance(progress, str):
-        return progress
-    return "bar" if terminal and importlib.util.find_spec("tqdm") is not None else "lines"
+    def texts(self, event: Event) -> list[str]:
+        """The time left and the throughput; before they are known, how long compiling took."""
+        if not self._steps or not self._seconds:
+            return [f"compiled in {event.seconds_compiling:.1f} s"]
+        throughput = f"{self._examples / self._seconds:,.0f} examples/s"
+        if event.steps is None or event.step >= event.steps:
+            return [throughput]
+        left = round((event.steps - event.step) * self._seconds / self._steps)
+        return [f"{timedelta(seconds=left)} left".removeprefix("0:"), throughput]
 
 
-def _if_it_can(show: Callable[..., None]) -> Callable[..., None]:
-    """What shows something, and nothing where the stream is broken or closed, or the disk full.
-
-    No run ends because nobody can look on any more.
-    """
-
-    def show_if_it_can(*values: Any) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            show(*values)
-
-    return show_if_it_can
-
-
-def _is_terminal(stream: Any) -> bool:
-    """Whether a stream is a terminal: closed ones, None and odd objects are not."""
-    try:
-        return bool(stream.isatty())
-    except (AttributeError, ValueError):
-        return False
-
-
-def _print(line: str, file: Any = None) -> None:
-    """A line on a stream, or on standard error; nothing where that is closed or None."""
-    file = sys.stderr if file is None else file
-    if file is not None and not getattr(file, "closed", False):
-        print(line, file=file, flush=True)
-
-
-def _tqdm(function: str) -> Any:
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise ImportError(
-            f"{function}: progress='bar' needs tqdm (in the extra `progress`): pip install tqdm"
-        ) from error
-    return tqdm
-
-
-def _values(event: Event) -> list[str]:
-    """What both forms show: the loss, the validation metrics and the throughput."""
-    metrics = {name: v for name, v in event.metrics.items() if isinstance(v, float)}
-    shown = {"loss": event.running_loss}
-    shown |= {name: value for name, value in metrics.items() if name.startswith("val_")}
-    texts = [f"{name} {value:.4f}" for name, value in shown.items()]
-    return [*texts, f"{event.examples / max(event.seconds, 1e-9):,.0f} examples/s"]
+def _metrics(event: Event, loss: float) -> list[str]:
+    """The loss and the metrics, those that are one number and not of one layer."""
+    shown = {"loss": loss} | {
+        name: value
+        for name, value in event.metrics.items()
+        if isinstance(value, float) and name != "loss" and "/" not in name
+    }
+    return [f"{name} {value:.4g}" for name, value in shown.items()]
 
 
 def bar(steps: int | None, file: TextIO | None = None) -> Callback:
-    """A progress bar by tqdm."""
-    form = "{desc} |{bar:20}| {elapsed}<{remaining}{postfix}"
-    if steps is None:
-        form = "{desc} {n_fmt} steps {elapsed}{postfix}"
-    shown = _tqdm("fit")(
-        total=steps, desc="compiling", bar_format=form, file=file, dynamic_ncols=True
-    )
+    """A progress bar by tqdm, and rows below for the metrics that have no place beside it."""
+    make = tqdm("fit")
+    width = "" if in_notebook() else ":20"  # a widget finds its own
+    done = "{n_fmt} steps" if steps is None else f"|{{bar{width}}}|"
+    form = f"{{desc}} {done} {{elapsed}}{{postfix}}"
+    rows = [make(total=steps, desc="compiling", bar_format=form, file=file, dynamic_ncols=True)]
+    pace = Pace()
 
     def on_step_chunk(event: Event) -> None:
-        epoch = min(event.epoch + 1, event.epochs)
-        shown.set_description_str(f"epoch {epoch}/{event.epochs}", refresh=False)
-        shown.set_postfix_str("  ".join(_values(event)), refresh=False)
-        shown.update(event.step - shown.n)
+        pace.tick(event)
+        shown = rows[0]
+        name = f"epoch {min(event.epoch + 1, event.epochs)}/{event.epochs}"
+        columns = shown.format_dict["ncols"]
+        texts = [*pace.texts(event), *_metrics(event, event.running_loss)]
+        beside, *below = _in_rows(texts, columns, len(f"{name} |{20 * ' '}| 00:00:00, "))
+        shown.set_description_str(name, refresh=False)
+        shown.set_postfix_str(beside, refresh=False)
+        while len(rows) <= len(below):
+            rows.append(make(total=0, bar_format="{desc}", file=file, dynamic_ncols=True))
+        is_drawn = shown.update(event.step - shown.n)
+        for row, text in zip(rows[1:], below + [""] * len(rows), strict=False):
+            row.set_description_str(text, refresh=is_drawn)
 
     def on_end(event: Event) -> None:
-        shown.close()
+        for row in rows:
+            row.close()
 
-    return Callback(on_step_chunk=_if_it_can(on_step_chunk), on_end=_if_it_can(on_end))
+    return Callback(on_step_chunk=if_it_can(on_step_chunk), on_end=if_it_can(on_end))
 
 
-def lines(file: TextIO | None = None, seconds_between: float = 1.0) -> Callback:
+def _in_rows(texts: list[str], columns: Any, taken: int) -> list[str]:
+    """The texts side by side, in rows of so many columns, of the first of which some are taken."""
+    if not isinstance(columns, int):
+        return ["  ".join(texts)]
+    rows = [""]
+    for text in texts:
+        longer = f"{rows[-1]}  {text}" if rows[-1] else text
+        if len(longer) + (taken if len(rows) == 1 else 0) <= columns:
+            rows[-1] = longer
+        else:
+            rows.append(text)
+    return rows
+
+
+def _line(event: Event, pace: Pace, loss: float) -> str:
+    steps = "" if event.steps is None else f"/{event.steps}"
+    where = f"epoch {event.epoch}/{event.epochs}", f"step {event.step}{steps}"
+    return "  ".join([*where, *_metrics(event, loss), *pace.texts(event)])
+
+
+def lines(file: TextIO | None = None, seconds_between: float = SECONDS_BETWEEN_LINES) -> Callback:
     """A line for the latest state now and then, and one at the end.
 
     Between two lines are at least `seconds_between`, and a tenth of the time so far: a long run
@@ -134,15 +123,15 @@ def lines(file: TextIO | None = None, seconds_between: float = 1.0) -> Callback:
     """
     last_line = -seconds_between
     last_step = 0
+    pace = Pace()
 
     def show(event: Event) -> None:
         nonlocal last_line, last_step
         last_line, last_step = event.seconds, event.step
-        steps = "" if event.steps is None else f"/{event.steps}"
-        where = f"epoch {event.epoch}/{event.epochs}", f"step {event.step}{steps}"
-        _print("  ".join([*where, *_values(event)]), file)
+        print_line(_line(event, pace, event.running_loss), file)
 
     def on_step_chunk(event: Event) -> None:
+        pace.tick(event)
         if event.seconds - last_line >= max(seconds_between, 0.1 * event.seconds):
             show(event)
 
@@ -150,4 +139,14 @@ def lines(file: TextIO | None = None, seconds_between: float = 1.0) -> Callback:
         if event.step != last_step:
             show(event)
 
-    return Callback(on_step_chunk=_if_it_can(on_step_chunk), on_end=_if_it_can(on_end))
+    return Callback(on_step_chunk=if_it_can(on_step_chunk), on_end=if_it_can(on_end))
+
+
+def epoch_lines(file: TextIO | None = None) -> Callback:
+    """A line for each epoch."""
+    pace = Pace()
+
+    def on_epoch(event: Event) -> None:
+        print_line(_line(event, pace, event.running_loss), file)
+
+    return Callback(on_epoch=if_it_can(on_epoch), on_step_chunk=pace.tick)

@@ -23,7 +23,7 @@ class Watchers:
     @property
     def want_epochs(self) -> bool:
         """Whether a chunk must not go beyond an epoch."""
-        return any(callback.on_epoch for callback in self.of_user)
+        return any(callback.on_epoch for callback in self._all)
 
     def after_chunk(self, event: Callable[[], Event], *, is_new_epoch: bool) -> bool:
         """Call `on_step_chunk` and, after an epoch, `on_epoch`; whether one wants to stop."""

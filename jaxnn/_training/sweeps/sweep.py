@@ -13,11 +13,11 @@ from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_count, check_key
 from jaxnn._core.layer import child_key
 from jaxnn._core.programs import compiled
+from jaxnn._core.progress import counter
 from jaxnn._core.sharding import Sharding, check_sharding
 from jaxnn._core.types import PyTree
 from jaxnn._training.data.transfer import batch_to_device
 from jaxnn._training.host.interrupts import interruptible
-from jaxnn._training.host.progress import counter
 from jaxnn._training.sweeps.grids import Values, combinations
 from jaxnn._training.sweeps.lanes import Block, grid_of, largest_block, on_devices, side_by_side
 
