@@ -39,7 +39,7 @@ def assert_near(got, expected, tolerance):
 def check_rules():
     """Where parameters lie, and what is refused where axes do not divide."""
     params = {
-        "out": {"kernel": jnp.zeros((16, 12)), "bias": jnp.zeros(12)},
+        "out": {"kernel": jnp.arange(192.0).reshape(16, 12), "bias": jnp.zeros(12)},
         "odd": jnp.zeros((5, 3)),
         "scalar": jnp.zeros(()),
     }
@@ -61,6 +61,13 @@ def check_rules():
     assert both.of_params(square)["kernel"].spec == P(None, ("data", "model"))
     with pytest.raises(ValueError, match=r"axis 1 has 3 elements for 4 devices.* such as 4"):
         nn.sharding(mesh, params={"odd": P(None, "model")}).of_params(params)
+
+    with tempfile.TemporaryDirectory() as directory:
+        nn.save(f"{directory}/params.safetensors", params)
+        by_eight = nn.sharding(params=FSDP)
+        loaded = nn.load(f"{directory}/params.safetensors", params, sharding=by_eight)
+    assert jax.tree.map(lambda leaf: leaf.sharding, loaded) == by_eight.of_params(params)
+    jax.tree.map(np.testing.assert_array_equal, loaded, params)
 
 
 ADAM = nn.optimizers.adam(1e-2)

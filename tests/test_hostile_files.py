@@ -99,6 +99,7 @@ CRAFTED = {
     "notes as text": sealed(ONE, DATA, notes="a"),
     "notes of others": sealed(ONE, DATA, notes={"b": {"sha256": ZEROS}}),
     "digest as number": sealed(ONE, DATA, notes={"a": {"sha256": 3}}),
+    "more digests than data": sealed(ONE, DATA, notes={"a": {"sha256": ZEROS * 2}}),
     "unknown note": sealed(ONE, DATA, notes={"a": {"sha256": ZEROS, "code": "import os"}}),
     "unknown dtype in a note": sealed(ONE, DATA, notes={"a": {"sha256": ZEROS, "dtype": "int3"}}),
     "unknown keys": sealed(ONE, DATA, notes={"a": {"sha256": ZEROS, "key": "enigma"}}),

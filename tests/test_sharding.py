@@ -1,11 +1,5 @@
 """Rules of `nn.sharding`, and programs with eight devices that use them."""
 
-import os
-import pathlib
-import socket
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 import jaxnn as nn
+from tests import processes
 from tests.scripts import on_devices
 
 PARAMS = {"encoder": {"kernel": jnp.zeros((4, 4))}, "head": {"kernel": jnp.zeros((4, 2))}}
@@ -48,19 +43,8 @@ def test_a_hundred_steps_on_eight_devices(model):
 
 
 @pytest.mark.slow
-def test_fit_refuses_devices_of_other_processes():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    programs = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.sharded_processes", port, str(number), "2"],
-            cwd=pathlib.Path(__file__).parents[1],
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        )
-        for number in range(2)
-    ]
-    assert [program.wait() for program in programs] == [0, 0]
+def test_fit_refuses_devices_of_other_processes(tmp_path):
+    processes.run(2, "fit", tmp_path)
 
 
 def test_one_device_is_bit_for_bit_none():

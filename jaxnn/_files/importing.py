@@ -16,6 +16,7 @@ from jaxnn._core.arguments import checked
 from jaxnn._core.paths import is_match
 from jaxnn._core.progress import counted
 from jaxnn._core.types import Arrays, PyTree
+from jaxnn._files.blocks import Region, whole
 from jaxnn._files.layouts import (
     Conversions,
     check_conversions,
@@ -25,7 +26,7 @@ from jaxnn._files.layouts import (
     to_torch,
     unchanged,
 )
-from jaxnn._files.leaves import is_key, leaves_by_name, sharding_of
+from jaxnn._files.leaves import by_regions, is_key, leaves_by_name, sharding_of
 from jaxnn._files.names import TORCH, Entry, Names, entries, widths
 from jaxnn._files.tensors import Tensors
 
@@ -321,11 +322,10 @@ def _converts(tensor: np.dtype, leaf: np.dtype) -> bool:
 def _made(leaf: Any, dtype: np.dtype, parts: _Parts, reader: _Reader) -> Any:
     """A leaf of its parts, of which each device reads what it needs."""
 
-    def region(index: Any) -> np.ndarray:
-        ranges = [range(*s.indices(size)) for s, size in zip(index, leaf.shape, strict=True)]
-        out = np.empty([len(r) for r in ranges], dtype)
+    def read(region: Region) -> np.ndarray:
+        out = np.empty([*map(len, region)], dtype)
         for element, of_element in parts.items():
-            outer, inner = ranges[: len(element)], ranges[len(element) :]
+            outer, inner = region[: len(element)], region[len(element) :]
             if all(i in r for i, r in zip(element, outer, strict=True)):
                 at: Any = [i - r.start for i, r in zip(element, outer, strict=True)]
                 into = out[(*at, ...)]
@@ -334,11 +334,8 @@ def _made(leaf: Any, dtype: np.dtype, parts: _Parts, reader: _Reader) -> Any:
         return out
 
     if isinstance(leaf, np.ndarray):
-        return region((slice(None),) * leaf.ndim)
-    sharding = sharding_of(leaf)
-    if sharding is None:
-        return jax.device_put(region((slice(None),) * len(leaf.shape)))
-    return jax.make_array_from_callback(leaf.shape, sharding, region)
+        return read(whole(leaf.shape))
+    return by_regions(leaf.shape, sharding_of(leaf), read)
 
 
 def _fill(into: np.ndarray, ranges: Sequence[range], part: _Part, tensor: np.ndarray) -> None:

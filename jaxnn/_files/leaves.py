@@ -1,7 +1,7 @@
 """Leaves of a tree as tensors of a file: what is said of them, and how they come back."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +10,9 @@ import numpy as np
 
 from jaxnn._core.paths import leaf_paths
 from jaxnn._core.types import PyTree
+from jaxnn._files.blocks import Region, region_of, whole
 from jaxnn._files.safetensors import CODES, DTYPES, Tensor
+from jaxnn._files.spread import Spread
 
 _PYTHON = {bool: np.bool_, int: np.int64, float: np.float64, complex: np.complex128}
 # The format has no name for these: each element is a row of bytes, and a note has the dtype.
@@ -77,7 +79,7 @@ def form_of(function: str, name: str, leaf: Any) -> Form:
         raise ValueError(f"{what} {leaf}, expected an integer of at most 64 bits")
     if type(leaf) in _PYTHON:
         return Form((), np.dtype(_PYTHON[type(leaf)]))
-    arrays = (jax.Array, jax.ShapeDtypeStruct, np.generic)
+    arrays = (jax.Array, jax.ShapeDtypeStruct, np.generic, Spread)
     # A masked array and other subclasses of NumPy's would lose what they add to it.
     if not (isinstance(leaf, arrays) or type(leaf) in (np.ndarray, np.memmap)):
         raise TypeError(f"{what} a {type(leaf).__name__}, expected an array or a number")
@@ -113,7 +115,8 @@ def note_of(leaf: Any, dtype: Any) -> dict[str, str]:
         return {}
     if dtype.name in _AS_BYTES:
         return {"dtype": dtype.name}
-    return {"key": str(jax.random.key_impl(leaf))}
+    is_array = isinstance(leaf, jax.Array)
+    return {"key": str(jax.random.key_impl(leaf) if is_array else leaf.impl)}
 
 
 def stored(form: Form) -> tuple[np.dtype, tuple[int, ...]]:
@@ -139,20 +142,58 @@ def on_host(leaf: Any, dtype: Any) -> np.ndarray:
     return np.asarray(leaf, dtype)
 
 
-def as_leaf(like: Any, data: np.ndarray, form: Form, note: Mapping[str, str]) -> Any:
-    """The data of a tensor as a leaf of the same kind as `like`."""
+def as_leaf(
+    like: Any, form: Form, note: Mapping[str, str], read: Callable[[Region], np.ndarray]
+) -> Any:
+    """A leaf of the same kind as `like`, of data that are read by regions of it."""
+    sharding = sharding_of(like)
     if "key" in note:
-        keys = jax.random.wrap_key_data(jnp.asarray(data), impl=note["key"])
-        sharding = sharding_of(like)
-        return keys if sharding is None else jax.device_put(keys, sharding)
-    array = data.reshape(-1).view(form.dtype).reshape(form.shape)
+        return _as_keys(form, note["key"], sharding, read)
+
+    def region(index: Region) -> np.ndarray:
+        array: np.ndarray = read(index).reshape(-1).view(form.dtype)
+        return array.reshape([*map(len, index)])
+
     if like is None or isinstance(like, np.ndarray):
-        return array
+        return region(whole(form.shape))
     if type(like) in _PYTHON:
-        return array.item()
+        return region(()).item()
     if isinstance(like, np.generic):
-        return array[()]
-    return jax.device_put(array, sharding_of(like), may_alias=False)
+        return region(())[()]
+    return by_regions(form.shape, sharding, region)
+
+
+def _as_keys(form: Form, impl: str, sharding: Any, read: Callable[[Region], np.ndarray]) -> Any:
+    """Keys, of which JAX wants the data in one piece unless they lie in several processes."""
+    if sharding is None or sharding.is_fully_addressable:
+        keys = jax.random.wrap_key_data(jnp.asarray(read(whole(form.shape))), impl=impl)
+        return keys if sharding is None else jax.device_put(keys, sharding)
+    axes = len(form.shape)
+    shape = stored(form)[1]
+    data = by_regions(shape, sharding, lambda index: read(index[:axes]))
+    return jax.random.wrap_key_data(data, impl=impl)
+
+
+def by_regions(
+    shape: tuple[int, ...],
+    sharding: jax.sharding.Sharding | None,
+    read: Callable[[Region], np.ndarray],
+) -> jax.Array:
+    """An array of JAX that nobody else has the memory of; each device gets its region alone."""
+    made: jax.Array
+    if sharding is None or (sharding.is_fully_addressable and sharding.is_fully_replicated):
+        made = jax.device_put(read(whole(shape)), sharding, may_alias=False)
+        return made
+    known: dict[Region, np.ndarray] = {}  # of devices that have the same
+
+    def one(index: Any) -> np.ndarray:
+        region = region_of(index, shape)
+        if region not in known:
+            known[region] = read(region)
+        return known[region]
+
+    made = jax.make_array_from_callback(shape, sharding, one)
+    return made
 
 
 def sharding_of(like: Any) -> jax.sharding.Sharding | None:

@@ -10,8 +10,7 @@ import jax
 from jaxnn._core.arguments import checked
 from jaxnn._core.types import Arrays, PyTree
 from jaxnn._files.leaves import leaves_by_name
-from jaxnn._files.safetensors import opened
-from jaxnn._files.saving import read_saved
+from jaxnn._files.saved import reading
 
 
 class PartialLoad(NamedTuple):
@@ -66,8 +65,7 @@ def load_partial(
         (('head/bias', 'head/kernel'), ())
     """
     patterns, wanted = _patterns(rename or {}), leaves_by_name("load_partial", like)
-    with opened("load_partial", path) as file:
-        saved = read_saved("load_partial", path, file)
+    with reading("load_partial", path) as saved:
         targets = {name: _renamed(name, patterns) for name in saved.forms}
         names = {target: name for name, target in targets.items()}
         saved.raise_for(
