@@ -777,6 +777,34 @@ def test_a_save_that_hangs_does_not_keep_the_run_from_ending(tmp_path, small_chu
     assert result.reason == "epochs"
 
 
+@pytest.mark.filterwarnings("ignore:fit. checkpoint .*TimeoutError")
+def test_a_save_that_hangs_is_waited_for_so_long_and_the_next_are_written_again(
+    tmp_path, small_chunks, monkeypatch
+):
+    real, goes = checkpoints.save, threading.Event()
+
+    def hanging(path, tree, **options):
+        assert goes.wait(60)
+        real(path, tree, **options)
+
+    def let_it_end():
+        goes.set()
+        for thread in threading.enumerate():
+            if thread.name == "jaxnn-writer":
+                thread.join()
+
+    def see(event):
+        if event.step == 10:
+            let_it_end()
+
+    monkeypatch.setattr(checkpoints, "save", hanging)
+    watch = nn.callbacks.Callback(on_step_chunk=see)
+    options = nn.checkpoints(tmp_path, every_steps=4, keep=9, time_limit=0.01)
+    fitted(checkpoint=options, callbacks=[watch], **QUICK)
+    let_it_end()
+    assert steps_of(tmp_path) == [4, 12]
+
+
 def test_without_a_thread_checkpoints_are_written_all_the_same(tmp_path, small_chunks, monkeypatch):
     real = threading.Thread.start
 

@@ -78,8 +78,8 @@ class Checkpoints:
         self._writer = Writer(f"fit: checkpoint {directory}")
         self._number = self._resumed = 0
         self._best_epoch = np.asarray(-1)
-        self._time = time.monotonic()
         self.step = self._epoch = 0
+        self._asked = 0, 0, time.monotonic()  # step, epoch and time when a save was due last
         self._begun_sound = is_sound(begun)  # whoever begins with NaN in params wants it there
         self._has_told_of_nan = False
         self._values: dict[str, Any] = {}  # of the callbacks
@@ -111,16 +111,17 @@ class Checkpoints:
     def save_if_due(self, at: At, seconds: float) -> None:
         """Save if the last time is long enough ago."""
         options, epoch = self._options, int(at.position.epoch)
+        last_step, last_epoch, last_time = self._asked
         is_due = False
         if options.every_steps is not None:
-            is_due |= at.step // options.every_steps > self.step // options.every_steps
+            is_due |= at.step // options.every_steps > last_step // options.every_steps
         if options.every_epochs is not None:
-            is_due |= epoch // options.every_epochs > self._epoch // options.every_epochs
+            is_due |= epoch // options.every_epochs > last_epoch // options.every_epochs
         pause = options.every_seconds
         if pause is None and options.every_steps is None and options.every_epochs is None:
             pause = SECONDS_BETWEEN
         if pause is not None:
-            is_due |= time.monotonic() - self._time >= pause
+            is_due |= time.monotonic() - last_time >= pause
         if is_due:
             self.save(at, seconds)
 
@@ -132,13 +133,19 @@ class Checkpoints:
         if self._begun_sound and not is_sound(at.position.carry):
             self._tell_of_nan(at.step)
             return
-        self._writer.wait()
-        try:
-            self._writer.write(self._piece(at, seconds))
-        except Exception as error:  # a callback's value, or no memory for the copy
-            self._writer.warn(error)
-        self.step, self._epoch = at.step, int(at.position.epoch)
-        self._time = time.monotonic()
+        epoch = int(at.position.epoch)
+        self._writer.wait(self._options.time_limit)
+        if not self._writer.is_busy:
+            try:
+                self._writer.write(self._piece(at, seconds))
+            except Exception as error:  # a callback's value, or no memory for the copy
+                self._writer.warn(error)
+            self.step, self._epoch = at.step, epoch
+        self._asked = at.step, epoch, time.monotonic()
+
+    def lacks(self, at: At) -> bool:
+        """Whether something was trained that is in no checkpoint."""
+        return at.step > self.step or self._writer.failed
 
     def save_at_end(self, at: At, seconds: float) -> None:
         """Save, unless that was just done, and wait until it is written."""
@@ -269,6 +276,7 @@ class Checkpoints:
         self._number = self._resumed = saved.number
         self._best_epoch = np.asarray(saved.best_epoch)
         self.step, self._epoch = saved.step, finished
+        self._asked = self.step, self._epoch, time.monotonic()
         for name, callback in self._callbacks.items():
             if callback.restore is not None and name in saved.callbacks:
                 callback.restore(saved.callbacks[name])

@@ -53,8 +53,8 @@ def checkpoints(
         best: the name in the history of the value that the best epoch is told by; None for that of
             early stopping, else the loss on the validation set, if there is one, else the loss.
         mode: "min" if less of it is better, "max" if more is; None asks the metric.
-        time_limit: the seconds that the last checkpoint may take at the end of training; None for
-            no limit.
+        time_limit: the seconds that training waits for a checkpoint to be written, before the next
+            one and at its end, and then goes on without; None for no limit.
 
     Returns:
         The options.
