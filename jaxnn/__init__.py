@@ -37,7 +37,9 @@ from jaxnn._diagnosis.diagnose import diagnose
 from jaxnn._diagnosis.findings import Diagnosis, Finding
 from jaxnn._files.deployment import export
 from jaxnn._files.exporting import export_params
+from jaxnn._files.exporting_adapters import export_lora
 from jaxnn._files.importing import import_params
+from jaxnn._files.importing_adapters import import_lora
 from jaxnn._files.partial import PartialLoad, load_partial
 from jaxnn._files.saving import load, save, saved_metadata
 from jaxnn._layers.activations import prelu
@@ -164,6 +166,7 @@ __all__ = [
     "ensemble",
     "evaluate",
     "export",
+    "export_lora",
     "export_params",
     "feed_forward",
     "fit",
@@ -181,6 +184,7 @@ __all__ = [
     "global_max_pool",
     "group_norm",
     "gru_cell",
+    "import_lora",
     "import_params",
     "initializers",
     "instance_norm",

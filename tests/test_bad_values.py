@@ -9,7 +9,7 @@ import pytest
 from jax.typing import ArrayLike
 
 import jaxnn as nn
-from tests.bad_values.calls import PARAMS, calls
+from tests.bad_values.calls import ADAPTED, PARAMS, calls
 from tests.bad_values.legal import excused, legal
 from tests.bad_values.outcomes import VALUES, outcome
 from tests.test_completeness import PUBLIC, from_jax
@@ -40,6 +40,7 @@ def files(tmp_path_factory):
         patch.chdir(tmp_path_factory.mktemp("files"))
         nn.save("saved.safetensors", PARAMS)
         nn.export_params("imported", PARAMS, {"": "fc"})
+        nn.export_lora("adapter", ADAPTED, {"": "fc"})
         yield
     jax.config.update("jax_traceback_filtering", filtering)
 

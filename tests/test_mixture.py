@@ -339,5 +339,23 @@ def test_lora_of_kernels_of_a_whole_model_by_path(key):
         np.testing.assert_allclose(leaf - base, delta.reshape(base.shape), atol=1e-5)
     with pytest.raises(ValueError, match="lora: where"):
         nn.lora(model, 2, where="nothing*").init(key, x)
-    with pytest.raises(ValueError, match=r"expected lora inside of nn\.stack"):
-        nn.lora(nn.stack(nn.dense(4), 2), 2, where="*").init(key, x)
+
+
+def test_lora_of_kernels_in_stacks_has_a_correction_for_each_layer(key):
+    model = nn.stack(nn.serial(inner=nn.stack(nn.dense(4), 3), out=nn.dense(4)), 2)
+    adapted = nn.lora(model, 2, where="*kernel", scale=0.5)
+    params, state = adapted.init(key, X[:, :4])
+    shapes = {path: down.shape for path, down in params["down"].items()}
+    assert shapes == {"inner/kernel": (2, 3, 4, 2), "out/kernel": (2, 4, 2)}
+    assert len(np.unique(params["down"]["inner/kernel"])) == 2 * 3 * 4 * 2
+    rng = np.random.default_rng(0)
+    params["up"] = {path: rng.normal(size=up.shape) for path, up in params["up"].items()}
+    merged = nn.merge_lora(params, scale=0.5)
+    for path in ("inner", "out"):
+        down, up = (np.asarray(params[name][f"{path}/kernel"], float) for name in ("down", "up"))
+        expected = params["layer"][path]["kernel"] + 0.5 * np.einsum("...ir,...ro->...io", down, up)
+        np.testing.assert_allclose(merged[path]["kernel"], expected, rtol=1e-5, atol=1e-6)
+    y, _ = adapted.apply(params, state, X[:, :4])
+    np.testing.assert_allclose(y, model.apply(merged, state, X[:, :4])[0], rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match=r"lora: where chooses 'inner/bias'.*shape \(4,\)"):
+        nn.lora(model, 2, where="inner/*").init(key, X[:, :4])

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxnn._combinators.rematerialization import has_checkpoint, is_kept
 from jaxnn._core.arrays import check_count, check_key, floating
-from jaxnn._core.children import record_copies, wrap
+from jaxnn._core.children import record_copies, recorded_copies, wrap
 from jaxnn._core.construction import constructor
 from jaxnn._core.decoding import is_decoded
 from jaxnn._core.keywords import accepted, split_static
@@ -209,8 +209,16 @@ def init_copies(
     check_key(combinator, key)
     x = abstract(x)
     keys = copy_keys(combinator, key, n)
-    params, state = jax.vmap(lambda key: layer.init(key, x, **extra))(keys)
-    record_copies(params)
+    inner: list[int] = []
+
+    def one(key: jax.Array) -> tuple[PyTree, PyTree]:
+        with recorded_copies() as copied:
+            params, state = layer.init(key, x, **extra)
+        inner[:] = map(copied.axes, jax.tree.leaves(params))
+        return params, state
+
+    params, state = jax.vmap(one)(keys)
+    record_copies(params, inner)
     return params, state
 
 

@@ -8,6 +8,7 @@ import jax
 from jaxnn import functional
 from jaxnn._core.arrays import canonical_axes, check_count, check_range
 from jaxnn._core.children import (
+    Copies,
     apply_child,
     child_params,
     init_side_by_side,
@@ -224,16 +225,23 @@ def init_with_kernels(
     wrapper: str, layer: Layer, where: Selection, key: jax.Array, x: PyTree, extra: dict[str, Any]
 ) -> tuple[dict[str, PyTree], dict[str, PyTree], dict[str, jax.Array]]:
     """The params and state of the layer inside, and its kernels that `where` chooses, by path."""
-    with recorded_copies() as copied:
-        params, state = init_side_by_side(wrapper, {"layer": layer}, key, x, layer=extra)
-    kernels = chosen_kernels(wrapper, params["layer"], where)
+    params, state, kernels, copied = init_recorded(wrapper, layer, where, key, x, extra)
     for path, leaf in kernels.items():
-        if any(leaf is copy for copy in copied):
+        if copied.axes(leaf):
             raise ValueError(
                 f"{wrapper}: where chooses '{path}' of shape {leaf.shape}, which has a kernel of "
                 f"each copy of a layer, expected {wrapper} inside of nn.stack or nn.ensemble"
             )
     return params, state, kernels
+
+
+def init_recorded(
+    wrapper: str, layer: Layer, where: Selection, key: jax.Array, x: PyTree, extra: dict[str, Any]
+) -> tuple[dict[str, PyTree], dict[str, PyTree], dict[str, jax.Array], Copies]:
+    """The same, of a layer that may have copies, and which leaves hold several."""
+    with recorded_copies() as copied:
+        params, state = init_side_by_side(wrapper, {"layer": layer}, key, x, layer=extra)
+    return params, state, chosen_kernels(wrapper, params["layer"], where), copied
 
 
 def chosen_kernels(wrapper: str, params: PyTree, where: Selection) -> dict[str, jax.Array]:

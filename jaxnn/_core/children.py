@@ -102,13 +102,21 @@ def child_params(combinator: str, params: PyTree, children: Collection[str]) -> 
     return by_name
 
 
-_copied: ContextVar[list[PyTree] | None] = ContextVar("copied", default=None)
+class Copies(list[tuple[Any, int]]):
+    """Leaves that hold several copies of a parameter, each with its number of axes of copies."""
+
+    def axes(self, leaf: Any) -> int:
+        """How many leading axes of a leaf number copies: 0 for one that belongs to one layer."""
+        return next((axes for copy, axes in self if copy is leaf), 0)
+
+
+_copied: ContextVar[Copies | None] = ContextVar("copied", default=None)
 
 
 @contextmanager
-def recorded_copies() -> Iterator[list[PyTree]]:
+def recorded_copies() -> Iterator[Copies]:
     """The leaves that hold several copies of a parameter, of those made while the block runs."""
-    copied: list[PyTree] = []
+    copied = Copies()
     token = _copied.set(copied)
     try:
         yield copied
@@ -116,11 +124,12 @@ def recorded_copies() -> Iterator[list[PyTree]]:
         _copied.reset(token)
 
 
-def record_copies(params: PyTree) -> None:
-    """Say that each leaf of `params` holds several copies of a parameter."""
+def record_copies(params: PyTree, inner: list[int]) -> None:
+    """Say that each leaf of `params` holds copies, of parameters with `inner` axes of copies."""
     copied = _copied.get()
     if copied is not None:
-        copied += jax.tree.leaves(params)
+        leaves = jax.tree.leaves(params)
+        copied += [(leaf, axes + 1) for leaf, axes in zip(leaves, inner, strict=True)]
 
 
 # Further keywords: a wrapper declares those of its child, so that an unknown name is refused.

@@ -297,7 +297,7 @@ def _place(
                 f"{kinds[element[0][0]]}, can be converted from"
             )
         start = start if source.is_added else at
-        for (path, index, _), first, last in _spans(element, sizes):
+        for (path, index, _), first, last in spans(element, sizes):
             low, high = max(start, first), min(start + expected, last)
             if low < high:
                 part = _Part(
@@ -307,7 +307,7 @@ def _place(
         at = start + expected
 
 
-def _spans(element: Sequence[Any], sizes: Sequence[int]) -> Iterator[tuple[Any, int, int]]:
+def spans(element: Sequence[Any], sizes: Sequence[int]) -> Iterator[tuple[Any, int, int]]:
     ends = list(itertools.accumulate(sizes))
     for one, size, end in zip(element, sizes, ends, strict=True):
         yield one, end - size, end

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import Initializer
 
 from jaxnn import functional, initializers
-from jaxnn._combinators.reparametrization import init_with_kernels, leaves_by_path, with_leaves
+from jaxnn._combinators.reparametrization import init_recorded, leaves_by_path, with_leaves
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import accumulator_dtype, canonical_axes, check_count, hyperparameter
 from jaxnn._core.children import (
@@ -40,7 +40,10 @@ def lora(
 ) -> Layer:
     """Low-rank adaptation of a dense layer: `y = layer(x) + scale * x @ down @ up`.
 
-    With `where`, of the chosen kernels of a whole model: `kernel + scale * down @ up`.
+    With `where`, of the chosen kernels of a whole model: `kernel + scale * down @ up`. Layers in a
+    `stack` or an `ensemble` have a correction each. Around single dense layers, as by
+    `nn.attention(dense=...)`, training takes less memory: `where` makes each corrected kernel, and
+    the gradient of it.
 
     `up` is initially zero, so that the layer computes what it did without the correction. To train
     the correction alone, take `nn.lora(nn.frozen(layer), rank)`, or `nn.quantized` for `nn.frozen`.
@@ -67,7 +70,7 @@ def lora(
     Raises:
         TypeError: `rank` is not an integer, or `where` no selection.
         ValueError: `rank` is less than 1, or `layer` has no kernel of two axes; `where` matches
-            nothing, or a parameter with fewer than two axes, or of copies of a layer.
+            nothing, or a parameter with fewer than two axes.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -95,7 +98,7 @@ def lora(
         with recorded_copies() as copied:
             params, state = init_child(layer, "layer", key, x, **extra)
         kernel = _kernel(params, state)
-        if any(kernel is copy for copy in copied):
+        if kernel is not None and copied.axes(kernel):
             raise ValueError(
                 f"lora: {layer!r} has a kernel for each of its copies, expected nn.lora inside of "
                 "nn.stack or nn.ensemble"
@@ -137,16 +140,27 @@ def _lora_by_path(
     axis: Axes,
 ) -> Layer:
     def init(key: jax.Array, x: PyTree, **extra: Any) -> tuple[PyTree, PyTree]:
-        params, state, kernels = init_with_kernels("lora", layer, where, key, x, extra)
+        params, state, kernels, copied = init_recorded("lora", layer, where, key, x, extra)
         down: dict[str, jax.Array] = {}
         up: dict[str, jax.Array] = {}
         for path, kernel in kernels.items():
-            outputs = math.prod(
-                kernel.shape[a] for a in canonical_axes(axis, kernel.ndim, "lora", path)
+            copies, own = _split(kernel.shape, copied.axes(kernel))
+            if len(own) < 2:
+                raise ValueError(
+                    f"lora: where chooses '{path}', which has shape {own} in each copy, expected "
+                    "kernels of two axes or more"
+                )
+            outputs = math.prod(own[a] for a in canonical_axes(axis, len(own), "lora", path))
+            make = functools.partial(
+                draw, kernel_init, shape=(math.prod(own) // outputs, rank), dtype=kernel.dtype
             )
-            shape = kernel.size // outputs, rank
-            down[path] = draw(kernel_init, child_key(key, f"down/{path}"), shape, kernel.dtype)
-            up[path] = jnp.zeros((rank, outputs), kernel.dtype)
+            keys = child_key(key, f"down/{path}")
+            if copies:
+                keys = jax.random.split(keys, copies)
+            for _ in copies:
+                make = jax.vmap(make)
+            down[path] = make(keys)
+            up[path] = jnp.zeros((*copies, rank, outputs), kernel.dtype)
         return {**params, "down": down, "up": up}, state
 
     def apply(
@@ -181,16 +195,23 @@ def _corrected(
 
     def corrected(path: str) -> jax.Array:
         kernel = leaves[path]
-        outputs = canonical_axes(axis, kernel.ndim, "lora", path)
-        order = (*(a for a in range(kernel.ndim) if a not in outputs), *outputs)
+        copies, own = _split(kernel.shape, down[path].ndim - 2)
+        outputs = canonical_axes(axis, len(own), "lora", path)
+        order = (*(a for a in range(len(own)) if a not in outputs), *outputs)
         wide = accumulator_dtype(kernel.dtype)
         correction = jnp.matmul(down[path].astype(wide), up[path].astype(wide))
-        correction = correction.reshape([kernel.shape[a] for a in order])
-        correction = correction.transpose([order.index(a) for a in range(kernel.ndim)])
+        correction = correction.reshape(*copies, *(own[a] for a in order))
+        back = [len(copies) + order.index(a) for a in range(len(own))]
+        correction = correction.transpose(*range(len(copies)), *back)
         merged = kernel.astype(wide) + correction * hyperparameter(scale, wide)
         return merged.astype(kernel.dtype)
 
     return with_leaves(params, {path: corrected(path) for path in down})
+
+
+def _split(shape: tuple[int, ...], copies: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The leading axes, which number copies of a layer, and those of one copy."""
+    return shape[:copies], shape[copies:]
 
 
 def _kernel(params: PyTree, state: PyTree) -> jax.Array | None:
@@ -232,18 +253,9 @@ def merge_lora(params: Arrays, *, scale: Scalar = 1.0, axis: Axes = -1) -> PyTre
         merged = {name: merge_lora(child, scale=scale, axis=axis) for name, child in params.items()}
         if params.keys() != {"layer", "down", "up"}:
             return merged
-        function = functools.partial(_corrected, scale=scale, axis=axis)
-        depth = _copies(params)
-        for _ in range(depth):
-            function = jax.vmap(function)
-        return function(merged["layer"], params["down"], params["up"])
+        return _corrected(merged["layer"], params["down"], params["up"], scale, axis)
     if isinstance(params, tuple) and hasattr(params, "_fields"):
         return type(params)(*(merge_lora(child, scale=scale, axis=axis) for child in params))
     if isinstance(params, (tuple, list)):
         return type(params)(merge_lora(child, scale=scale, axis=axis) for child in params)
     return params
-
-
-def _copies(params: Mapping[str, Any]) -> int:
-    """How many axes of copies, as of `stack`, the params of a layer have before its own."""
-    return max((jnp.ndim(leaf) - 2 for leaf in jax.tree.leaves(params["down"])), default=0)

@@ -168,6 +168,7 @@ X = jnp.asarray(np.random.default_rng(0).normal(size=(8, 2)), jnp.float32)
 Y = jnp.arange(8) % 3
 DATA = (X, Y)
 PARAMS = {"kernel": ones((2, 3)), "bias": ones(3)}
+ADAPTED = {"layer": PARAMS, "down": {"kernel": ones((2, 1))}, "up": {"kernel": ones((1, 3))}}
 DIAGNOSIS = nn.Diagnosis(
     (),
     {name: np.ones(2) for name in ("path", "std", "gradient_norm")},
@@ -409,9 +410,14 @@ BY_HAND = {
         {"path": "imported", "like": PARAMS, "names": {"": "fc"}},
         nothing,
     ),
+    "export_lora": (
+        {"path": "exported", "params": ADAPTED, "names": {"": "fc"}},
+        nothing,
+    ),
+    "import_lora": ({"path": "adapter", "params": PARAMS, "names": {"": "fc"}}, nothing),
     "log_uniform": ({"low": 0.1, "high": 1.0}, lambda draw: draw(key(), (3,))),
     "merge_lora": (
-        {"params": nn.lora(MODEL, 2).init(key(), X)[0]},
+        {"params": ADAPTED},
         nothing,
     ),
     "quantize_params": ({"params": PARAMS}, nothing),

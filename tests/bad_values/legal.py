@@ -152,6 +152,8 @@ EXACT = {
     "optimizers.skip_not_finite.updates": TREES,
     "optimizers.global_norm.tree": TREES,
     "save.tree": TREES,
+    "export_lora.config": "{}",
+    "export_lora.prefix": "'abc'",
     "schedules.warmup_cosine_decay_schedule.decay_steps": "10**30",
 }
 
