@@ -2,14 +2,17 @@
 
 import csv
 import io
+import json
 import os
 import re
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -201,6 +204,37 @@ def test_an_unknown_progress_is_refused():
         fitted(progress="none")
 
 
+def test_a_chunk_ends_at_the_steps_that_a_callback_wants():
+    seen = []
+    wants = nn.callbacks.Callback(on_step_chunk=lambda event: seen.append(event.step))
+    fitted(callbacks=[wants._replace(at_steps=(5, 11, 7, 100))])
+    assert {5, 7, 11, 12} <= set(seen)
+
+
+def test_a_profile_is_of_the_steps_that_were_asked_for(monkeypatch):
+    seen, steps = [], []
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda path: seen.append((path, steps[-1])))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: seen.append(("", steps[-1])))
+    tell = nn.callbacks.Callback(on_step_chunk=lambda event: steps.append(event.step))
+    fitted(callbacks=[tell, nn.callbacks.profile("traces", start=3, stop=7)])
+    assert seen == [("traces", 3), ("", 7)]
+    fitted(callbacks=[tell, nn.callbacks.profile("traces", start=11, stop=99)])
+    assert seen[2:] == [("traces", 11), ("", 12)]
+    with pytest.raises(ValueError, match="profile: stop is 3, expected more than start, 3"):
+        nn.callbacks.profile("traces", start=3, stop=3)
+
+
+@pytest.mark.slow
+def test_a_profile_is_written(tmp_path):
+    fitted(callbacks=[nn.callbacks.profile(tmp_path, start=1, stop=3)])
+    assert list(tmp_path.rglob("*.xplane.pb"))
+
+
+def both(state):
+    """A metric with two values, of which one is not finite."""
+    return jnp.stack([nn.metrics.mean().compute(state), jnp.inf])
+
+
 def rows_of(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
@@ -227,18 +261,55 @@ def test_a_log_goes_on_where_its_checkpoint_was(tmp_path):
     assert [float(row["loss"]) for row in rows] == whole.history["loss"].tolist()
 
 
+def test_a_log_in_lines_of_json(tmp_path):
+    def log():
+        return nn.callbacks.json_log(tmp_path / "log.jsonl")
+
+    rates = {"of each": nn.metrics.Metric(*nn.metrics.mean_squared_error()[:2], both, "min")}
+    whole = fitted(metrics=rates)
+    fitted(metrics=rates, callbacks=[log()], checkpoint=tmp_path, epochs=2)
+    with open(tmp_path / "log.jsonl", "a") as file:
+        file.write('{"epoch": 3, "killed":')
+    fitted(metrics=rates, callbacks=[log()], checkpoint=tmp_path, resume=True)
+    rows = list(map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines()))
+    assert [(row["epoch"], row["step"]) for row in rows] == [(1, 3), (2, 6), (3, 9), (4, 12)]
+    assert [row["loss"] for row in rows] == whole.history["loss"].tolist()
+    assert [row["of each"] for row in rows] == [
+        [v, None] for v, _ in whole.history["of each"].tolist()
+    ]
+
+
 def test_a_log_for_tensorboard(tmp_path):
     pytest.importorskip("tensorboardX")
     result = fitted(callbacks=[nn.callbacks.tensorboard_log(tmp_path / "run")])
     (file,) = (tmp_path / "run").iterdir()
-    seen = scalars(file)
+    seen = summaries(file)
     for name, values in result.history.items():
-        np.testing.assert_allclose(seen[name], values, rtol=1e-6)
+        found = [value.simple_value for value in seen[name]]
+        np.testing.assert_allclose(found, values, rtol=1e-6)
     assert len(seen["running_loss"]) >= 4
 
 
-def scalars(file):
-    """The values by name in a file of events."""
+def test_histograms_for_tensorboard(tmp_path):
+    pytest.importorskip("tensorboardX")
+    log = nn.callbacks.tensorboard_log(tmp_path, histograms=["*1/kernel"])
+    kernel = np.array([0.5, -1.5, 2.5, np.nan, np.inf], np.float32)
+    there = event(10, 1.0)._replace(params={"layer_1": {"kernel": kernel}, "bias": np.ones(1)})
+    for function in log[:3]:
+        function(there)
+    (file,) = tmp_path.iterdir()
+    seen = summaries(file)
+    (found,) = seen["params/layer_1/kernel"]
+    assert found.histo.num == 3
+    assert (found.histo.min, found.histo.max, found.histo.sum) == (-1.5, 2.5, 1.5)
+    assert "params/bias" not in seen
+    wrong = nn.callbacks.tensorboard_log(tmp_path, histograms=["layer_2/*"])
+    with pytest.raises(ValueError, match=r"histograms: 'layer_2/\*' match.* layer_1/kernel"):
+        wrong.on_step_chunk(there)
+
+
+def summaries(file):
+    """What a file of events has, by name."""
     from tensorboardX.proto.event_pb2 import Event
 
     data, values = file.read_bytes(), {}
@@ -246,7 +317,7 @@ def scalars(file):
         length = int.from_bytes(data[:8], "little")
         event = Event.FromString(data[12 : 12 + length])
         for value in event.summary.value:
-            values.setdefault(value.tag, []).append(value.simple_value)
+            values.setdefault(value.tag, []).append(value)
         data = data[16 + length :]
     return values
 
@@ -255,3 +326,28 @@ def test_a_missing_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(ImportError, match="pip install tensorboardX"):
         nn.callbacks.tensorboard_log("run")
+
+
+def test_logs_for_services_as_the_documentation_writes_them(monkeypatch):
+    page = Path(__file__).parents[1] / "docs" / "training.md"
+    seen = []
+
+    def stand_in(name):
+        return lambda *given, **options: seen.append((name, *given, options))
+
+    run = SimpleNamespace(log=stand_in("log"), finish=stand_in("finish"))
+    wandb = SimpleNamespace(init=lambda **options: (seen.append(("init", options)), run)[1])
+    names = ("start_run", "log_metrics", "end_run")
+    mlflow = SimpleNamespace(**{name: stand_in(name) for name in names})
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    defined = {"nn": nn}
+    for code in re.findall(r"```python\n(import \w+\n.*?)```", page.read_text(), re.DOTALL):
+        exec(code, defined)
+    result = fitted(epochs=1, callbacks=[defined["wandb_log"](project="p")])
+    row = {name: values[0] for name, values in result.history.items()}
+    assert seen == [("init", {"project": "p"}), ("log", row, {"step": 3}), ("finish", {})]
+    seen.clear()
+    fitted(epochs=1, callbacks=[defined["mlflow_log"](run_name="r")])
+    row = (row, {"step": 3})
+    assert seen == [("start_run", {"run_name": "r"}), ("log_metrics", *row), ("end_run", {})]

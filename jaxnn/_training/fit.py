@@ -345,7 +345,8 @@ def _trained(
         try:
             while (reason := _own_end(feed.at.position, epochs) or asked) is None:
                 before = feed.at
-                finished, chunk = int(before.position.epoch), clock.next_chunk()
+                finished = int(before.position.epoch)
+                chunk = watchers.most_steps(before.step, clock.next_chunk())
                 if store is not None:
                     chunk = min(chunk, store.most_steps(before) or chunk)
                 feed.advance(chunk, want_epochs)

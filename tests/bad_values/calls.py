@@ -213,7 +213,9 @@ FROZEN_PARAMS, FROZEN_STATE = nn.frozen(MODEL).init(key(), X)
 
 BY_HAND = {
     "callbacks.csv_log": ({"path": "log.csv"}, nothing),
-    "callbacks.tensorboard_log": ({"directory": "logs"}, nothing),
+    "callbacks.json_log": ({"path": "log.jsonl"}, nothing),
+    "callbacks.profile": ({"directory": "traces", "start": 1, "stop": 3}, nothing),
+    "callbacks.tensorboard_log": ({"directory": "logs", "histograms": ["*"]}, nothing),
     "functional.alibi_slopes": ({"num_heads": 4}, nothing),
     **{
         f"functional.{name}": ({"key": key(), "x": ones((2, 4, 3)), number: 0.5}, nothing)

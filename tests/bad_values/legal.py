@@ -57,7 +57,7 @@ BY_PARAMETER = {
         "scale scale_factor scale_offset step_offset step_size value weight_lr_power",
     ),
     **_for(STEPS, "decay_steps transition_steps"),
-    **_for("[]", "axis_name callbacks constraints ignore record"),
+    **_for("[]", "axis_name callbacks constraints histograms ignore record"),
     **_for("{}", "boundaries_and_scales convert keywords metadata metrics rename"),
     **_for("0", "padding_idx"),
     **_for("constructor", "dense"),

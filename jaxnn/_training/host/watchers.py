@@ -1,5 +1,6 @@
 """The callbacks of a run: which are called, and when."""
 
+import bisect
 import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,11 +20,18 @@ class Watchers:
             )
         self.of_user = [_as_callback(callback) for callback in callbacks]
         self._all = [*self.of_user, *([] if progress is None else [progress])]
+        self._at_steps = sorted({step for callback in self._all for step in callback.at_steps})
 
     @property
     def want_epochs(self) -> bool:
         """Whether a chunk must not go beyond an epoch."""
         return any(callback.on_epoch for callback in self._all)
+
+    def most_steps(self, step: int, chunk: int) -> int:
+        """The chunk of steps, or what is left of it until one that a callback wants to see."""
+        coming = bisect.bisect_right(self._at_steps, step)
+        left = [at - step for at in self._at_steps[coming : coming + 1]]
+        return min([chunk, *left])
 
     def after_chunk(self, event: Callable[[], Event], *, is_new_epoch: bool) -> bool:
         """Call `on_step_chunk` and, after an epoch, `on_epoch`; whether one wants to stop."""
@@ -59,7 +67,7 @@ def _is_true(result: Any) -> bool:
 def _as_callback(callback: Any) -> Callback:
     if isinstance(callback, Callback):
         return callback
-    if getattr(callback, "__module__", None) == Callback.__module__:
+    if str(getattr(callback, "__module__", "")).startswith("jaxnn.callbacks."):
         name = value_text(callback)
         raise TypeError(f"fit: callbacks has {name}, expected a Callback: call it, {name}(...)")
     if callable(callback) and not isinstance(callback, type):
