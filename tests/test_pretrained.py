@@ -71,8 +71,22 @@ FAMILIES = {
     "mistral": ("llama", "MistralForCausalLM", "MistralConfig", DECODER | {"sliding_window": 5}),
     "qwen2": ("llama", "Qwen2ForCausalLM", "Qwen2Config", DECODER),
     "qwen3": ("llama", "Qwen3ForCausalLM", "Qwen3Config", DECODER | {"head_dim": 16}),
+    "gemma2": (
+        "gemma",
+        "Gemma2ForCausalLM",
+        "Gemma2Config",
+        DECODER
+        | {
+            "num_hidden_layers": 5,
+            "head_dim": 8,
+            "sliding_window": 5,
+            "query_pre_attn_scalar": 10,
+            "attn_logit_softcapping": 0.7,
+            "final_logit_softcapping": 0.9,
+        },
+    ),
     "gemma3": (
-        "gemma3",
+        "gemma",
         "Gemma3ForCausalLM",
         "Gemma3TextConfig",
         DECODER
@@ -99,7 +113,7 @@ FAMILIES = {
         {"embedding_size": 8, "hidden_sizes": [16, 32], "depths": [2, 2]},
     ),
 }
-DECODERS = {"gpt2", "llama", "gemma3"}
+DECODERS = {"gpt2", "llama", "gemma"}
 
 
 def recipe_of(name):
@@ -173,7 +187,7 @@ def for_export(table):
 @pytest.mark.parametrize("is_double", [False, True])
 def test_outputs_and_gradients(saved, is_double, tmp_path):
     _, theirs, recipe, _, table = saved
-    if is_double and recipe.__name__ in ("llama", "gemma3"):
+    if is_double and recipe.__name__ in ("llama", "gemma"):
         pytest.skip("their norms and rotations are in float32 always")
     tolerance = 1e-12 if is_double else 3e-6
     torch = sys.modules["torch"]

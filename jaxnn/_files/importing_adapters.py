@@ -159,8 +159,8 @@ def _adapters(
         side = next((side for side, end in ENDINGS.items() if name.endswith(end)), None)
         if side is None or not name.startswith(prefix) or tensors[name].ndim < 2:
             problems.append(
-                f"it has {name!r}, expected names '{prefix}....lora_A.weight' or ...lora_B.weight, "
-                "of matrices or kernels of convolutions"
+                f"it has {name!r}, expected the prefix {prefix!r}, an ending '.lora_A.weight' or "
+                "'.lora_B.weight', and two axes or more"
             )
             continue
         module = name.removeprefix(prefix).removesuffix(ENDINGS[side])

@@ -1,4 +1,4 @@
-"""Gemma 3 (text): the model of a `config.json`, and where its parameters stand in the files."""
+"""Gemma 2 and 3 (text): the model of a `config.json`, and its names in the files."""
 
 import math
 from typing import Any
@@ -38,7 +38,8 @@ def model(config: Config, *, cache_length: int | None = None) -> nn.Layer:
         x = f.embed(tokens)
         x = f.periods(x * jnp.asarray(math.sqrt(config["hidden_size"]), x.dtype))
         logits: jax.Array = f.embed(f.norm(f.last(x) if left else x), attend=True)
-        return logits
+        cap = config.get("final_logit_softcapping")
+        return logits if cap is None else cap * jnp.tanh(logits / cap)
 
     return nn.compose(forward, **children)
 
@@ -51,7 +52,9 @@ def norm(config: Config) -> nn.Layer:
 def block(config: Config, kind: str, cache_length: int | None) -> nn.Layer:
     """Attention and a gated network, each with a norm before and after."""
     is_local = kind == "sliding_attention"
-    rope = config["rope_parameters"][kind]
+    is_third = config["model_type"] != "gemma2"
+    rope = config["rope_parameters"]
+    rope = rope[kind] if is_third else rope
     factor = rope.get("factor", 1.0)
     attention = nn.attention(
         config["num_attention_heads"],
@@ -63,8 +66,9 @@ def block(config: Config, kind: str, cache_length: int | None) -> nn.Layer:
             base=rope["rope_theta"],
             scaling=None if factor == 1 else lambda frequencies: frequencies / factor,
         ),
-        qk_norm=norm(config),
+        qk_norm=norm(config) if is_third else None,
         scale=config["query_pre_attn_scalar"] ** -0.5,
+        soft_cap=config.get("attn_logit_softcapping"),
         use_bias=config.get("attention_bias", False),
         cache_length=cache_length,
     )
