@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import jax
+import pytest
 
 import jaxnn as nn
 from tests.compiling import fast_jit
@@ -55,6 +56,14 @@ def module_of(name):
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
+
+
+def data_file(name):
+    """A file of data that is no part of the repository, in the folder that JAXNN_DATA names."""
+    path = Path(os.environ.get("JAXNN_DATA", "")) / name
+    if not path.is_file():
+        pytest.skip(f"JAXNN_DATA names no folder with {name}")
+    return path
 
 
 def losses_of_steps(model, loss, batch, steps):

@@ -1,0 +1,5 @@
+"""What the examples use of statsmodels, which has no types."""
+
+from typing import Any
+
+sunspots: Any
