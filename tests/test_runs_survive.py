@@ -17,7 +17,7 @@ import pytest
 from jax.experimental import multihost_utils
 
 import jaxnn as nn
-from jaxnn._training.host import checkpoints, clock, interrupts
+from jaxnn._training.host import checkpoints, clock, feeds, interrupts
 from jaxnn._training.host.identity import sample, told
 from jaxnn._training.host.owner import owned
 from jaxnn._training.host.writer import Writer
@@ -358,6 +358,25 @@ def test_a_second_ctrl_c_within_the_handler_is_no_deadlock(small_chunks):
         assert wish.is_set
         assert wish.termination is None
     assert not any(isinstance(value, threading.Event) for value in vars(wish).values())
+
+
+def test_a_second_ctrl_c_in_the_midst_of_a_step_is_the_error_that_is_raised(
+    tmp_path, small_chunks, whole, monkeypatch
+):
+    """The step has been given the memory of the arrays, and nothing has come back."""
+    real = feeds.InMemory.advance
+
+    def advance(self, steps, within_epoch):
+        if self.at.step == 3:
+            self._advance(self.position, self.order_key, self.data, self.validation, np.int32(4))
+            raise KeyboardInterrupt
+        real(self, steps, within_epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feeds.InMemory, "advance", advance)
+        with pytest.raises(KeyboardInterrupt):
+            fitted(checkpoint=nn.checkpoints(tmp_path, every_steps=2), **QUICK)
+    assert goes_on(tmp_path, whole) == 2
 
 
 def test_within_asyncio_the_result_of_an_interrupted_run_is_not_lost(small_chunks):

@@ -361,8 +361,8 @@ def _trained(
                 if store is not None:
                     store.save_if_due(at, clock.seconds)
         except BaseException:
-            if store is not None and feed.at.is_whole and store.lacks(feed.at):
-                store.save_at_end(feed.at, clock.seconds)
+            if store is not None:
+                store.save_at_failure(feed, clock.seconds)
             watchers.at_failure(event)
             raise
         else:

@@ -143,10 +143,6 @@ class Checkpoints:
             self.step, self._epoch = at.step, epoch
         self._asked = at.step, epoch, time.monotonic()
 
-    def lacks(self, at: At) -> bool:
-        """Whether something was trained that is in no checkpoint."""
-        return at.step > self.step or self._writer.failed
-
     def save_at_end(self, at: At, seconds: float) -> None:
         """Save, unless that was just done, and wait until it is written."""
         limit = self._options.time_limit
@@ -157,6 +153,13 @@ class Checkpoints:
         if not (is_saved and (at.step, int(at.position.epoch)) == (self.step, self._epoch)):
             self.save(at, seconds)
             self._writer.wait(limit)
+
+    def save_at_failure(self, feed: Feed, seconds: float) -> None:
+        """Save what was trained since, unless a step was cut off, and wait until it is written."""
+        if feed.is_whole and (feed.at.step > self.step or self._writer.failed):
+            self.save_at_end(feed.at, seconds)
+        else:
+            self._writer.wait(self._options.time_limit)
 
     def _tell_of_nan(self, step: int) -> None:
         if not self._has_told_of_nan:

@@ -38,11 +38,6 @@ class At(NamedTuple):
     seen: tuple[int, int]
     data: Any = None
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether no step is under way that was given the memory of the arrays."""
-        return not any(leaf.is_deleted() for leaf in jax.tree.leaves(self.position))
-
 
 class Feed(Protocol):
     """Takes the steps of a run, and has where that stands.
@@ -53,6 +48,11 @@ class Feed(Protocol):
     at: At
     steps_per_epoch: int | None
     find_outside: Find | None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no step was cut off that was given the memory of the arrays."""
+        ...
 
     def start(self, params: PyTree, state: PyTree, hyperparams: PyTree) -> None:
         """Put the run before its first step."""
@@ -97,6 +97,11 @@ class InMemory:
         self.position: Position = start(
             self.key, self.data, self.validation, params, state, hyperparams
         )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no step was cut off that was given the memory of the arrays."""
+        return _is_whole(self.position)
 
     @property
     def at(self) -> At:
@@ -157,6 +162,11 @@ class Streamed:
         self._held = ExitStack()
         self._batches: Any = None
         self._take_step = compiled(loop.step, run, donate_argnums=0)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no step was cut off that was given the memory of the arrays."""
+        return _is_whole(self.at.position)
 
     def start(self, params: PyTree, state: PyTree, hyperparams: PyTree) -> None:
         """Put the run before its first step."""
@@ -254,6 +264,10 @@ class Streamed:
             for part in parts:
                 total = (jax.vmap(merge) if carry.stopped.ndim else merge)(total, part)
         self.at = At(finish(at.position, None, total), *after)
+
+
+def _is_whole(position: Position) -> bool:
+    return not any(leaf.is_deleted() for leaf in jax.tree.leaves(position))
 
 
 def _validation_is_nan(position: Position) -> bool:
