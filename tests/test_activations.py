@@ -7,6 +7,7 @@ import pytest
 
 import jaxnn as nn
 from tests.compiling import fast_jit
+from tests.parameters import each_value_once
 
 OWN = ("geglu", "hard_shrink", "quick_gelu", "reglu", "soft_shrink", "sparsemax", "squared_relu")
 OWN = (*OWN, "swiglu")
@@ -100,6 +101,7 @@ def test_quick_gelu_and_squared_relu_are_those_of_torch(torch):
 # Extremes and dtypes
 
 
+@each_value_once
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("name", OWN)
 def test_extremes_of_narrow_dtypes_give_no_nan(name, dtype):

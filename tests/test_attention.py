@@ -9,6 +9,7 @@ import pytest
 
 import jaxnn as nn
 from tests.compiling import fast_jit
+from tests.parameters import each_value_once
 
 f = nn.functional
 attend = f.dot_product_attention
@@ -71,6 +72,7 @@ HIDDEN = {  # which keys of four are hidden from each of four queries
 }
 
 
+@each_value_once
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("kv_heads", [2, 1])
 @pytest.mark.parametrize("case", HIDDEN)

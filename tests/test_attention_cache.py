@@ -9,6 +9,7 @@ import pytest
 
 import jaxnn as nn
 from tests.compiling import fast_jit
+from tests.parameters import quick_first
 
 TIME, FEATURES = 6, 8
 
@@ -85,6 +86,7 @@ def decode(decoder, params, cache, x, prefill=0):
     return jnp.concatenate([*first, jnp.moveaxis(y, 0, -2)], axis=-2), cache
 
 
+@quick_first(3)
 @pytest.mark.parametrize(
     ("name", "prefill"),
     [

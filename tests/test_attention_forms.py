@@ -11,6 +11,7 @@ import pytest
 import jaxnn as nn
 from jaxnn.functional import _attention_forms
 from tests.compiling import fast_jit
+from tests.parameters import quick_first
 from tests.table.attention import attention_rows
 from tests.table.rows import rng_for
 from tests.test_gradients import case_of, check, derived
@@ -31,6 +32,7 @@ def arguments(queries=5, keys=5, features=4, dtype=np.float32):
     return [jnp.asarray(rng.standard_normal((2, *size, features)), dtype) for size in sizes]
 
 
+@quick_first(6)
 @pytest.mark.parametrize(
     ("form", "row"),
     [
@@ -56,6 +58,7 @@ def test_features(form, row):
         check(case, derived({row.name: case})[row.name])
 
 
+@quick_first(1)
 @pytest.mark.parametrize("form", FORMS)
 def test_the_offset_may_be_traced(form):
     query, key, value = arguments(3, 7)
@@ -87,6 +90,7 @@ def test_what_is_hidden_has_no_effect(form):
         np.testing.assert_array_equal(got, expected)
 
 
+@quick_first(1)
 @pytest.mark.parametrize("form", FORMS)
 def test_a_dropped_weight_is_0_and_the_others_are_scaled(form):
     query, key, _ = arguments()

@@ -8,6 +8,7 @@ import pytest
 
 import jaxnn as nn
 from tests.compiling import fast_jit
+from tests.parameters import each_value_once
 
 VOCABULARY, LENGTH = 4, 3
 
@@ -49,6 +50,7 @@ def all_continuations(params, prompt, end_tokens, length_penalty):
 ENDS = [*(pytest.param(ends, marks=pytest.mark.slow) for ends in (None, 1)), [1, 3]]
 
 
+@each_value_once
 @pytest.mark.parametrize("end_token", ENDS)
 @pytest.mark.parametrize("length_penalty", [1.0, 0.0, -1.0, 3.0])
 def test_with_enough_beams_the_best_of_all_is_found(params, end_token, length_penalty):

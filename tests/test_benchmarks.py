@@ -16,6 +16,7 @@ from benchmarks.match import Disagreement, Outcome, Result, disagreement, timed
 from benchmarks.row import Contestant, Row, load_builder
 from benchmarks.rows import ROWS, chosen
 from benchmarks.table import ratios, seconds, speeds, table, three_digits
+from tests.parameters import quick_first
 
 TRAINING = ("mlp", "cnn", "lstm", "gru", "transformer", "tiny", "tiny64")
 CHECKED = ("mlp", "gru", "tiny", "adam10", "call10", "fit_mlp", "roof_product")
@@ -57,6 +58,7 @@ def values_of_all(row_name, libraries):
     return values
 
 
+@quick_first(2)
 @pytest.mark.parametrize("row_name", CHECKED)
 def test_contestants_that_compile_quickly_agree(row_name):
     values, row = values_of_all(row_name, QUICK), ROWS[row_name]
@@ -162,6 +164,7 @@ def test_rounds_go_forwards_and_backwards():
     assert asked == ["ours", "theirs", "theirs", "ours"]
 
 
+@pytest.mark.slow
 def test_a_threshold_is_tried_with_each_value_and_stays():
     module, seen = types.SimpleNamespace(LIMIT=3), []
 
@@ -187,6 +190,7 @@ def test_rows_are_chosen_by_their_names_or_how_these_begin():
         chosen(["missing"])
 
 
+@pytest.mark.slow
 def test_a_worker_answers_and_ends_with_its_input():
     command = [sys.executable, "-m", "benchmarks.worker", "roof_stream", "XLA", "--tiny"]
     done = subprocess.run(

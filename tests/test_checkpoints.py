@@ -11,6 +11,7 @@ import pytest
 
 import jaxnn as nn
 from jaxnn._training.host import checkpoints, clock
+from tests.parameters import quick_first
 from tests.training_cases import ADAM, DATA, LINEAR, VALIDATION, assert_equal, fitted
 
 QUICK = {"model": LINEAR, "batch_size": 8, "epochs": 6, "optimizer": ADAM, "shuffle": True}
@@ -27,6 +28,7 @@ def stop_after(step):
     return nn.callbacks.Callback(on_step_chunk=lambda event: event.step >= step)
 
 
+@quick_first(2)
 @pytest.mark.parametrize("step", [1, 3, 4, 11])
 def test_a_run_goes_on_in_the_middle_of_an_epoch_or_at_its_end(step, tmp_path, always):
     whole = fitted(**QUICK)

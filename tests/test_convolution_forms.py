@@ -15,6 +15,7 @@ import jaxnn as nn
 from jaxnn.functional import _convolution_forms as forms
 from tests.compiling import fast_jit
 from tests.numpy_reference import convolution as reference
+from tests.parameters import quick_first
 
 SMALL_CHUNKS = {"CHUNK_BYTES": 1, "CHUNK_IMAGES": 1}  # as large images have them
 CHUNKS = [{name: getattr(forms, name) for name in SMALL_CHUNKS}, SMALL_CHUNKS]
@@ -129,6 +130,7 @@ PAIRS = [
 ]
 
 
+@quick_first(2)
 @pytest.mark.parametrize(("name", "function"), PAIRS)
 def test_all_derivatives_are_those_of_xla(function, name, monkeypatch, x64):
     """The same program with the forms of each platform, those for CPU as large images have them."""

@@ -7,6 +7,7 @@ import pytest
 
 import jaxnn as nn
 from jaxnn._training.best import is_better
+from tests.parameters import quick_first
 from tests.training_cases import (
     ACCURACY,
     DATA,
@@ -92,6 +93,7 @@ def test_an_infinite_value_is_never_the_best(mode):
         np.testing.assert_array_equal(better, [False, False, False, True])
 
 
+@quick_first(2)
 @pytest.mark.parametrize(("train", "patience", "min_delta"), list(trainings()))
 def test_it_ends_at_the_right_epoch_with_the_params_of_the_best(
     train, patience, min_delta, untouched

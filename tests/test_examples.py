@@ -49,6 +49,7 @@ def test_backpropagation():
     assert printed("tutorial_2_backpropagation") == BACKPROPAGATION
 
 
+@pytest.mark.slow
 def test_optimization():
     recipe, textbook, comparison = printed("tutorial_3_optimization").split("\n\n")
     assert recipe + "\n" == OPTIMIZATION
@@ -88,6 +89,7 @@ def test_digits_draws_a_picture(tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module", ["sklearn.datasets", pytest.param("matplotlib.figure", marks=pytest.mark.slow)]
 )

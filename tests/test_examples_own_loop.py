@@ -179,6 +179,7 @@ def test_the_picture_of_images(vae):
     assert rows[1:-1] == [""] * 6
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("vae")
 def test_the_autoencoder_names_the_extra_that_it_needs():
     done = run("vae", blocked=["sklearn.datasets"])

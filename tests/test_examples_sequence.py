@@ -27,6 +27,7 @@ def test_the_data_hold_each_image_whole_and_shortened(example):
     assert len(x_test["rows"]) == len(labels_test) == 389
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", ["lstm", pytest.param("gru", marks=pytest.mark.slow)])
 def test_a_few_steps_of_training_lower_the_loss(example, cell):
     (x, labels), _ = example.load(0)

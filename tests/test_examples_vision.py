@@ -23,6 +23,7 @@ def unet():
     return module_of("unet")
 
 
+@pytest.mark.slow
 def test_a_few_steps_of_the_residual_network_lower_the_loss(residual_cnn):
     (images, labels), _, _ = residual_cnn.load(seed=0)
     assert images.shape == (1280, 8, 8, 1)

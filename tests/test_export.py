@@ -12,6 +12,7 @@ import pytest
 import jaxnn as nn
 from jaxnn._files.deployment import _plain
 from tests.compiling import fast_jit
+from tests.parameters import quick_first
 from tests.table import LAYERS, draw_layer
 
 X = np.linspace(-1, 1, 15, dtype=np.float32).reshape(5, 3)
@@ -185,6 +186,7 @@ def close(a, b):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6 * largest)
 
 
+@quick_first(2)
 @pytest.mark.parametrize(
     "row",
     [

@@ -8,6 +8,7 @@ import scipy.optimize
 
 import jaxnn as nn
 from tests.compiling import fast_jit
+from tests.parameters import each_value_once
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((12, 2)).astype(np.float32)
@@ -17,6 +18,7 @@ TRAIN = nn.training_run(
 )
 
 
+@each_value_once
 @pytest.mark.parametrize("examples", [12, 11])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_each_fold_is_a_run_without_its_part(examples, weighted, key):
@@ -38,6 +40,7 @@ def test_each_fold_is_a_run_without_its_part(examples, weighted, key):
             np.testing.assert_allclose(history[name][fold], of_one[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_shuffled_parts_hold_each_example_out_once(key):
     """The loss of a model that predicts 0 is the mean square of what is held out."""
     zero = nn.training_run(

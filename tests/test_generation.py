@@ -8,6 +8,7 @@ import pytest
 import jaxnn as nn
 from jaxnn._networks.sampling import penalised, restricted
 from tests.compiling import fast_jit
+from tests.parameters import quick_first
 
 pytestmark = pytest.mark.usefixtures("keys_are_used_once")
 
@@ -38,6 +39,7 @@ def draw(**options):
     return np.bincount(np.ravel(tokens), minlength=4) / 4000
 
 
+@quick_first(8)
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -234,6 +236,7 @@ def test_errors_of_a_stream_come_with_the_call():
 # Log-probabilities
 
 
+@quick_first(1)
 @pytest.mark.parametrize(
     "settings",
     [
@@ -552,6 +555,7 @@ WRONG_DECODERS = {
 }
 
 
+@quick_first(5)
 @pytest.mark.parametrize("name", WRONG_DECODERS)
 def test_a_decoder_that_does_not_see_what_came_before_is_refused(name):
     model, message = WRONG_DECODERS[name]

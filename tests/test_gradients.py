@@ -2,7 +2,8 @@
 
 Each test is one gradient check: the value, the reverse mode and the forward mode of one function
 or layer at one shape, for a random cotangent and a random direction.
-`pytest --collect-only -q tests/test_gradients.py` counts them.
+`pytest --collect-only -q tests/test_gradients.py -m ""` counts them. One shape of each row is
+quick, by turns the first, the second and so on; all others are slow cases.
 """
 
 from collections.abc import Callable
@@ -103,12 +104,19 @@ def check(case, result):
     np.testing.assert_allclose(dot(case.dy, tangent), expected, TOLERANCE, TOLERANCE)
 
 
+def in_turns(rows):
+    """Each row with each of its shapes, and whether it is the quick one of the row."""
+    for place, row in enumerate(rows):
+        for i, shape in enumerate(row.shapes):
+            yield row, shape, i == place % len(row.shapes)
+
+
 @cache
-def all_cases(name):
-    """The cases of all rows of a function, and their results."""
+def all_cases(name, is_quick):
+    """The cases of a function, either the quick ones or the others, and their results."""
     cases = {}
-    for row in FUNCTIONS:
-        for shape in row.shapes if row.name == name else ():
+    for row, shape, quick in in_turns(FUNCTIONS):
+        if row.name == name and quick == is_quick:
             rng = rng_for(row.case(shape))
             functions = (partial(f, **row.options) for f in (row.function, row.reference))
             cases[row.case(shape)] = case_of(*functions, row.draw(rng, shape), rng)
@@ -116,23 +124,24 @@ def all_cases(name):
 
 
 @pytest.mark.parametrize(
-    ("row", "shape"),
-    [pytest.param(row, s, id=row.case(s)) for row in FUNCTIONS for s in row.shapes],
+    ("row", "shape", "is_quick"),
+    [
+        pytest.param(row, shape, quick, id=row.case(shape), marks=[] if quick else pytest.mark.slow)
+        for row, shape, quick in in_turns(FUNCTIONS)
+    ],
 )
-def test_function(row, shape):
-    cases, results = all_cases(row.name)
+def test_function(row, shape, is_quick):
+    cases, results = all_cases(row.name, is_quick)
     check(cases[row.case(shape)], results[row.case(shape)])
 
 
 def layer_cases():
     """Each layer at each shape; training where it is another computation, or else a slow case."""
-    for row, train in product(LAYERS, (False, True)):
-        if row.reference is not None:
-            marks = [pytest.mark.slow] if train and not row.differs_in_training else []
-            for shape in row.shapes:
-                name = f"{row.name}-{'x'.join(map(str, shape))}"
-                mode = "training" if train else "evaluation"
-                yield pytest.param(row, shape, train, id=f"{name}-{mode}", marks=marks)
+    rows = [row for row in LAYERS if row.reference is not None]
+    for (row, shape, quick), train in product(in_turns(rows), (False, True)):
+        is_slow = not quick or (train and not row.differs_in_training)
+        name = f"{row.name}-{'x'.join(map(str, shape))}-{'training' if train else 'evaluation'}"
+        yield pytest.param(row, shape, train, id=name, marks=[pytest.mark.slow] * is_slow)
 
 
 @pytest.mark.parametrize(("row", "shape", "train"), list(layer_cases()))
@@ -159,7 +168,10 @@ def test_layer(row, shape, train):
     ids=["absolute_error", "huber_loss", "l1"],
 )
 def test_derivative_at_the_kink_is_0(function):
-    zeros = jnp.zeros(3)
-    y, pullback = jax.vjp(function, zeros)
-    np.testing.assert_array_equal(pullback(jnp.ones_like(y))[0], zeros)
-    np.testing.assert_array_equal(jax.jvp(function, (zeros,), (jnp.ones(3),))[1], 0 * y)
+    @fast_jit
+    def both_modes(x):
+        y, pullback = jax.vjp(function, x)
+        return *pullback(jnp.ones_like(y)), jax.jvp(function, (x,), (jnp.ones_like(x),))[1]
+
+    for slope in both_modes(np.zeros(3)):
+        np.testing.assert_array_equal(slope, np.zeros_like(slope))

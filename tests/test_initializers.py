@@ -7,6 +7,7 @@ import pytest
 
 import jaxnn as nn
 from tests.compiling import fast_jit
+from tests.parameters import quick_first
 
 pytestmark = pytest.mark.usefixtures("keys_are_used_once")
 
@@ -46,6 +47,7 @@ DISTRIBUTIONS = {
 }
 
 
+@quick_first(7)
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_variance_and_bound(name):
     initializer, shape, variance, bound = DISTRIBUTIONS[name]

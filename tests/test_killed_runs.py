@@ -138,6 +138,7 @@ def survives(lives, numbers, seconds):
         assert lives.live() == 0
 
 
+@pytest.mark.slow
 def test_a_run_survives(server, tmp_path):
     survives(Lives(server, "adamw", tmp_path), [signal.SIGKILL], seconds=1.0)
 

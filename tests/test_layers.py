@@ -39,9 +39,23 @@ VARIANTS = [pytest.param(row, id=row.name) for row in LAYERS]
 each_layer = pytest.mark.parametrize("row", cases(LAYERS))
 each_layer_and_mode = pytest.mark.parametrize(("row", "train"), list(modes(cases(LAYERS))))
 each_variant = pytest.mark.parametrize("row", VARIANTS)
-each_floating_layer = pytest.mark.parametrize(
-    "row", cases([row for row in LAYERS if row.vocabulary is None])
-)
+FLOATING = cases([row for row in LAYERS if row.vocabulary is None])
+each_floating_layer = pytest.mark.parametrize("row", FLOATING)
+
+
+def by_turns(turn):
+    """Each layer of floats; of two one is quick."""
+    slow = [pytest.mark.slow]
+    marks = [[*case.marks, *slow * (place % 2 != turn)] for place, case in enumerate(FLOATING)]
+    return pytest.mark.parametrize(
+        "row",
+        [
+            pytest.param(*case.values, id=case.id, marks=those)
+            for case, those in zip(FLOATING, marks, strict=True)
+        ],
+    )
+
+
 each_layer_of_examples = pytest.mark.parametrize(
     "row",
     [
@@ -162,14 +176,14 @@ def test_dtypes(row, train, dtype, x64):
     assert new_state == state
 
 
-@each_floating_layer
+@by_turns(0)
 def test_bfloat16_agrees_with_float32(row):
     x = drawn(row).x.astype(jnp.bfloat16)
     low = jax.tree.map(lambda y: np.asarray(y, np.float32), evaluation(row)(x))
     assert_close(low, evaluation(row)(x.astype(np.float32)), row.bfloat16_tolerance)
 
 
-@each_floating_layer
+@by_turns(1)
 def test_integers_give_what_floats_give(row):
     x = np.round(3 * drawn(row).x)
     assert_close(evaluation(row)(x.astype(np.int32)), evaluation(row)(x))

@@ -357,6 +357,7 @@ def test_pairs_of_negative_curvature_are_left_out():
 # Together with others
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_in_optax_and_with_parts_of_optax():
     optax = pytest.importorskip("optax")
@@ -380,6 +381,7 @@ def train(**kwargs):
     return nn.training_run(MODEL, loss=nn.losses.squared_error, **kwargs)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_in_a_training_run_it_solves_least_squares():
     x, y = regression_data()

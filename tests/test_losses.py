@@ -9,6 +9,7 @@ import pytest
 
 import jaxnn as nn
 from tests.compiling import fast_jit
+from tests.parameters import each_value_once
 from tests.table import losses as table
 from tests.table.rows import rng_for
 
@@ -52,6 +53,7 @@ def value_and_gradients(function, floats):
 # Dtypes
 
 
+@each_value_once
 @every_loss
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_the_result_is_float32_or_wider(row, dtype):
@@ -62,6 +64,7 @@ def test_the_result_is_float32_or_wider(row, dtype):
     assert [g.dtype for g in gradients] == [dtype] * len(narrow)
 
 
+@each_value_once
 @every_loss
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_result_is_no_wider_than_the_arguments(row, dtype, x64):

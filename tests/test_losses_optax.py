@@ -174,6 +174,7 @@ def assert_equal(ours, theirs):
         np.testing.assert_allclose(got, np.nan_to_num(expected), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow  # `tests/test_gradients.py` has NumPy's
 @pytest.mark.parametrize("i", range(len(FIRST)), ids=SHARED)
 def test_value_and_derivatives(optax, i):
     assert_equal(*derived(are_variants=False)[i])
@@ -218,6 +219,7 @@ def test_an_odd_degree_has_an_absolute_value(optax):
     assert theirs != ours
 
 
+@pytest.mark.slow
 def test_what_is_nan_in_optax_is_not(optax):
     zeros, x = jnp.zeros(2), jnp.array([1.0, 2.0])
     assert nn.losses.cosine_similarity(zeros, x) == 0

@@ -43,6 +43,7 @@ def test_meta_gradients_are_finite_at_zero_gradients(case):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes)), slopes
 
 
+@pytest.mark.slow
 def test_those_of_optax_are_not():
     """Why the above is worth a test: the slope of a square root at 0."""
     optax = pytest.importorskip("optax")

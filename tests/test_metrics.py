@@ -11,6 +11,7 @@ import pytest
 import jaxnn as nn
 from tests.compiling import fast_jit
 from tests.numpy_reference import metrics as reference
+from tests.parameters import each_value_once
 
 metrics = nn.metrics
 RNG = np.random.default_rng(0)
@@ -129,13 +130,21 @@ CASES = MEANS | COUNTS | WHOLE_SETS
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
-def value_of(metric, *batch):
-    return metric.compute(metric.update(metric.init(), *batch))
-
-
 @functools.cache
 def compiled(metric):
-    return fast_jit(functools.partial(value_of, metric))
+    return jax.jit(lambda *batch: metric.compute(metric.update(metric.init(), *batch)))
+
+
+def value_of(metric, *batch):
+    return compiled(metric)(*batch)
+
+
+def quick_for(names, rows):
+    """A case for each row; those of other names are slow."""
+    marks = {name: [] if name in names else [pytest.mark.slow] for name in rows}
+    return pytest.mark.parametrize(
+        "case", [pytest.param(row, id=name, marks=marks[name]) for name, row in rows.items()]
+    )
 
 
 def spread(weights, values):
@@ -150,8 +159,14 @@ def spread(weights, values):
 def test_accuracy(row):
     metric, predictions, targets, right = row
     assert 0 < right.mean() < 1
-    np.testing.assert_allclose(value_of(metric, predictions, targets), right.mean(), rtol=1e-6)
-    weighted = value_of(metric, predictions, targets, WEIGHTS)
+
+    @fast_jit
+    def without_and_with(weights):
+        given = metric, predictions, targets
+        return value_of(*given), value_of(*given, weights)
+
+    plain, weighted = without_and_with(WEIGHTS)
+    np.testing.assert_allclose(plain, right.mean(), rtol=1e-6)
     np.testing.assert_allclose(weighted, reference.mean(right, spread(WEIGHTS, right)), rtol=1e-6)
 
 
@@ -207,6 +222,7 @@ REFERENCES = {
 }
 
 
+@each_value_once
 @weightings
 @pytest.mark.parametrize("name", REFERENCES)
 def test_numpy(name, weights):
@@ -216,6 +232,7 @@ def test_numpy(name, weights):
     np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
+@each_value_once
 @weightings
 @pytest.mark.parametrize("average", ["macro", "micro", "weighted", None])
 @pytest.mark.parametrize("name", ["precision", "recall", "f1", "iou"])
@@ -502,7 +519,7 @@ def test_the_area_of_a_large_set_with_many_ties(sklearn):
 EXACT = COUNTS | WHOLE_SETS
 
 
-@pytest.mark.parametrize("case", EXACT.values(), ids=EXACT)
+@quick_for(["labels", "f1", "matthews_correlation", "roc_auc", "r2_score", "whole_set"], EXACT)
 def test_batches_give_the_whole_exactly(case):
     """Batches of 0, 5, 0 and 18 examples, merged and one after the other."""
     metric, predictions, targets = case
@@ -543,6 +560,7 @@ def test_devices(name):
     np.testing.assert_allclose(values, np.broadcast_to(whole, values.shape), rtol=1e-5)
 
 
+@each_value_once
 @pytest.mark.parametrize("name", ["mean", "labels", "confusion_matrix", "f1"])
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["unweighted", "weighted"])
 def test_sums_may_be_added_up_over_devices(name, weights):
@@ -566,7 +584,7 @@ def test_examples_that_were_added_up_give_nan(name):
     assert np.isfinite(metric.compute(metrics.merge(sums, sums))).all()
 
 
-@every_case
+@quick_for(["mean", "psnr", "ndcg", "confusion_matrix", "roc_auc", "r2_score"], CASES)
 def test_scan(case):
     """Stacked by a loop and merged; sums may be carried as well."""
     metric = case[0]
@@ -608,7 +626,7 @@ def test_counts_beyond_the_integers_of_float32():
     assert sums.weight.value + np.float64(sums.weight.compensation) == 2**24 + 1000
 
     confusion = metrics.confusion_matrix(2)
-    one = confusion.update(confusion.init(), jnp.array([[0.0, 1.0]]), jnp.array([1]))
+    one = confusion.update(confusion.init(), np.array([[0.0, 1.0]]), np.array([1]))
     counts = metrics.merge(jax.tree.map(lambda leaf: leaf * 2**24, one), one, one, one)
     assert np.float64(counts.value[1, 1]) + np.float64(counts.compensation[1, 1]) == 2**24 + 3
 
@@ -617,7 +635,7 @@ def test_a_sum_that_overflows_is_infinite():
     metric = metrics.mean()
     huge = metric.update(metric.init(), jnp.full(1, 3e38))
     assert metric.compute(metrics.merge(huge, huge)) == np.inf
-    infinite = metric.update(metric.init(), jnp.array([np.inf]))
+    infinite = metric.update(metric.init(), np.array([np.inf]))
     assert metric.compute(metrics.merge(infinite, huge)) == np.inf
 
 
@@ -639,8 +657,8 @@ def test_no_examples(case):
     nothing = jax.tree.map(lambda a: a[:0], (predictions, targets))
     for value in (
         metric.compute(metric.init()),
-        compiled(metric)(*nothing),
-        compiled(metric)(predictions, targets, np.zeros(N, np.float32)),
+        value_of(metric, *nothing),
+        value_of(metric, predictions, targets, np.zeros(N, np.float32)),
     ):
         if metric is CASES["confusion_matrix"][0]:
             np.testing.assert_array_equal(value, np.zeros((CLASSES, CLASSES)))
@@ -658,8 +676,8 @@ def test_what_has_weight_zero_may_be_anything(case):
     labels = None if targets is None else targets.copy()
     if labels is not None and labels.dtype.kind == "i" and labels.ndim == 1:
         labels[[0, 7]] = 1000
-    expected = compiled(metric)(predictions, targets, weights)
-    np.testing.assert_array_equal(compiled(metric)(spoiled, labels, weights), expected)
+    expected = value_of(metric, predictions, targets, weights)
+    np.testing.assert_array_equal(value_of(metric, spoiled, labels, weights), expected)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -725,9 +743,9 @@ def test_top_k_of_ties_and_nan():
         value = value_of(metrics.top_k_accuracy(k), equal, jnp.arange(3))
         np.testing.assert_allclose(value, share, rtol=1e-6)
     assert value_of(metrics.accuracy(), equal, jnp.arange(3)) == pytest.approx(1 / 3)
-    spoiled = jnp.array([[np.nan, 1.0, 0.0], [np.nan, 1.0, 0.0]])
-    assert value_of(metrics.top_k_accuracy(2), spoiled, jnp.array([0, 2])) == 0
-    assert value_of(metrics.top_k_accuracy(5), equal, jnp.array([3, -1, 0])) == pytest.approx(1 / 3)
+    spoiled = np.array([[np.nan, 1.0, 0.0], [np.nan, 1.0, 0.0]])
+    assert value_of(metrics.top_k_accuracy(2), spoiled, np.array([0, 2])) == 0
+    assert value_of(metrics.top_k_accuracy(5), equal, np.array([3, -1, 0])) == pytest.approx(1 / 3)
 
 
 def test_scores_without_both_kinds_or_with_nan():
@@ -778,7 +796,7 @@ def test_psnr_without_error_is_infinite():
 
 def test_r2_of_constant_targets(sklearn):
     for predictions in ([2.0, 2.0, 2.0], [2.0, 2.0, 3.0]):
-        ours = value_of(metrics.r2_score(), jnp.array(predictions), jnp.full(3, 2.0))
+        ours = value_of(metrics.r2_score(), np.array(predictions), jnp.full(3, 2.0))
         assert ours == sklearn.r2_score([2.0, 2.0, 2.0], predictions)
     assert np.isnan(value_of(metrics.r2_score(), jnp.ones(1), jnp.ones(1)))
 

@@ -10,6 +10,7 @@ import pytest
 import jaxnn as nn
 from tests.compiling import fast_jit
 from tests.numpy_reference import mixture as reference
+from tests.parameters import each_value_once
 
 X = np.random.default_rng(0).standard_normal((2, 8, 4)).astype(np.float32)
 
@@ -48,6 +49,7 @@ def test_a_full_expert_drops_the_later_tokens():
 COUNTS = np.array([True, False, True, True, False, True, True])
 
 
+@each_value_once
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize(("top_k", "capacity"), [(1, 2), (2, None), (2, 1)])
 def test_tokens_that_do_not_count_leave_no_trace(top_k, capacity, bad):
@@ -274,6 +276,7 @@ def test_merged_lora_computes_the_same(scale, key):
     assert not np.allclose(y, nn.dense(5).apply(params["layer"], {}, X)[0])
 
 
+@pytest.mark.slow
 def test_merging_a_whole_model_with_stacks(key):
     def model(dense):
         block = nn.residual(nn.serial(nn.layer_norm(), dense(4), nn.tanh))
@@ -311,6 +314,7 @@ def test_lora_rank(rank, error):
         nn.lora(nn.dense(2), rank)
 
 
+@pytest.mark.slow
 def test_lora_of_kernels_of_a_whole_model_by_path(key):
     model = nn.serial(
         mix=nn.residual(nn.attention(2)), norm=nn.layer_norm(), out=nn.dense(3, use_bias=False)

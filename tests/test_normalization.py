@@ -516,6 +516,7 @@ def test_batch_norm_over_two_mapped_axes_is_that_of_the_whole_batch(dtype):
         np.testing.assert_allclose(dparams[name].sum((0, 1)), expected_dparams[name], **tolerance)
 
 
+@pytest.mark.slow
 def test_batch_norm_on_two_devices():
     on_devices(2, "batch_norm_on_two_devices")
 

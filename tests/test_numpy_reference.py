@@ -425,6 +425,7 @@ OPTIMIZERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", DECAYING)
 @pytest.mark.parametrize(
     ("constructor", "theirs", "kwargs"), OPTIMIZERS, ids=lambda v: getattr(v, "__name__", str(v))

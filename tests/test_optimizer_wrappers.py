@@ -17,6 +17,7 @@ from tests.optimizer_wrapper_cases import (
     random_tree,
     signature,
 )
+from tests.parameters import each_value_once
 
 O = nn.optimizers  # noqa: E741
 DTYPES = [
@@ -99,6 +100,7 @@ NOT_AS_IN_OPTAX = {
 }
 
 
+@pytest.mark.slow  # the references of NumPy are those of optax
 @pytest.mark.parametrize(
     "case",
     ids_and_marks([c for c in CASES if c.optax is not None]),
@@ -117,6 +119,7 @@ def test_optax(case, ours):
 DO_NOT_CHANGE_THE_PATH = {"params_ema", "params_ema-schedule", "apply_if_finite"}
 
 
+@pytest.mark.slow
 def test_the_rows_say_something():
     plain = [
         cases.trajectory_in_numpy(one(cases.rate_of(CASES[0], cases.reference_schedules)))[0]
@@ -142,6 +145,7 @@ def two_updates(optimizer, dtype=jnp.float32):
     return updates
 
 
+@each_value_once
 @every_case
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.usefixtures("x64")
@@ -317,6 +321,7 @@ SLOW_TO_COMPILE = {
 every_constructor = pytest.mark.parametrize("constructor", HYPERPARAMETERS)
 
 
+@each_value_once
 @every_constructor
 @pytest.mark.parametrize(
     ("given", "dtype"),

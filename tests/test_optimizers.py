@@ -37,13 +37,11 @@ def rates_of(case):
     return RATES if case.schedules else {"constant": RATES["constant"]}
 
 
-def trajectories(case, make, library, schedules):
+def trajectories(case, make, library, schedules, names=RATES):
+    rates = {name: rate for name, rate in rates_of(case).items() if name in names}
     with jax.enable_x64(True):
         return trajectories_in_jax(
-            {
-                name: make(library, rate(schedules, case.rate))
-                for name, rate in rates_of(case).items()
-            }
+            {name: make(library, rate(schedules, case.rate)) for name, rate in rates.items()}
         )
 
 
@@ -51,6 +49,16 @@ def trajectories(case, make, library, schedules):
 def ours(case):
     """The paths of jaxnn's optimizer, one for each of the `RATES`."""
     return trajectories(case, case.make, nn.optimizers, nn.schedules)
+
+
+def with_rates():
+    """Each case with each of its rates, of which by turns one is quick."""
+    for place, case in enumerate(CASES):
+        for i, name in enumerate(rates_of(case)):
+            is_slow = case.slow or i != place % len(rates_of(case))
+            yield pytest.param(
+                case, name, id=f"{case.name}-{name}", marks=[pytest.mark.slow] * is_slow
+            )
 
 
 def assert_same_path(ours, theirs, tolerance):
@@ -61,10 +69,12 @@ def assert_same_path(ours, theirs, tolerance):
         assert moved.max(axis=tuple(range(1, moved.ndim))).min() > 0.01, "it went nowhere"
 
 
-def test_numpy(case, ours):
-    for name, rate in rates_of(case).items():
-        theirs = trajectory_in_numpy(case, rate(reference_schedules, case.rate))
-        assert_same_path(ours[name], theirs, 1e-10)
+@pytest.mark.parametrize(("row", "name"), list(with_rates()))
+def test_numpy(row, name):
+    rate = rates_of(row)[name]
+    ours = trajectories(row, row.make, nn.optimizers, nn.schedules, [name])
+    theirs = trajectory_in_numpy(row, rate(reference_schedules, row.rate))
+    assert_same_path(ours[name], theirs, 1e-10)
 
 
 @pytest.mark.slow  # the references of NumPy are those of optax

@@ -10,6 +10,7 @@ from jaxnn._core.paths import leaf_paths
 from tests.compiling import fast_jit
 from tests.optimizer_cases import every_case, every_distinct_case, few_cases, usual_promotion
 from tests.optimizer_cases.adaptive import squares
+from tests.parameters import each_value_once, quick_first
 
 RATE = 0.02
 DTYPES = [
@@ -88,6 +89,7 @@ def test_vmap_over_learning_rates_equals_a_loop(case):
 # Shapes and dtypes
 
 
+@each_value_once
 @every_case
 @every_dtype
 @pytest.mark.usefixtures("x64")
@@ -123,6 +125,7 @@ def test_updates_have_the_dtype_of_the_gradients(case):
     assert signature(moved) == signature(params)
 
 
+@each_value_once
 @every_distinct_case
 @pytest.mark.parametrize(
     "dtype", [jnp.float16, pytest.param(jnp.bfloat16, marks=pytest.mark.slow), jnp.float32]
@@ -335,6 +338,7 @@ def test_hyperparameters_that_are_arrays(constructor):
     assert signature(made_inside) == signature(abstract_tree(jnp.float32))
 
 
+@each_value_once
 @every_constructor
 @pytest.mark.parametrize("given", ["float32", "float64", "bfloat16"])
 @pytest.mark.parametrize(
@@ -361,6 +365,7 @@ def test_derivative_in_every_hyperparameter_is_finite(constructor):
 # Buffers
 
 
+@quick_first(3)
 @few_cases
 def test_params_and_state_can_be_donated_and_the_second_call_does_not_compile(case):
     optimizer = case.make(nn.optimizers, RATE)
@@ -407,6 +412,7 @@ def test_an_empty_tree(case):
     assert nn.optimizers.apply_updates({}, updates) == {}
 
 
+@quick_first(12)
 @every_case
 def test_numpy_arrays(case):
     optimizer = case.make(nn.optimizers, RATE)
@@ -426,6 +432,7 @@ def test_any_containers():
     assert jax.tree.structure(updates) == jax.tree.structure(params)
 
 
+@quick_first(12)
 @every_case
 def test_extra_keywords_are_ignored(case):
     optimizer = case.make(nn.optimizers, RATE)
@@ -436,6 +443,7 @@ def test_extra_keywords_are_ignored(case):
     assert_trees_close(extra, plain, rtol=0, atol=0)
 
 
+@each_value_once
 @every_case
 @pytest.mark.parametrize("broken", [{"kernel": jnp.ones((3, 2))}, {"kernel": None, "bias": None}])
 def test_structures_that_differ_are_refused_by_path(case, broken):

@@ -16,6 +16,7 @@ from tests.optimizer_cases import (
     kernels,
     usual_promotion,
 )
+from tests.parameters import quick_first
 
 optax = pytest.importorskip("optax")
 
@@ -80,6 +81,7 @@ WRAPPERS = {
 }
 
 
+@quick_first(4)
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
 def test_ours_inside_optax(wrap):
     assert_same_descent(wrap(nn.optimizers), wrap(optax))
@@ -189,6 +191,7 @@ def updated(optimizer):
     return optimizer.update(grad, optimizer.init(PARAMS), PARAMS, **keywords)[0]
 
 
+@quick_first(2)
 @pytest.mark.parametrize("make", DEMANDING.values(), ids=DEMANDING)
 @pytest.mark.parametrize(
     "wrap",

@@ -9,6 +9,7 @@ import jaxnn as nn
 from tests.compiling import fast_jit
 from tests.numpy_reference import optimizer_wrappers as reference
 from tests.numpy_reference import optimizers as rules
+from tests.parameters import quick_first
 
 O = nn.optimizers  # noqa: E741
 
@@ -79,6 +80,7 @@ def start():
         return jax.tree.map(np.asarray, params)
 
 
+@quick_first(4)
 @pytest.mark.parametrize("name", ROWS)
 def test_a_training_run_is_that_of_numpy(name, runs, start):
     problem = reference.Problem(value, gradient)

@@ -9,6 +9,7 @@ import jaxnn as nn
 from tests import optimizer_wrapper_cases as wrappers
 from tests.compiling import fast_jit
 from tests.optimizer_cases import DISTINCT_CASES
+from tests.parameters import quick_first
 
 O = nn.optimizers  # noqa: E741
 
@@ -30,6 +31,7 @@ def keywords(params, gradients):
     }
 
 
+@quick_first(30)
 @pytest.mark.parametrize("name", MADE)
 def test_floats_of_python_are_arrays_without_axes(name):
     optimizer = MADE[name]

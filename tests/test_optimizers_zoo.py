@@ -13,6 +13,7 @@ from jaxnn.optimizers import MuonDimensionNumbers, adam, adamw, apply_updates
 from tests.compiling import fast_jit
 from tests.numpy_reference import optimizers_by_leaf as reference
 from tests.optimizer_cases import usual_promotion
+from tests.parameters import quick_first
 
 # Drop-in for optax
 
@@ -156,6 +157,7 @@ DECAYING = {
 }
 
 
+@quick_first(3)
 @pytest.mark.parametrize("constructor", DECAYING)
 def test_decay_leaves_out_biases_and_scales_unless_told_otherwise(constructor):
     w = {"kernel": jnp.array([[3.0, 1.0]]), "bias": jnp.array([3.0, 1.0]), "scale": jnp.float32(3)}
@@ -203,6 +205,7 @@ def test_the_rate_that_prodigy_tells_is_the_one_it_found():
 # Adafactor
 
 
+@quick_first(1)
 @pytest.mark.parametrize(
     ("shape", "rows", "columns"),
     [((4, 3), (3,), (4,)), ((3, 4), (3,), (4,)), ((2, 5, 3), (2, 3), (2, 5)), ((1, 4), (1,), (1,))],
@@ -449,6 +452,7 @@ def test_sophia_wants_an_objective():
         optimizer.update(w, optimizer.init(w), w)
 
 
+@pytest.mark.slow
 def test_sophia_prints_its_win_rate(capsys):
     optimizer = nn.optimizers.scale_by_sophia(verbose=True, print_win_rate_every_n_steps=1)
     w = jnp.ones(2)

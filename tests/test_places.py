@@ -6,6 +6,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxnn as nn
+from tests.parameters import each_value_once
 from tests.places import SPLIT, arguments_of, mesh_of, placed
 from tests.scripts import on_devices
 from tests.table import LAYERS
@@ -28,6 +29,7 @@ OF_INTEREST = {
 ROWS = {row.name: row for row in LAYERS}
 
 
+@each_value_once
 @pytest.mark.parametrize("place", ["explicit", "shard_map"])
 @pytest.mark.parametrize("name", sorted(OF_INTEREST))
 def test_the_gradient_of_a_layer_can_be_traced(name, place):

@@ -12,6 +12,7 @@ import jaxnn as nn
 from jaxnn.functional import _windows
 from tests.compiling import fast_jit
 from tests.numpy_reference import pooling as reference
+from tests.parameters import each_value_once
 
 f = nn.functional
 slow = pytest.mark.slow
@@ -427,6 +428,7 @@ def test_means_of_bfloat16_are_summed_in_float32(function):
     assert y.ravel() == 1
 
 
+@each_value_once
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "bool"])
 @pytest.mark.parametrize(
     "function",

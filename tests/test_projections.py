@@ -10,6 +10,7 @@ import pytest
 import jaxnn as nn
 from tests.numpy_reference import optimizer_wrappers as reference
 from tests.optimizer_wrapper_cases import usual_promotion
+from tests.parameters import each_value_once
 
 O = nn.optimizers  # noqa: E741
 RNG = np.random.default_rng(0)
@@ -36,6 +37,7 @@ def vector(of):
     return np.concatenate([np.asarray(of[k], np.float64).reshape(-1) for k in ("kernel", "bias")])
 
 
+@each_value_once
 @every_projection
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_projections_are_those_of_numpy_and_optax(name, dtype):

@@ -9,6 +9,7 @@ import pytest
 
 import jaxnn as nn
 from tests.compiling import fast_jit
+from tests.parameters import each_value_once
 
 CALLS = {
     "rnn": "rnn_cell(3, activation=relu)",
@@ -90,6 +91,7 @@ def test_a_step_keeps_the_carry_whatever_the_batch(cell, batch_shape):
     assert {leaf.shape[:-1] for leaf in jax.tree.leaves(carry)} == {batch_shape}
 
 
+@each_value_once
 @each_cell
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "int32"])
 def test_dtypes_of_cells(cell, dtype, x64):

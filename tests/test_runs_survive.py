@@ -21,6 +21,7 @@ from jaxnn._training.host import checkpoints, clock, feeds, interrupts
 from jaxnn._training.host.identity import sample, told
 from jaxnn._training.host.owner import owned
 from jaxnn._training.host.writer import Writer
+from tests.parameters import quick_first
 from tests.training_cases import DATA, KEY, LINEAR, SGD, VALIDATION, assert_equal, fitted
 
 QUICK = {"model": LINEAR, "batch_size": 8, "epochs": 4, "shuffle": True}  # 12 steps
@@ -95,6 +96,7 @@ def batches_until(step):
     return batches
 
 
+@pytest.mark.slow
 def test_an_error_of_the_data_comes_after_a_checkpoint(tmp_path):
     stream = QUICK | {"batch_size": None, "data": batches_until(99)}
     whole = fitted(**stream)
@@ -403,6 +405,7 @@ def test_in_a_thread_no_handler_is_set(tmp_path, small_chunks):
 # What is decided anew
 
 
+@pytest.mark.slow
 def test_fewer_epochs_do_not_spoil_the_checkpoint(tmp_path, whole):
     fitted(checkpoint=tmp_path, **(QUICK | {"epochs": 3}))
     for epochs in (1, 2, 1):
@@ -411,6 +414,7 @@ def test_fewer_epochs_do_not_spoil_the_checkpoint(tmp_path, whole):
     goes_on(tmp_path, whole)
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_early_goes_on_with_more_patience(tmp_path):
     rates = nn.optimizers.sgd(lambda count: jnp.where(count < 6, 0.3, -0.1))
     options = QUICK | {"optimizer": rates, "epochs": 9}
@@ -444,6 +448,7 @@ def test_members_that_stopped_go_on_together(tmp_path):
     assert np.all(more.history["loss"] > 0)
 
 
+@quick_first(1)
 @pytest.mark.parametrize("choice", [pytest.param("stop", marks=pytest.mark.slow), "raise"])
 def test_a_run_that_met_a_bad_step_tries_it_again(choice, tmp_path, whole):
     holed = (np.where(np.arange(22)[:, None] == 20, np.nan, DATA[0]), DATA[1])
@@ -461,6 +466,7 @@ def test_a_run_that_met_a_bad_step_tries_it_again(choice, tmp_path, whole):
     assert_equal((again.params, again.history), (whole.params, whole.history))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "second"),
     [
@@ -476,6 +482,7 @@ def test_what_to_do_about_bad_steps_is_decided_anew(first, second, tmp_path, who
     assert_equal(again.history["loss"], whole.history["loss"])
 
 
+@pytest.mark.slow
 def test_another_value_to_tell_the_best_by_begins_anew(tmp_path):
     options = QUICK | {"validation": VALIDATION, "metrics": {"a": nn.metrics.accuracy()}}
     fitted(checkpoint=nn.checkpoints(tmp_path, best="val_a"), **(options | {"epochs": 2}))
@@ -592,6 +599,7 @@ def test_a_change_is_told(case):
         assert told(value) != told(before)
 
 
+@quick_first(2)
 @pytest.mark.parametrize("case", changes())
 def test_a_change_is_an_error_or_a_warning(case, tmp_path):
     first, second, message = CHANGES[case]
@@ -624,6 +632,7 @@ def test_other_versions_warn_at_the_line_that_calls_fit(tmp_path, monkeypatch):
     assert Path(told[0].filename).name == "training_cases.py"
 
 
+@pytest.mark.slow
 def test_a_run_is_told_alike_in_every_process():
     program = """
 import jaxnn as nn

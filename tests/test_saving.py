@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import jaxnn as nn
 from tests import test_hostile_files as hostile_files
+from tests.parameters import quick_first
 
 SAFETENSORS = {
     "bool": "BOOL",
@@ -113,6 +114,7 @@ class Box:
 # Round trips
 
 
+@quick_first(3)
 @pytest.mark.parametrize("shape", [(), (5,), (3, 1, 4), (0,), (2, 0, 3)])
 def test_every_dtype_comes_back_bit_for_bit(path, x64, shape):
     host = {name: any_bits(name, shape) for name in (*SAFETENSORS, *AS_BYTES)}

@@ -12,6 +12,7 @@ import jaxnn as nn
 from tests.compiling import fast_jit
 from tests.numpy_reference import schedules as reference
 from tests.optimizer_cases import usual_promotion
+from tests.parameters import each_value_once, quick_first
 from tests.schedule_cases import ROWS, STATIC
 
 COUNTS = [*range(50), 1000, 10**6, 2**24 + 1, 2**31 - 1]
@@ -55,6 +56,7 @@ def assert_values(values, name, arguments, counts):
     assert jnp.result_type(values[-1]) == jnp.result_type(float)
 
 
+@each_value_once
 @every_row
 @pytest.mark.parametrize("x64", [False, True], ids=["float32", "float64"])
 def test_numpy(name, arguments, x64):
@@ -70,6 +72,7 @@ def test_the_table_has_every_schedule():
 # optax
 
 
+@pytest.mark.slow  # the references of NumPy are those of optax
 @pytest.mark.parametrize(("name", "arguments"), [row for row in ROWS if row[0] not in OURS_ALONE])
 def test_optax(optax, name, arguments, x64):
     counts = counts_for(arguments)
@@ -178,6 +181,7 @@ KINDS = {
 }
 
 
+@quick_first(12)
 @every_row
 def test_kinds_of_counts(name, arguments):
     schedule = ours(name, arguments)
@@ -185,6 +189,7 @@ def test_kinds_of_counts(name, arguments):
         assert_values([schedule(kind(25))], name, arguments, [25])
 
 
+@quick_first(12)
 @every_computed_row
 def test_arrays_of_counts(name, arguments):
     counts = jnp.array([[0, 3, 12], [25, 31, 40]])
@@ -227,6 +232,7 @@ def prolonged(arguments):
     return longer
 
 
+@quick_first(12)
 @every_row
 def test_more_steps_than_32_bits_hold(name, arguments):
     arguments = prolonged(arguments)
@@ -264,6 +270,7 @@ def numbers_of(arguments):
     return {name: value for name, value in arguments.items() if name not in STATIC}
 
 
+@quick_first(12)
 @every_row
 def test_traced_arguments(name, arguments):
     static = {name: value for name, value in arguments.items() if name in STATIC}

@@ -14,13 +14,14 @@ PARAMS = {"encoder": {"kernel": jnp.zeros((4, 4))}, "head": {"kernel": jnp.zeros
 
 
 def test_on_eight_devices():
-    on_devices(8, "sharded_training", "rules", "data_parallel", "fit")
+    on_devices(8, "sharded_training", "rules", "data_parallel")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "check",
     [
+        "fit",
         "own_loop",
         "training_run",
         "streamed",
@@ -47,6 +48,7 @@ def test_fit_refuses_devices_of_other_processes(tmp_path):
     processes.run(2, "fit", tmp_path)
 
 
+@pytest.mark.slow
 def test_one_device_is_bit_for_bit_none():
     x = np.linspace(-1, 1, 12, dtype=np.float32)[:, None]
 

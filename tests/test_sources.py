@@ -15,6 +15,7 @@ from jaxnn._training.data import sources
 from jaxnn._training.data.arrays import take_batch
 from jaxnn._training.data.shuffle import epoch_seeds, shuffled_indices
 from jaxnn._training.data.sources import as_source, is_streamed
+from tests.parameters import each_value_once
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(23, 3, 2)).astype(np.float32)
@@ -145,6 +146,7 @@ def in_memory(data, n, size, key, epoch):
     return [take(data, n, start, min(size, n - start), seeds) for start in starts]
 
 
+@each_value_once
 @pytest.mark.parametrize("shuffled", [True, False])
 @pytest.mark.parametrize("batch_size", [1, 5, 22, 23, 100, None])
 def test_mapped_files_give_the_batches_of_a_run_in_memory(batch_size, shuffled, mapped, key):

@@ -15,6 +15,7 @@ import jaxnn as nn
 from jaxnn._training.sweeps import lanes as lanes_module
 from jaxnn._training.sweeps import memory
 from jaxnn._training.sweeps import sweep as sweeps
+from tests.parameters import each_value_once
 from tests.training_cases import DATA, KEY, LINEAR, VALIDATION, assert_close, assert_equal
 
 EPOCHS = 3
@@ -134,6 +135,7 @@ def together():
     return nn.sweep(noisy, KEY, RATES, DATA, seeds=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lanes", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 9))])
 def test_how_many_go_side_by_side_changes_nothing(lanes, together):
     in_groups = nn.sweep(noisy, KEY, RATES, DATA, seeds=2, lanes=lanes)
@@ -141,6 +143,7 @@ def test_how_many_go_side_by_side_changes_nothing(lanes, together):
     assert_equal(jax.random.key_data(in_groups.keys), jax.random.key_data(together.keys))
 
 
+@each_value_once
 @pytest.mark.parametrize("lanes", [1, 2, 3, 4, 6, 7, 10, 100])
 @pytest.mark.parametrize("seeds", [1, 4])
 def test_no_run_is_lost_or_done_twice(seeds, lanes):
@@ -423,6 +426,7 @@ def test_a_bar_is_closed_whatever_happens(monkeypatch, capsys):
     assert told == [7, None, None]
 
 
+@pytest.mark.slow
 def test_double_precision(x64):
     data = (np.asarray(DATA[0], np.float64), DATA[1])
     result = nn.sweep(quick, KEY, {"rate": [0.1, 0.2]}, data)

@@ -11,6 +11,7 @@ import jaxnn as nn
 from tests.numpy_reference import network
 from tests.numpy_reference import optimizers as reference
 from tests.numpy_reference import schedules as reference_schedules
+from tests.parameters import quick_first
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -126,6 +127,7 @@ def assert_same_params(ours, theirs):
             np.testing.assert_allclose(a[name], b[name], rtol=1e-9, atol=1e-9)
 
 
+@quick_first(3)
 @pytest.mark.parametrize(("name", "problem", "batches"), RUNS)
 def test_params_and_losses(name, problem, batches):
     ours, by_hand = OPTIMIZERS[name]

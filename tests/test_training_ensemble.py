@@ -7,6 +7,7 @@ import pytest
 
 import jaxnn as nn
 from jaxnn._training.host import clock
+from tests.parameters import quick_first
 from tests.training_cases import (
     ACCURACY,
     DATA,
@@ -41,6 +42,7 @@ def ensemble():
     return fitted(NOISY, members=MEMBERS, **OPTIONS)
 
 
+@quick_first(1)
 @pytest.mark.parametrize("i", [0, 2])
 def test_a_member_is_what_it_would_be_alone(i, ensemble):
     """Its own initial values, noise and order of the examples, from its own key."""
@@ -189,6 +191,7 @@ def test_a_loss_of_other_examples_is_refused():
     assert "members=" in notes_of(error)
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_an_ordinary_layer_whose_loss_takes_an_axis_more():
     """Wherever it stands: a wrapper around it changes nothing."""
 
@@ -205,6 +208,7 @@ def test_an_ensemble_is_an_ordinary_layer_whose_loss_takes_an_axis_more():
     assert all(leaf.shape[0] == 2 for leaf in moved)
 
 
+@pytest.mark.slow
 def test_members_of_a_wrapped_model_are_members_of_what_is_wrapped():
     together = fitted(nn.remat(LINEAR), members=2)
     again = fitted(LINEAR, members=2)

@@ -129,6 +129,7 @@ def test_batches_are_exactly_those_of_a_handwritten_loop():
     np.testing.assert_allclose(result.history["loss"], losses, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_vmap_trains_many_networks_as_one_by_one():
     def model(hyperparams):
         return nn.serial(nn.dropout(hyperparams["rate"]), nn.dense(3))
@@ -237,6 +238,7 @@ def test_more_epochs_and_fewer_compile_nothing():
     assert lengths == [1, 2, 16]
 
 
+@pytest.mark.slow
 def test_the_count_of_compilations_sees_a_call_with_other_parts():
     fitted(LINEAR, regularizer=nn.regularizers.l2(1e-3))
     with counted_compilations() as compiled:
@@ -271,6 +273,7 @@ def test_double_precision(x64):
     assert dtypes == {np.dtype("float64")}
 
 
+@pytest.mark.slow
 def test_an_optax_optimizer_fits_as_well():
     optax = pytest.importorskip("optax")
     ours = fitted(LINEAR, optimizer=ADAM)

@@ -61,6 +61,7 @@ def test_fit_is_that_of_the_model(start, supervised):
     np.testing.assert_allclose(of["val_of"][:, 1], result.history["val_loss"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_pure_run_is_that_of_the_model(start, supervised):
     params, state = start
     train = nn.training_run(loss_fn, optimizer=SGD, epochs=3, batch_size=8)
@@ -125,6 +126,7 @@ def test_bad_input(case):
 WEIGHTS = np.array([0, 1, 2, 1, 3] * 5, np.int32)[:22]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [pytest.param(np.float32, marks=pytest.mark.slow), np.int32])
 def test_a_weight_is_as_many_examples(dtype):
     """In one batch: the gradient, the loss, the metrics, and those of the validation."""

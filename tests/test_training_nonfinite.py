@@ -9,6 +9,7 @@ import jaxnn as nn
 from jaxnn._training.host import clock
 from tests.numpy_reference import optimizer_wrappers as reference
 from tests.numpy_reference import optimizers as rules
+from tests.parameters import quick_first
 from tests.training_cases import ADAM, KEY, LABELS, LINEAR, SGD, X, assert_close, fitted, run
 
 BAD = X.copy()
@@ -20,6 +21,7 @@ def finite(tree):
     return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
 
 
+@pytest.mark.slow
 def test_nothing_is_done_unless_asked_for():
     result = fitted(LINEAR, **HOSTILE)
     assert np.isnan(result.history["loss"]).all()
@@ -81,6 +83,7 @@ def test_stopping_keeps_what_was_before(train):
     assert_close(params, one.params)
 
 
+@quick_first(1)
 @pytest.mark.parametrize("choice", ["raise", "skip", "stop"])
 def test_a_good_run_is_what_it_is_without(choice):
     plain = fitted(LINEAR)

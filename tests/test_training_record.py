@@ -12,6 +12,7 @@ from jaxnn._core.layer import child_key
 from jaxnn.optimizers._rates import learning_rates
 from tests.compiling import fast_jit
 from tests.optimizer_wrapper_cases import usual_promotion
+from tests.parameters import quick_first
 
 O = nn.optimizers  # noqa: E741
 ALL = ("learning_rate", "gradient_norm", "update_norm")
@@ -80,6 +81,7 @@ def watched(optimizer, steps=3):
     return seen
 
 
+@quick_first(6)
 @pytest.mark.parametrize(("make", "expected"), RATES.values(), ids=RATES)
 def test_the_learning_rate_is_known(make, expected):
     seen = watched(make(), len(expected))

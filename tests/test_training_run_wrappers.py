@@ -19,6 +19,7 @@ from jaxnn._training.network import network
 from jaxnn._training.objective import of_model
 from jaxnn._training.stop import staying_stopped, stopping_early
 from tests.compiling import fast_jit
+from tests.parameters import quick_first
 from tests.training_cases import KEY, LABELS, LINEAR, VALIDATION, X, assert_equal
 
 pytestmark = pytest.mark.usefixtures("keys_are_used_once")
@@ -85,6 +86,7 @@ REVERSED = ORDERS[-1]
 OTHERS = [pytest.param(order, marks=pytest.mark.slow) for order in ORDERS[1:-1]]
 
 
+@quick_first(2)
 @pytest.mark.parametrize("order", [*OTHERS, REVERSED], ids=" ".join)
 def test_all_orders_agree_that_may(case, order):
     name, expected = case

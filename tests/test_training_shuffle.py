@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxnn._training.data.shuffle import epoch_seeds, shuffled_indices
+from tests.parameters import quick_first
 
 
 def orders(n, count, seed=0):
@@ -17,12 +18,14 @@ def orders(n, count, seed=0):
     return np.asarray(order(seeds))
 
 
+@quick_first(7)
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 9, 64, 97, 128, 1000, 60_000])
 def test_every_example_comes_once(n):
     rows = orders(n, 3)
     assert (np.sort(rows, axis=1) == np.arange(n)).all()
 
 
+@quick_first(1)
 @pytest.mark.parametrize("n", [3, 4, 5, 6])
 def test_all_orders_of_few_examples_are_equally_likely(n):
     count = 200 * math.factorial(n)
@@ -35,6 +38,7 @@ def test_all_orders_of_few_examples_are_equally_likely(n):
     assert abs(chi_square - freedom) < 4 * math.sqrt(2 * freedom)
 
 
+@quick_first(1)
 @pytest.mark.parametrize("n", [9, 25, 31])
 def test_each_example_is_as_likely_at_each_position(n):
     count = 4000

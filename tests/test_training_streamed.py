@@ -65,6 +65,7 @@ def test_mapped_files_give_the_numbers_of_memory(model, shuffle, mapped):
     )
 
 
+@pytest.mark.slow
 def test_validation_may_be_streamed_and_data_not(mapped):
     """Also metrics that need all examples at once, since mapped files tell how many there are."""
     binary = (LABELS > 0).astype(np.int32)
@@ -101,6 +102,7 @@ def test_a_loader_of_torch():
     assert_close((ours.params, ours.history), (theirs.params, theirs.history))
 
 
+@pytest.mark.slow
 def test_a_loss_function_takes_batches_of_any_structure():
     def dictionaries(epoch):
         for x, y in batches(epoch):

@@ -9,6 +9,7 @@ import pytest
 
 import jaxnn as nn
 from tests.numpy_reference import losses as reference
+from tests.parameters import quick_first
 from tests.training_cases import KEY, assert_close, run
 
 SOFTMAX = nn.losses.softmax_cross_entropy
@@ -75,6 +76,7 @@ def test_padding_has_no_part_in_loss_and_gradient(batch_size):
         np.testing.assert_allclose(result.history[f"{name}perplexity"], exponential, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_pure_run_and_streams_do_the_same():
     loss = nn.losses.ignoring(SOFTMAX, -1)
     fitted = fit((X, PADDED), loss=loss)
@@ -84,6 +86,7 @@ def test_the_pure_run_and_streams_do_the_same():
     assert_close((params, params), (fitted.params, fit(batches, loss=loss).params))
 
 
+@quick_first(1)
 @pytest.mark.parametrize("axes", [1, 2])
 def test_weights_have_any_first_axes_of_the_values(axes):
     weights = RNG.uniform(0, 2, (N, TIME)[:axes]).astype(np.float32)

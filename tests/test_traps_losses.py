@@ -9,6 +9,7 @@ import pytest
 
 import jaxnn as nn
 from tests.numpy_reference import losses as reference
+from tests.parameters import each_value_once
 
 L, M = nn.losses, nn.metrics
 RNG = np.random.default_rng(0)
@@ -22,6 +23,7 @@ def value(metric, predictions, targets, weights=None):
 # Labels in narrow integers, with more classes than those count
 
 
+@each_value_once
 @pytest.mark.parametrize("dtype", NARROW)
 @pytest.mark.parametrize(
     "loss",
@@ -59,6 +61,7 @@ def test_ctc_with_narrow_labels_and_a_large_blank():
     np.testing.assert_array_equal(narrow, wide)
 
 
+@each_value_once
 @pytest.mark.parametrize("dtype", NARROW)
 @pytest.mark.parametrize(
     "metric",

@@ -9,6 +9,7 @@ import pytest
 
 import jaxnn as nn
 from tests.compiling import fast_jit
+from tests.parameters import quick_first
 from tests.table import LAYERS, cases
 
 narrow = pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -222,6 +223,7 @@ def test_gradient_of_a_slope_is_summed_wide(dtype):
         np.testing.assert_array_equal(total, jnp.full(slope.shape, -3000, dtype))
 
 
+@quick_first(2)
 @mostly_bfloat16
 @pytest.mark.parametrize(
     "function",
@@ -245,6 +247,7 @@ def test_gradient_of_an_element_with_hundreds_of_uses(function, dtype):
     assert np.max(wide) >= 300
 
 
+@quick_first(1)
 @mostly_bfloat16
 @pytest.mark.parametrize("cell", [nn.gru_cell(2, reset_after=False), nn.lstm_cell(2)], ids=repr)
 def test_gradient_over_many_steps_is_summed_wide(cell, dtype):

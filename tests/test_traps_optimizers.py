@@ -17,6 +17,7 @@ from jaxnn.optimizers import (
     rmsprop,
     sgd,
 )
+from tests.parameters import each_value_once
 
 O = nn.optimizers  # noqa: E741
 LOW = [jnp.bfloat16, jnp.float16]
@@ -51,6 +52,7 @@ def test_adam_in_bf16_where_b2_rounds_to_one(optimizer, dtype):
     np.testing.assert_allclose(updates.astype(jnp.float32), expected, rtol=rounding)
 
 
+@each_value_once
 @pytest.mark.parametrize("dtype", LOW)
 @pytest.mark.parametrize(
     "optimizer",

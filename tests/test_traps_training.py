@@ -10,6 +10,7 @@ import pytest
 
 import jaxnn as nn
 from jaxnn._training.data import arrays
+from tests.parameters import each_value_once
 from tests.training_cases import DATA, KEY, LABELS, LINEAR, VALIDATION, X, assert_close, fitted, run
 
 SOFTMAX = nn.losses.softmax_cross_entropy
@@ -56,6 +57,7 @@ def memmaps_of(x, y, directory):
     return tuple(mapped)
 
 
+@each_value_once
 @pytest.mark.parametrize("value", WIDE.values(), ids=WIDE)
 @pytest.mark.parametrize("source", ["arrays", "batches", "memmap", "shuffled memmap"])
 def test_an_integer_that_would_become_another_is_refused(source, value, tmp_path):
@@ -302,6 +304,7 @@ def outside(array, value):
     return array
 
 
+@each_value_once
 @pytest.mark.parametrize("source", ["arrays", "batches", "memmap"])
 @pytest.mark.parametrize(
     ("model", "x", "y", "message"),
@@ -322,6 +325,7 @@ def test_what_made_a_loss_nan_is_named(source, model, x, y, message, tmp_path):
         fitted(model, data, loss=own_loss, batch_size=11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "members"),
     [

@@ -161,6 +161,7 @@ def fit(model, params, state, optimizer, epochs=30):
     )
 
 
+@pytest.mark.slow
 def test_lora_trains_a_correction_on_a_quantised_base(tmp_path):
     """Imported, quantised, adapted, merged: the integers do not move."""
     names = {"hidden": "fc1", "out": "fc2"}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxnn as nn
+from tests.parameters import each_value_once
 
 WRAPPERS = {
     "lora": lambda layer: nn.lora(layer, 2),
@@ -34,6 +35,7 @@ REFUSED = {
 X = jnp.ones((3, 4))
 
 
+@each_value_once
 @pytest.mark.parametrize("outer", WRAPPERS)
 @pytest.mark.parametrize("inner", WRAPPERS)
 def test_a_wrapper_around_a_wrapper(outer, inner):

@@ -139,6 +139,7 @@ def block(
     return nn.serial(conv, activation, nn.residual(layer, shortcut=nn.dense(2)))
 
 
+@pytest.mark.slow
 def test_layers_of_layers() -> None:
     images = jnp.ones((2, 5, 5, 1))
     for padding in ("VALID", 1, [(0, 1), (1, 0)]):
@@ -233,6 +234,7 @@ def test_metrics_by_hand() -> None:
     assert nn.metrics.mean(nn.losses.absolute_error).init()
 
 
+@pytest.mark.slow  # mypy and pyright read it always
 def test_training(tmp_path: Path) -> None:
     model = nn.serial(nn.dense(4), nn.tanh, nn.dense(3))
     result = nn.fit(
