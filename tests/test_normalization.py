@@ -598,7 +598,12 @@ BAD_CALLS = {
     "mask_rank": (
         lambda: f.batch_statistics(ones((2, 4, 3)), mask=ones((2, 4), bool)),
         ValueError,
-        ("batch_statistics: mask has shape (2, 4)", "3 axes", "(2, 4, 3)"),
+        (
+            "batch_statistics: mask has shape (2, 4)",
+            "3 axes",
+            "mask[..., None] adds one",
+            "(2, 4, 3)",
+        ),
     ),
     "mask_size": (
         lambda: nn.group_norm(1).apply(

@@ -130,6 +130,21 @@ def test_padding_does_not_reach_what_is_not_padded():
     np.testing.assert_allclose(y[1, :3], short[0], rtol=1e-5, atol=1e-5)
 
 
+def test_attention_weights_are_left_to_capture():
+    plain, looked_at = (
+        nn.transformer_block(nn.attention(2, return_weights=wanted), nn.feed_forward(8))
+        for wanted in (False, True)
+    )
+    x = normal(0, 2, 5, WIDTH)
+    params = drawn(plain, x)
+    assert jax.tree.structure(drawn(looked_at, x)) == jax.tree.structure(params)
+    y, _, seen = nn.capture(looked_at, params, {}, x, where="attention")
+    np.testing.assert_allclose(y, fast_jit(plain.apply)(params, {}, x)[0], rtol=1e-5, atol=1e-5)
+    _, weights = seen["attention"]
+    assert weights.shape == (2, 2, 5, 5)
+    np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
+
+
 def test_causal_blocks_do_not_see_what_comes():
     layer = nn.stack(block(is_causal=True), 2)
     x = normal(0, 1, 6, WIDTH)

@@ -55,6 +55,24 @@ def test_a_wrapper_around_a_wrapper(outer, inner):
     assert new_state == state
 
 
+def test_the_correction_of_a_frozen_quantised_layer_is_trained_alone(key):
+    layer = nn.lora(nn.frozen(nn.quantized(nn.dense(5))), 2)
+    params, state = layer.init(key, X)
+    assert params["layer"] == {}
+    assert jax.tree.map(jnp.shape, params["up"]) == {"kernel": (2, 5)}
+    base, _ = nn.quantized(nn.dense(5)).apply(state["layer"]["params"], state["layer"]["state"], X)
+    params["up"]["kernel"] = jnp.full((2, 5), 0.5)
+    y, _ = layer.apply(params, state, X)
+    corrected = np.asarray(X) @ np.asarray(params["down"]["kernel"]).sum(1, keepdims=True) * 0.5
+    np.testing.assert_allclose(y, base + corrected, rtol=1e-4, atol=1e-5)
+
+
+def test_around_a_whole_frozen_model_says_how_to_freeze_its_params(key):
+    layer = nn.lora(nn.frozen(nn.serial(nn.dense(5))), 2, where="*/kernel")
+    with pytest.raises(ValueError, match=r"lora: .* goes around single layers; .* 'layer/\*'"):
+        layer.init(key, X)
+
+
 def test_the_correction_of_a_frozen_layer_is_trained_alone_and_merged(key):
     layer = nn.lora(nn.frozen(nn.dense(5)), 2)
     params, state = layer.init(key, X)

@@ -24,6 +24,8 @@ from jaxnn._core.types import PyTree
 def serial(*layers: LayerLike, **named: LayerLike) -> Layer:
     """Layers in sequence: `y = layer_n(...(layer_1(x)))`.
 
+    Each gets nothing but `x`: where one needs more, as a mask, `compose` hands it on.
+
     Args:
         *layers: layers or plain functions of arrays; `params` is then a tuple with an entry each.
         **named: the same by name, in the order given; `params` is then a dict.

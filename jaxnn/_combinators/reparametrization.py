@@ -248,9 +248,12 @@ def chosen_kernels(wrapper: str, params: PyTree, where: Selection) -> dict[str, 
     """The kernels that `where` chooses, by path."""
     leaves = leaves_by_path(params)
     if not leaves:
+        place = f"goes around nn.{wrapper}"
+        if wrapper == "lora":  # which would then be frozen too
+            place = "goes around single layers; an optimizer can nn.optimizers.freeze() 'layer/*'"
         raise ValueError(
             f"{wrapper}: layer has no parameters, expected some; nn.frozen, which has them in its "
-            f"state, goes around nn.{wrapper}"
+            f"state, {place}"
         )
     flags = jax.tree.leaves(select(params, where, f"{wrapper}: where"))
     chosen = {path: leaf for (path, leaf), flag in zip(leaves.items(), flags, strict=True) if flag}

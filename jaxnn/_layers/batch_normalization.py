@@ -107,10 +107,10 @@ def batch_norm(
                 f"batch_norm: x has shape {np.shape(x)}, expected an axis of the batch too: of "
                 "one example there are no statistics"
             )
+        counts = check_mask("batch_norm", jnp.asarray(x), mask)
         count = _count(x, axis, axis_name)
         if train and count > 0:  # of nothing there are no statistics
             mean, var = functional.batch_statistics(x, axis=axis, axis_name=axis_name, mask=mask)
-            counts = check_mask("batch_norm", jnp.asarray(x), mask)
             if counts is None:
                 batch_var, seen = var * (count / jax.core.max_dim(count - 1, 1)), None
             else:

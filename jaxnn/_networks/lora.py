@@ -46,7 +46,8 @@ def lora(
     the gradient of it.
 
     `up` is initially zero, so that the layer computes what it did without the correction. To train
-    the correction alone, take `nn.lora(nn.frozen(layer), rank)`, or `nn.quantized` for `nn.frozen`.
+    the correction alone, take `nn.lora(nn.frozen(layer), rank)`, or `nn.quantized` for `nn.frozen`;
+    with `where`, `partition({"layer/*": freeze(), "*": optimizer})` of `nn.optimizers`.
     `nn.merge_lora` adds the correction to the kernel, for which `nn.unfreeze_params` or
     `nn.dequantize_params` brings it back to the params.
 
@@ -221,7 +222,8 @@ def _kernel(params: PyTree, state: PyTree) -> jax.Array | None:
             if tree.get("kernel") is not None:
                 return tree["kernel"]  # type: ignore[no-any-return]
             tree = tree.get("layer")
-    return None
+    inner = state.get("state")  # of a layer in a wrapper whose own state is beside it
+    return _kernel({}, inner) if isinstance(inner, Mapping) else None
 
 
 @checked

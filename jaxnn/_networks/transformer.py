@@ -41,7 +41,7 @@ def transformer_block(
 
     Args:
         attention: a layer over `(batch, time, features)`; `mask=` and `bias=` are passed on to it
-            where they are given.
+            where they are given. With `return_weights=True`, its weights are for `nn.capture`.
         mlp: a layer over `(batch, time, features)`, as `nn.feed_forward` or
             `nn.mixture_of_experts`.
         cross_attention: a layer that is called with `memory=`, and with `mask=memory_mask` where
@@ -81,7 +81,8 @@ def transformer_block(
         norm = getattr(f, f"{name}_norm")
 
         def inner(x: jax.Array) -> Any:
-            return f.dropout(getattr(f, name)(x, **given))
+            y = getattr(f, name)(x, **given)
+            return f.dropout(y[0] if isinstance(y, tuple) else y)
 
         y: jax.Array = x + inner(norm(x)) if norm_first else norm(x + inner(x))
         return y

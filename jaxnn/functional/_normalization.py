@@ -359,9 +359,10 @@ def check_mask(function: str, x: jax.Array, mask: ArrayLike | None) -> jax.Array
     mask = check_boolean(function, jnp.asarray(mask), true="the element counts")
     fits = mask.ndim == x.ndim and all(map(lambda m, n: m in (1, n), mask.shape, x.shape))
     if not fits:
+        hint = ": mask[..., None] adds one" if mask.shape == x.shape[:-1] else ""
         raise ValueError(
             f"{function}: mask has shape {mask.shape}, expected {x.ndim} axes, each of size 1 or "
-            f"as in x, of shape {x.shape}"
+            f"as in x, of shape {x.shape}{hint}"
         )
     return jnp.broadcast_to(mask, x.shape)
 
