@@ -98,10 +98,25 @@ BAD = {
         "hyperparams has 'rate' and neither model nor optimizer is a function",
     ),
     "no dict": ({"hyperparams": 0.1, "optimizer": optimizer}, TypeError, "hyperparams is 0.1"),
+    "no names and no function": (
+        {"hyperparams": {}},
+        ValueError,
+        "hyperparams has no names and neither model nor optimizer is a function",
+    ),
     "no arrays": (
         {"hyperparams": {"rate": "fast"}, "optimizer": optimizer},
         TypeError,
-        "hyperparams is {'rate': 'fast'}, expected a dict of arrays",
+        "hyperparams has 'fast' at 'rate', expected a dict of arrays by name",
+    ),
+    "no strings": (
+        {"hyperparams": {"rate": 0.1, 0: 0.2}, "optimizer": optimizer},
+        TypeError,
+        "hyperparams has the name 0, expected a dict of arrays by name",
+    ),
+    "too wide": (
+        {"hyperparams": {"rate": np.int64(2**40)}, "optimizer": optimizer},
+        ValueError,
+        r"hyperparams\['rate'\] has the integer 1099511627776",
     ),
     "out of range": (
         {"hyperparams": {"rate": -1.0}, "optimizer": lambda h: nn.optimizers.sgd(h["rate"])},
@@ -122,3 +137,14 @@ def test_bad_input(case):
     changes, error, message = BAD[case]
     with pytest.raises(error, match=message):
         fitted(LINEAR, DATA, **changes)
+
+
+@pytest.mark.parametrize("argument", ["model", "optimizer"])
+@pytest.mark.parametrize("function", [lambda h: h["speed"], lambda h: nn.dense(h["rate"])])
+def test_an_error_of_a_function_of_them_tells_what_it_was_called_with(argument, function):
+    changes = {"model": LINEAR, "hyperparams": {"rate": 1, "decay": {"late": 0.1}}}
+    with pytest.raises((KeyError, TypeError)) as caught:
+        fitted(data=DATA, **changes | {argument: function})
+    (note,) = (note for note in caught.value.__notes__ if "hyperparams" in note)
+    told = f"in {argument}(hyperparams) of fit, where hyperparams has 'decay/late', 'rate': arrays"
+    assert note.startswith(told)

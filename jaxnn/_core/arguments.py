@@ -110,7 +110,7 @@ def _is_array(value: Any) -> bool:
     return hasattr(type(value), "__array__") or hasattr(type(value), "__jax_array__")
 
 
-def _as_array(where: str, value: Any) -> Any:
+def as_array(where: str, value: Any) -> Any:
     """A number or an array as it is; anything else that is meant as an array, made one.
 
     Of the host where all numbers are, so that they can be checked under `jit` too.
@@ -144,6 +144,13 @@ def _first_other_leaf(tree: Any) -> str:
                 else f"is {value_text(leaf)}"
             )
     return ""
+
+
+def _first_other_item(items: Any) -> str:
+    if not isinstance(items, Mapping):
+        return f"is {value_text(items)}"
+    others = [name for name in items if not isinstance(name, str)]
+    return f"has the name {others[0]!r}" if others else _first_other_leaf(dict(items))
 
 
 def _is_dtype(value: Any) -> bool:
@@ -195,7 +202,7 @@ KINDS: dict[Any, Kind | None] = {
     Mask | None: Kind(lambda v: v is None or is_selection(v), (*_SELECTION.alternatives, "None")),
     Arrays: Kind(lambda v: not _first_other_leaf(v), ("a pytree of arrays",), _first_other_leaf),
     Mapping[str, Arrays]: Kind(
-        lambda v: isinstance(v, Mapping) and not _first_other_leaf(dict(v)), ("a dict of arrays",)
+        lambda v: not _first_other_item(v), ("a dict of arrays by name",), _first_other_item
     ),
     Initializer: Kind(_is_initializer, ("an initializer, (key, shape, dtype) -> array",)),
     ArrayLike: Kind(_is_array, ("a number", "an array of numbers")),
@@ -248,6 +255,7 @@ def _either(members: tuple[Any, ...]) -> Kind | None:
     return Kind(
         lambda value: any(accept(value) for accept in accepts),
         tuple(words for kind in known for words in kind.alternatives),
+        next((kind.found for kind in known if kind.found), None),
     )
 
 
@@ -359,7 +367,7 @@ class ArgumentChecks:
 
         def one(name: str, value: Any) -> Any:
             is_array = name in self._arrays
-            return _as_array(f"{self._function}: {name}", value) if is_array else value
+            return as_array(f"{self._function}: {name}", value) if is_array else value
 
         as_arrays = [
             one(name, value) for (name, _), value in zip(self._by_position, args, strict=False)

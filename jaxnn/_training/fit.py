@@ -6,7 +6,6 @@ from os import PathLike
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxnn._combinators.copies import copy_keys
@@ -37,7 +36,7 @@ from jaxnn._training.host.options import CheckpointOptions, as_options, best_to_
 from jaxnn._training.host.owner import opened
 from jaxnn._training.host.progress import progress_callback
 from jaxnn._training.host.watchers import Watchers
-from jaxnn._training.hyperparams import made, makes_model, makes_optimizer
+from jaxnn._training.hyperparams import as_arrays, made, makes_model, makes_optimizer, names_of
 from jaxnn._training.loop import Position
 from jaxnn._training.measuring import MetricsByName
 from jaxnn._training.outside import finder
@@ -126,7 +125,8 @@ def fit(
             number, the last batch of an epoch is smaller. Batches of an iterable are what they are.
         hyperparams: numbers or arrays by name, which are no constants of the compiled program: the
             next call with the same functions and other numbers compiles nothing, nor does one in
-            another process where JAX's cache of compiled programs is on.
+            another process where JAX's cache of compiled programs is on. They are traced: no shape
+            and no `if` can depend on them.
         validation: as `data`; loss and metrics are evaluated on it after each epoch.
         metrics: `nn.metrics` by name, for the history.
         regularizer: a penalty on the params that is added to the objective, as any of
@@ -205,11 +205,10 @@ def fit(
         makers = model, optimizer
         if not (makes_model(model, loss) or makes_optimizer(optimizer)):
             raise ValueError(
-                f"fit: hyperparams has {', '.join(map(repr, hyperparams))} and neither model nor "
-                "optimizer is a function, expected one of hyperparams that returns it"
+                f"fit: hyperparams has {names_of(hyperparams)} and neither model nor optimizer is "
+                "a function, expected one of hyperparams that returns it"
             )
-        names = sorted(hyperparams)
-        hyperparams = {name: jax.tree.map(jnp.asarray, hyperparams[name]) for name in names}
+        hyperparams = as_arrays("fit", hyperparams)
         model, optimizer = made("fit", model, loss, optimizer, hyperparams)
     if loss is not None:
         model = as_layer(model, "fit: model")

@@ -1,9 +1,15 @@
 """Models and optimizers that are functions of hyperparameters, and a run that is made of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
+from jaxnn._core.arguments import as_array
 from jaxnn._core.layer import Layer, as_layer
+from jaxnn._core.paths import leaf_paths, path_text
 from jaxnn._core.types import PyTree
 from jaxnn._training.run import Carry, Run
 from jaxnn.optimizers._base import check_optimizer, is_optimizer
@@ -24,11 +30,42 @@ def made(
 ) -> tuple[Any, Any]:
     """The model and the optimizer for these hyperparameters, of which they may be functions."""
     if makes_model(model, loss):
-        model = as_layer(model(hyperparams), f"{function}: model")
+        with _explained(function, "model", hyperparams):
+            model = model(hyperparams)
+        model = as_layer(model, f"{function}: model")
     if makes_optimizer(optimizer):
-        optimizer = optimizer(hyperparams)
+        with _explained(function, "optimizer", hyperparams):
+            optimizer = optimizer(hyperparams)
         check_optimizer(optimizer, f"{function}: optimizer")
     return model, optimizer
+
+
+def as_arrays(function: str, hyperparams: Mapping[str, PyTree]) -> dict[str, PyTree]:
+    """Arrays, in the order of `jax.tree`, so that another order is no other program or run."""
+
+    def array(path: Any, leaf: Any) -> jax.Array:
+        return jnp.asarray(as_array(f"{function}: hyperparams[{path_text(path)!r}]", leaf))
+
+    return jax.tree_util.tree_map_with_path(array, dict(hyperparams))  # type: ignore[no-any-return]
+
+
+def names_of(hyperparams: PyTree) -> str:
+    """The names in hyperparams, for an error."""
+    return ", ".join(repr(path) for path in leaf_paths(hyperparams) if path) or "no names"
+
+
+@contextmanager
+def _explained(function: str, argument: str, hyperparams: PyTree) -> Iterator[None]:
+    """Let an error of a user's function tell what it was called with."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(
+            f"in {argument}(hyperparams) of {function}, where hyperparams has "
+            f"{names_of(hyperparams)}: arrays that may be traced, so that no shape, Python number "
+            "or choice can depend on them"
+        )
+        raise
 
 
 def carrying_hyperparams(make: Callable[[PyTree], Run]) -> Run:
