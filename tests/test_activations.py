@@ -7,7 +7,7 @@ import pytest
 
 import jaxnn as nn
 from tests.compiling import fast_jit
-from tests.parameters import each_value_once
+from tests.parameters import each_value_once, quick_first
 
 OWN = ("geglu", "hard_shrink", "quick_gelu", "reglu", "soft_shrink", "sparsemax", "squared_relu")
 OWN = (*OWN, "swiglu")
@@ -122,11 +122,13 @@ def test_extremes_of_narrow_dtypes_give_no_nan(name, dtype):
         assert not np.isnan(gradient.astype(jnp.float32)).any()
 
 
+@quick_first(3)
 @pytest.mark.parametrize("name", OWN)
 def test_nan_stays_nan(name):
     assert np.isnan(getattr(nn, name)(jnp.array([np.nan, np.nan]))).all()
 
 
+@quick_first(3)
 @pytest.mark.parametrize("name", OWN)
 def test_integers_become_the_default_float(name):
     x = jnp.array([-2, 0, 1, 3])

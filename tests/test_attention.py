@@ -9,7 +9,7 @@ import pytest
 
 import jaxnn as nn
 from tests.compiling import fast_jit
-from tests.parameters import each_value_once
+from tests.parameters import each_value_once, quick_first
 
 f = nn.functional
 attend = f.dot_product_attention
@@ -36,6 +36,7 @@ FULLY_MASKED = {
 }
 
 
+@quick_first(2)
 @pytest.mark.parametrize(
     ("kind", "dtype"),
     [
@@ -242,6 +243,7 @@ def test_dtype_of_the_query_decides(dtype, x64):
 # Conventions
 
 
+@pytest.mark.slow  # `tests/test_gradients.py` has NumPy's
 @pytest.mark.parametrize(
     ("own", "options", "kv_heads"),
     [

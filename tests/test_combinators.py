@@ -9,6 +9,7 @@ import pytest
 
 import jaxnn as nn
 from tests.compiling import fast_jit
+from tests.parameters import quick_first
 
 X = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
 
@@ -106,6 +107,7 @@ def test_numbers_of_copies(make, n, error):
 # Keywords reach the layer inside
 
 
+@quick_first(3)
 @pytest.mark.parametrize(
     "wrap",
     [

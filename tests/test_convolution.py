@@ -14,6 +14,7 @@ from jax import export
 import jaxnn as nn
 from tests.compiling import fast_jit
 from tests.numpy_reference import convolution as reference
+from tests.parameters import quick_first
 
 f = nn.functional
 slow = pytest.mark.slow
@@ -211,6 +212,7 @@ def test_reflection_leaves_the_first_and_last_element_single():
 # Batches, groups, dtypes
 
 
+@quick_first(1)
 @pytest.mark.parametrize("function", [f.conv, f.conv_transpose])
 def test_any_number_of_batch_axes(function):
     x, kernel, bias = integers(0, 2, 3, 4, 5, 2), integers(1, 3, 2, 2, 3), integers(2, 3)

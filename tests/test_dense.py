@@ -9,6 +9,7 @@ import pytest
 
 import jaxnn as nn
 from tests.compiling import fast_jit
+from tests.parameters import quick_first
 
 f = nn.functional
 
@@ -140,6 +141,7 @@ def test_blocks_are_those_of_torch(torch, name):
 # Initialisation
 
 
+@quick_first(2)
 @pytest.mark.parametrize(
     ("layer", "shape", "fan_in"),
     [

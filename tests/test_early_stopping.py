@@ -158,6 +158,7 @@ def test_the_best_epoch_and_its_value_are_told(untouched, tmp_path):
     assert kept.best_epoch == kept.history["val_loss"].argmin()
 
 
+@quick_first(1)
 @pytest.mark.parametrize("name", [pytest.param("gradient_norm", marks=pytest.mark.slow), "own"])
 def test_what_has_no_direction_must_be_told_it(name):
     own = nn.metrics.Metric(*nn.metrics.accuracy()[:3])

@@ -7,7 +7,7 @@ import pytest
 
 import jaxnn as nn
 from tests.compiling import fast_jit
-from tests.parameters import quick_first
+from tests.parameters import each_value_once, quick_first
 
 pytestmark = pytest.mark.usefixtures("keys_are_used_once")
 
@@ -103,6 +103,7 @@ def test_identity_passes_inputs_through(features):
     np.testing.assert_array_equal(y[:, passed:], 0)
 
 
+@each_value_once
 @pytest.mark.parametrize("spatial", [(3,), (3, 5), (1, 3, 3)])
 @pytest.mark.parametrize("channels", [(2, 2), (2, 3), (3, 2)], ids=["same", "wider", "narrower"])
 def test_dirac_passes_channels_through(spatial, channels):
@@ -118,6 +119,7 @@ def test_dirac_passes_channels_through(spatial, channels):
     np.testing.assert_array_equal(y[..., passed:], 0)
 
 
+@quick_first(1)
 @pytest.mark.parametrize(("sparsity", "zeros"), [(0.0, 0), (0.5, 5), (0.51, 6), (1.0, 10)])
 def test_sparse_has_the_same_number_of_zeros_in_each_output(sparsity, zeros):
     kernel = draw(init.sparse(sparsity, stddev=2.0), (10, 400))

@@ -70,6 +70,7 @@ def searched(search, function, w, direction):
     return state
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_steps_of_every_size_are_those_of_numpy_and_optax():
     optax = pytest.importorskip("optax")
@@ -396,6 +397,7 @@ def test_in_a_training_run_it_solves_least_squares():
     assert history["gradient_norm"][-1] < 1e-6
 
 
+@pytest.mark.slow
 def test_a_part_of_the_params_by_lbfgs_in_fit():
     x, y = regression_data()
     result = nn.fit(

@@ -10,6 +10,7 @@ import pytest
 import jaxnn as nn
 from tests.compiling import fast_jit
 from tests.numpy_reference import ctc as reference
+from tests.parameters import each_value_once
 
 ctc_loss = fast_jit(nn.losses.ctc_loss, static_argnames="blank_id")
 
@@ -113,6 +114,7 @@ IMPOSSIBLE = {
 }
 
 
+@each_value_once
 @pytest.mark.parametrize(("labels", "n", "frames"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
 @pytest.mark.parametrize(("log_epsilon", "expected"), [(-1e5, 1e5), (0.0, 0.0), (-np.inf, np.inf)])
 def test_impossible_labels(labels, n, frames, log_epsilon, expected):

@@ -11,7 +11,7 @@ import pytest
 import jaxnn as nn
 from tests.compiling import fast_jit
 from tests.numpy_reference import metrics as reference
-from tests.parameters import each_value_once
+from tests.parameters import each_value_once, quick_first
 
 metrics = nn.metrics
 RNG = np.random.default_rng(0)
@@ -543,6 +543,7 @@ def of_examples(case, weights):
     return jax.tree.map(lambda a: a[:, None], (*case[1:], weights))
 
 
+@quick_first(3)
 @pytest.mark.parametrize(
     "name", ["mean", "perplexity", "confusion_matrix", "f1", "roc_auc", "r2_score"]
 )
@@ -713,6 +714,7 @@ IGNORING = {
 }
 
 
+@quick_first(5)
 @pytest.mark.parametrize("name", IGNORING)
 def test_ignored_targets_count_in_no_way(name):
     """As tokens of sequences of which some are padding: the weight is one for each sequence."""
@@ -760,6 +762,7 @@ def test_scores_without_both_kinds_or_with_nan():
     assert value_of(metrics.roc_auc(), infinite, np.array([1, 0, 0, 1])) == 0.625
 
 
+@quick_first(1)
 @pytest.mark.parametrize("name", ["recall_at_k", "mean_reciprocal_rank", "ndcg"])
 def test_lists_of_different_lengths(name):
     """Items that fill a list up count in no way, nor does a list of nothing else."""

@@ -9,6 +9,7 @@ import pytest
 
 import jaxnn as nn
 from tests.numpy_reference import metrics as reference
+from tests.parameters import quick_first
 from tests.scripts import on_devices
 
 RNG = np.random.default_rng(0)
@@ -21,6 +22,7 @@ BATCH_SIZES = [None, 1, 5, 23]
 AUC = {"auc": nn.metrics.roc_auc()}
 
 
+@quick_first(3)
 @pytest.mark.parametrize("batch_size", BATCH_SIZES)
 def test_evaluation_in_batches_gives_the_whole(batch_size):
     """23 is no multiple of 5: the last batch repeats two examples, with weight 0."""
@@ -178,6 +180,7 @@ def test_the_axis_of_the_classes():
         nn.evaluate(nn.identity, {}, {}, (x, y + 1), loss=loss)
 
 
+@pytest.mark.slow
 def test_every_reduced_loss_trains():
     """One value for each example, or one for the batch: `fit` takes their mean."""
     embeddings = jnp.asarray(X)

@@ -197,6 +197,7 @@ def test_experts_drop_differently(key):
     assert set(np.unique(y)) == {0.0, 1.0, 2.0}  # one mask for both would leave 0 and 2
 
 
+@pytest.mark.slow
 def test_in_a_stack_the_balance_losses_are_one_array(key):
     block = nn.residual(nn.serial(nn.layer_norm(), nn.mixture_of_experts(nn.dense(4), 3)))
     model = nn.stack(nn.remat(block), 2)

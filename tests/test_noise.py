@@ -7,6 +7,7 @@ import pytest
 
 import jaxnn as nn
 from tests.compiling import fast_jit
+from tests.parameters import quick_first
 
 pytestmark = pytest.mark.usefixtures("keys_are_used_once")
 
@@ -144,6 +145,7 @@ def test_gaussian_dropout_has_mean_and_variance_of_dropout(rate):
     np.testing.assert_allclose(noisy.var(), 4 * rate / (1 - rate), rtol=0.03)
 
 
+@quick_first(2)
 @each
 def test_bfloat16_draws_what_float32_draws(name):
     x = jnp.ones((100, 300), jnp.bfloat16)
@@ -172,6 +174,7 @@ def test_amount_0_is_the_identity(name):
     np.testing.assert_allclose(FAMILY[name](key(), x, 0.0), x, rtol=1e-6)
 
 
+@quick_first(2)
 @each
 def test_gradient_in_the_amount_is_finite(name):
     def total(amount):
@@ -186,6 +189,7 @@ def test_derivative_of_gaussian_noise_in_stddev_is_the_noise():
     np.testing.assert_allclose(y, 2 * tangent, rtol=1e-6)
 
 
+@quick_first(2)
 @each
 def test_amount_may_be_traced(name):
     x = jnp.ones((20, 30))

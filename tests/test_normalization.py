@@ -10,6 +10,7 @@ import pytest
 import jaxnn as nn
 from tests.compiling import fast_jit
 from tests.numpy_reference import normalization
+from tests.parameters import quick_first
 from tests.scripts import on_devices
 from tests.table.normalization import grouped
 from tests.test_errors_layers import check as check_error
@@ -257,6 +258,7 @@ NORMS = {
 }
 
 
+@quick_first(4)
 @pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
 def test_constant_input_has_finite_value_and_derivatives(norm):
     @fast_jit
@@ -524,6 +526,7 @@ def test_batch_norm_on_two_devices():
 # Second derivatives, against central differences of the hand-derived gradients
 
 
+@quick_first(3)
 @pytest.mark.parametrize(
     ("function", "reference", "shapes"),
     [

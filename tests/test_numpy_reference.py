@@ -263,6 +263,7 @@ def optax_softmax_cross_entropy(optax, logits, labels, axis=-1, label_smoothing=
 LOSS_CASES = [case for case in CASES if case[0].__module__ == losses.__name__]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", LOSS_CASES, ids=case_id)
 def test_losses_are_those_of_optax(case):
     f, _, kwargs = case
@@ -457,6 +458,7 @@ def test_averaged_momentum_is_the_mean_of_the_gradients():
         assert delta == [expected]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [0.5, 2.0, 100.0])
 def test_clipping_is_that_of_optax(limit):
     optax = pytest.importorskip("optax")
@@ -489,6 +491,7 @@ SCHEDULES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "args", "kwargs"), SCHEDULES)
 def test_schedules_are_those_of_optax(name, args, kwargs):
     optax = pytest.importorskip("optax")

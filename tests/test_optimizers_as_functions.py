@@ -74,6 +74,7 @@ def assert_trees_close(a, b, rtol=1e-5, atol=1e-7):
 # Transformations of JAX
 
 
+@quick_first(3)
 @few_cases
 def test_vmap_over_learning_rates_equals_a_loop(case):
     def f(rate):
@@ -329,6 +330,7 @@ def test_traced_hyperparameters_equal_numbers(constructor):
     assert_trees_close(traced, updates_with(constructor, numbers))
 
 
+@quick_first(10)
 @every_constructor
 def test_hyperparameters_that_are_arrays(constructor):
     numbers = HYPERPARAMETERS[constructor]

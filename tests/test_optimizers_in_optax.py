@@ -87,6 +87,7 @@ def test_ours_inside_optax(wrap):
     assert_same_descent(wrap(nn.optimizers), wrap(optax))
 
 
+@quick_first(3)
 @few_cases
 def test_every_optimizer_in_chain_multi_transform_and_inject_hyperparams(case):
     injected = optax.inject_hyperparams(
@@ -115,6 +116,7 @@ def test_every_optimizer_in_chain_multi_transform_and_inject_hyperparams(case):
     assert (params["kernel"] != PARAMS["kernel"]).all()
 
 
+@quick_first(10)
 @every_distinct_case
 def test_every_optimizer_in_multi_steps(case):
     optimizer = optax.MultiSteps(case.make(nn.optimizers, case.rate), every_k_schedule=2)

@@ -105,6 +105,7 @@ def keywords_of(args, value_fn):
     return {"value": value_fn(args[2]), "grad": args[0], "value_fn": value_fn}
 
 
+@quick_first(2)
 @pytest.mark.parametrize(
     "name",
     [

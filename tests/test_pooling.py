@@ -12,7 +12,7 @@ import jaxnn as nn
 from jaxnn.functional import _windows
 from tests.compiling import fast_jit
 from tests.numpy_reference import pooling as reference
-from tests.parameters import each_value_once
+from tests.parameters import each_value_once, quick_first
 
 f = nn.functional
 slow = pytest.mark.slow
@@ -311,6 +311,7 @@ def test_equal_elements_of_one_window():
     np.testing.assert_array_equal(tangent[1], [[3]])
 
 
+@quick_first(1)
 @pytest.mark.parametrize(
     "options",
     [
@@ -335,6 +336,7 @@ def test_large_windows_agree_with_small_ones(options, monkeypatch):
 # NaN, padding and extremes
 
 
+@each_value_once
 @pytest.mark.parametrize(
     "function",
     [
@@ -413,6 +415,7 @@ def test_lp_pool_in_float16_does_not_overflow():
     np.testing.assert_allclose(y, 424.26, rtol=1e-3)
 
 
+@quick_first(1)
 @pytest.mark.parametrize(
     "function",
     [

@@ -9,7 +9,7 @@ import pytest
 
 import jaxnn as nn
 from tests.compiling import fast_jit
-from tests.parameters import each_value_once
+from tests.parameters import each_value_once, quick_first
 
 CALLS = {
     "rnn": "rnn_cell(3, activation=relu)",
@@ -79,6 +79,7 @@ def assert_equal(got, expected):
 # Cells
 
 
+@each_value_once
 @each_cell
 @pytest.mark.parametrize("batch_shape", [(), (5,), (2, 3)])
 def test_a_step_keeps_the_carry_whatever_the_batch(cell, batch_shape):
@@ -406,6 +407,7 @@ def test_reverse_is_forward_over_the_flipped_sequence():
     assert_equal(run(x, params, reverse=True), (ys[:, ::-1], carry))
 
 
+@quick_first(1)
 @pytest.mark.parametrize("reverse", [False, True])
 def test_each_padded_sequence_is_as_if_it_were_alone(reverse):
     x, params = x_and_params()
@@ -445,6 +447,7 @@ def test_padding_that_is_not_a_number_has_gradient_0():
     np.testing.assert_array_equal(np.any(dx != 0, axis=-1), valid[..., 0])
 
 
+@each_value_once
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("lengths", [None, np.array([5, 0, 2], np.uint8)])
 def test_last_output(reverse, lengths):

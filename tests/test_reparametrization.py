@@ -10,6 +10,7 @@ import pytest
 import jaxnn as nn
 from tests.compiling import fast_jit
 from tests.numpy_reference import reparametrization
+from tests.parameters import quick_first
 from tests.test_errors_layers import check as check_error
 from tests.test_torch_parity import compare, normal
 
@@ -281,6 +282,7 @@ def test_keywords_of_the_layer_are_passed_on(wrapper):
         layer.apply(params, state, x, masks=None)
 
 
+@quick_first(1)
 @WRAPPERS
 def test_state_and_randomness_of_the_layer(wrapper):
     layer = wrapper(nn.serial(nn.dense(8), nn.batch_norm(), nn.dropout(0.5)))

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import jaxnn as nn
 from tests import test_hostile_files as hostile_files
-from tests.parameters import quick_first
+from tests.parameters import each_value_once, quick_first
 
 SAFETENSORS = {
     "bool": "BOOL",
@@ -226,6 +226,7 @@ def test_a_tree_without_leaves_comes_back(path, tree):
     assert round_trip(path, tree) == ({} if tree is None else tree)
 
 
+@each_value_once
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
 @pytest.mark.parametrize("shape", [(), (3,), (2, 0)])
 def test_keys_come_back_typed(path, impl, shape):

@@ -165,6 +165,7 @@ def test_mapped_files_give_the_batches_of_a_run_in_memory(batch_size, shuffled, 
     assert (orders[0] == orders[1]).all() == (not shuffled or size == 23)
 
 
+@each_value_once
 @pytest.mark.parametrize("shuffled", [True, False])
 @pytest.mark.parametrize("stored", [">f4", "<f8", ">i8", "<i2", "?", "<c16"])
 def test_mapped_files_of_any_dtype(stored, shuffled, mapped, key):

@@ -102,6 +102,7 @@ def test_members_are_evaluated_one_by_one(ensemble):
             np.testing.assert_allclose(value, ensemble.history[f"val_{name}"][-1], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_predictions_of_all_members_and_their_mean_and_spread(ensemble):
     model = nn.ensemble(NOISY, MEMBERS)
     variables = ensemble.params, ensemble.state

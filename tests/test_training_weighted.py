@@ -9,7 +9,7 @@ import pytest
 
 import jaxnn as nn
 from tests.numpy_reference import losses as reference
-from tests.parameters import quick_first
+from tests.parameters import each_value_once, quick_first
 from tests.training_cases import KEY, assert_close, run
 
 SOFTMAX = nn.losses.softmax_cross_entropy
@@ -144,6 +144,7 @@ def test_what_has_weight_0_may_be_nan():
     assert_close(results[0].history["loss"], results[1].history["loss"])
 
 
+@each_value_once
 @pytest.mark.parametrize("weight", [-1.0, np.nan, np.inf])
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_weight_that_is_negative_or_not_finite_is_refused(weight, streamed):

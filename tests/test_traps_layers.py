@@ -9,6 +9,7 @@ import pytest
 
 import jaxnn as nn
 from tests.compiling import fast_jit
+from tests.parameters import each_value_once
 from tests.table import LAYERS, draw_layer
 
 INF = np.inf
@@ -40,6 +41,7 @@ def assert_finite_in_both_modes(function, x):
 # Losses
 
 
+@each_value_once
 @pytest.mark.parametrize("labels", [CLASSES, PROBABILITIES], ids=["classes", "distributions"])
 @pytest.mark.parametrize("extreme", [1e4, 1e30, INF])
 def test_softmax_cross_entropy_at_extreme_logits(labels, extreme):

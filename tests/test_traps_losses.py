@@ -144,6 +144,7 @@ def test_nan_is_wrong_everywhere():
 # Binary cross-entropy with weights
 
 
+@each_value_once
 @pytest.mark.parametrize("pos_weight", [None, 3.0, np.array([0.5, 2.0, 1.0])])
 @pytest.mark.parametrize("class_weights", [None, np.array([1.0, 0.0, 2.0])])
 def test_binary_cross_entropy_with_weights(pos_weight, class_weights):

@@ -9,7 +9,7 @@ import pytest
 
 import jaxnn as nn
 from tests.compiling import fast_jit
-from tests.parameters import quick_first
+from tests.parameters import each_value_once, quick_first
 from tests.table import LAYERS, cases
 
 narrow = pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -62,6 +62,7 @@ COMPLEX_NORMS = {
 }
 
 
+@quick_first(3)
 @pytest.mark.parametrize("name", COMPLEX_NORMS)
 def test_norms_of_complex_numbers(name):
     layer, reference = COMPLEX_NORMS[name]
@@ -193,6 +194,7 @@ ONES = {
 }
 
 
+@quick_first(5)
 @mostly_bfloat16
 @pytest.mark.parametrize("name", ONES)
 def test_gradient_that_is_a_sum_over_examples_and_positions(name, dtype):
@@ -269,6 +271,7 @@ def test_gradient_over_many_steps_is_summed_wide(cell, dtype):
 # Positions
 
 
+@each_value_once
 @narrow
 @pytest.mark.parametrize(
     ("call", "name"),

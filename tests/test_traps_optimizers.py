@@ -17,7 +17,7 @@ from jaxnn.optimizers import (
     rmsprop,
     sgd,
 )
-from tests.parameters import each_value_once
+from tests.parameters import each_value_once, quick_first
 
 O = nn.optimizers  # noqa: E741
 LOW = [jnp.bfloat16, jnp.float16]
@@ -37,6 +37,7 @@ def walk(optimizer, gradients, dtype, steps):
 # Low precision
 
 
+@each_value_once
 @pytest.mark.parametrize("dtype", LOW)
 @pytest.mark.parametrize(
     "optimizer",
@@ -84,6 +85,7 @@ def test_squares_that_vanish_or_overflow_in_fp16():
     np.testing.assert_allclose(updates.astype(jnp.float32), -0.1, rtol=1e-3)
 
 
+@quick_first(2)
 @pytest.mark.parametrize("name", ["lars", "lamb", "novograd", "adafactor", "muon"])
 def test_norms_of_leaves_that_overflow_or_vanish_in_fp16(name):
     optimizer = getattr(nn.optimizers, name)(0.1)
@@ -184,6 +186,7 @@ def test_the_derivative_through_a_clip_of_large_gradients():
 # Dtypes
 
 
+@quick_first(1)
 @pytest.mark.parametrize("dtype", [*LOW, jnp.float32])
 def test_a_learning_rate_of_a_wider_dtype_does_not_promote(dtype, x64):
     params = jnp.ones((2, 2), dtype)
@@ -360,6 +363,7 @@ PASSING_ON = {
 }
 
 
+@quick_first(4)
 @pytest.mark.parametrize("wrap", PASSING_ON.values(), ids=PASSING_ON)
 def test_wrappers_pass_the_weight_on(wrap):
     optimizer = wrap(O.accumulate(sgd(1.0), 2))
@@ -457,6 +461,7 @@ def test_accumulation_of_nothing_that_counts_is_an_update_of_zero():
     np.testing.assert_array_equal(updates, [0])
 
 
+@pytest.mark.slow
 def test_accumulation_in_training_is_one_large_batch_whatever_is_padding():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((8, 3)).astype(np.float32)
