@@ -51,7 +51,7 @@ def test_members_of_lists_and_dicts_are_called(key):
 
 def test_each_member_has_a_key_and_a_path(key):
     def drop(f, x):
-        return [block(x) for block in f.blocks]
+        return [f.blocks[0](x), *(block(x) for block in f.blocks[1:])]
 
     model = nn.compose(drop, blocks=[nn.dropout(0.5), nn.dropout(0.5)])
     a, b = model.apply(*model.init(key, X), X, key=key, train=True)[0]

@@ -60,6 +60,31 @@ def test_bags_and_padding_are_those_of_torch(torch, mode):
     np.testing.assert_allclose(gradient, table.grad, rtol=1e-5, atol=1e-6)
 
 
+def test_padding_of_bags_may_be_nan():
+    table, weights = TABLE.copy(), np.ones((2, 2), np.float32)
+    table[2] = weights[0, 1] = np.nan
+    ids = np.array([[0, 2], [1, 3]])
+
+    def total(table, weights):
+        return f.embed_bag(ids, table, weights, mode="sum", padding_idx=2).sum()
+
+    of_table, of_weights = jax.grad(total, (0, 1))(table, weights)
+    np.testing.assert_array_equal(of_table, np.ones((5, 3)) * [[1], [1], [0], [1], [0]])
+    np.testing.assert_allclose(of_weights, [[TABLE[0].sum(), 0], TABLE[[1, 3]].sum(1)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_bag_of_nothing_is_0(mode):
+    bags = f.embed_bag(np.zeros((2, 0), int), TABLE, mode=mode)
+    np.testing.assert_array_equal(bags, np.zeros((2, 3)))
+
+
+def test_table_of_integers_becomes_floating():
+    ids, table = np.array([0, 1, 7]), np.array([[1], [2]])
+    np.testing.assert_array_equal(f.embed(ids, table), [[1], [2], [np.nan]])
+    np.testing.assert_array_equal(f.embed_bag(ids[:2], table), [1.5])
+
+
 def test_row_of_padding_gets_no_gradient():
     ids = jnp.array([2, 1, 2, 1])
     y, pullback = jax.vjp(lambda t: f.embed(ids, t, padding_idx=2), TABLE)
@@ -176,6 +201,11 @@ BAD_CALLS = {
         lambda: f.embed_bag(jnp.ones((2, 3), int), TABLE, jnp.ones((2, 3))),
         ValueError,
         "embed_bag: weights are given for mode 'mean', expected 'sum'",
+    ),
+    "complex_bag": (
+        lambda: f.embed_bag(jnp.ones((2, 3), int), TABLE.astype(complex), mode="max"),
+        TypeError,
+        "embed_bag: embedding has dtype complex64, expected a real dtype",
     ),
     "float_ids": (
         lambda: f.embed(jnp.ones(2), TABLE),

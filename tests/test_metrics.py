@@ -729,13 +729,29 @@ def test_ignored_targets_count_in_no_way(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["confusion_matrix", "precision", "recall", "f1", "iou", "matthews_correlation", "log_loss"],
+    [
+        "confusion_matrix",
+        "precision",
+        "recall",
+        "f1",
+        "iou",
+        "matthews_correlation",
+        "log_loss",
+        "expected_calibration_error",
+    ],
 )
 @pytest.mark.parametrize("label", [-1, CLASSES])
 def test_a_label_outside_the_classes_gives_nan(name, label):
     labels = LABELS.copy()
     labels[3] = label
     assert np.isnan(np.sum(value_of(IGNORING[name](), LOGITS, labels)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_probabilities_are_kept_from_0_by_the_precision_of_their_dtype(dtype):
+    metric = metrics.log_loss(2, from_logits=False)
+    wrong = value_of(metric, jnp.asarray([[0, 1]], dtype), np.array([0]))
+    np.testing.assert_allclose(wrong, -np.log(float(jnp.finfo(dtype).eps)), rtol=1e-6)
 
 
 def test_top_k_of_ties_and_nan():

@@ -125,7 +125,17 @@ X, IDS_OF_TWO = jnp.ones((2, 5, 3)), jnp.zeros((2, 5), int)
         (
             lambda: f.segment_max(X, IDS_OF_TWO, 2, where=IDS_OF_TWO),
             TypeError,
-            "where has dtype int",
+            r"where has dtype int32, expected bool \(True: the element counts",
+        ),
+        (
+            lambda: f.segment_max(X.astype(complex), IDS_OF_TWO, 2),
+            TypeError,
+            "x has dtype complex64",
+        ),
+        (
+            lambda: f.segment_softmax(X.astype(complex), IDS_OF_TWO, 2),
+            TypeError,
+            "logits has dtype complex64",
         ),
         (
             lambda: f.segment_softmax(X, IDS_OF_TWO, 2, where=IDS_OF_TWO[0] == 0),

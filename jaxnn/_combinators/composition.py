@@ -31,12 +31,13 @@ def compose(
             of the layer's `apply`; among them `key` and `train` are given to it if it names them.
         **children: layers or plain functions of arrays, by name; or lists and dicts of these, whose
             members are called as `f.blocks[0](x)`, `f.heads["left"](x)`, or one after the other
-            in `for block in f.blocks`. An array that is trained is a child too: `nn.parameter`.
+            in `for block in f.blocks`, or `f.blocks[1:]`. An array that is trained is a child too:
+            `nn.parameter`.
 
     Returns:
         A `Layer` with params `{name: ...}` for each child, where a list has a tuple and a dict a
-        dict. Initialisation runs `forward` once
-        abstractly to see the input of each child's first call.
+        dict. Initialisation runs `forward` once abstractly to see the input of each child's first
+        call.
 
     Raises:
         AttributeError: `forward` calls a child that is not there.
@@ -168,7 +169,9 @@ class _Children:
     def __getattr__(self, name: str) -> Any:
         return self._child(name, AttributeError)
 
-    def __getitem__(self, place: str | int) -> Any:
+    def __getitem__(self, place: str | int | slice) -> Any:
+        if isinstance(place, slice):
+            return [self[i] for i in range(len(self))[place]]
         if isinstance(place, int) and -len(self) <= place < 0:
             place += len(self)
         return self._child(place, KeyError if isinstance(place, str) else IndexError)

@@ -106,7 +106,10 @@ def lora(
             )
         if kernel is None or kernel.ndim != 2:
             shape = "no kernel" if kernel is None else f"a kernel of shape {kernel.shape}"
-            raise ValueError(f"lora: {layer!r} has {shape}, expected one of shape (in, out)")
+            raise ValueError(
+                f"lora: {layer!r} has {shape}, expected one of shape (in, out), or where= for the "
+                "kernels of a whole model"
+            )
         dtype, (inputs, outputs) = param_dtype(x), kernel.shape
         down = draw(kernel_init, child_key(key, "down"), (inputs, rank), dtype)
         up = jnp.zeros((rank, outputs), dtype)

@@ -7,7 +7,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked, is_integer
-from jaxnn._core.arrays import accumulator_dtype, check_shape, widen
+from jaxnn._core.arrays import (
+    accumulator_dtype,
+    check_shape,
+    floating,
+    refuse_complex,
+    widen,
+)
 from jaxnn._core.bounds import check_bounds
 from jaxnn._core.meshes import automatic
 from jaxnn.functional._dense import linear
@@ -29,7 +35,7 @@ def embed(ids: ArrayLike, embedding: ArrayLike, *, padding_idx: int | None = Non
         padding_idx: the id of padding, whose row gets no gradient here, or None.
 
     Returns:
-        Shape `(*ids.shape, features)` in the dtype of `embedding`.
+        Shape `(*ids.shape, features)` in the floating dtype of `embedding`.
 
     Raises:
         TypeError: `ids` or `padding_idx` are not integers.
@@ -67,7 +73,7 @@ def embed_bag(
 
     Bags of fewer ids are filled up with `padding_idx`, which counts in none, as in torch's form
     with two axes (for that with offsets there are `embed` and `segment_sum`). A bag of padding
-    alone gives 0.
+    alone, or of nothing, gives 0.
 
     Args:
         ids: integers in `[0, num_embeddings)`, shape `(..., n)`, `n` of each bag.
@@ -77,10 +83,10 @@ def embed_bag(
         padding_idx: the id of padding, or None.
 
     Returns:
-        Shape `(..., features)` in the dtype of `embedding`. Sums are float32 or wider.
+        Shape `(..., features)` in the floating dtype of `embedding`. Sums are float32 or wider.
 
     Raises:
-        TypeError: `ids` are not integers.
+        TypeError: `ids` are not integers, or `embedding` is complex for mode "max".
         ValueError: `mode` is unknown; the shape of `weights` is not that of `ids`, or they are
             given for another mode; `ids` has no axis; `embedding` does not have two axes, or no row
             `padding_idx`.
@@ -104,8 +110,11 @@ def embed_bag(
         if mode != "sum":
             raise ValueError(f"embed_bag: weights are given for mode {mode!r}, expected 'sum'")
         check_shape("embed_bag", "weights", weights, ids.shape, "ids")
-        wide = wide * jnp.asarray(weights).astype(wide.dtype)[..., None]
-    if mode == "max":
+        # Both 0 where nothing counts: times NaN, a gradient of 0 would be NaN.
+        weights = jnp.asarray(weights).astype(wide.dtype)[..., None]
+        wide = jnp.where(counts, wide, 0) * jnp.where(counts, weights, 0)
+    if mode == "max" and ids.shape[-1] != 0:
+        refuse_complex("embed_bag", "embedding", wide)
         greatest = maximum_along(jnp.where(counts, wide, -jnp.inf), ids.ndim - 1)
         is_any = jnp.any(counts, axis=-2)
         y = jnp.where(is_any, jnp.squeeze(greatest, ids.ndim - 1), 0)
@@ -195,7 +204,7 @@ def _(primals: tuple[jax.Array, ...], tangents: tuple[Any, ...]) -> tuple[jax.Ar
 
 
 def _table(function: str, embedding: ArrayLike) -> jax.Array:
-    embedding = jnp.asarray(embedding)
+    embedding = floating(embedding)
     if embedding.ndim != 2:
         raise ValueError(
             f"{function}: embedding has shape {embedding.shape}, expected shape "

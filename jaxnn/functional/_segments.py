@@ -8,7 +8,14 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
-from jaxnn._core.arrays import accumulator_dtype, check_shape, check_size, floating, widen
+from jaxnn._core.arrays import (
+    accumulator_dtype,
+    check_shape,
+    check_size,
+    floating,
+    refuse_complex,
+    widen,
+)
 from jaxnn._core.bounds import check_bounds
 from jaxnn._core.meshes import automatic
 from jaxnn._core.types import Size
@@ -146,7 +153,8 @@ def segment_max(
         Shape `(*batch, num_segments, ...)` in the floating dtype of `x`.
 
     Raises:
-        TypeError: `segment_ids` or `num_segments` are not integers, or `where` is not boolean.
+        TypeError: `segment_ids` or `num_segments` are not integers, `where` is not boolean, or `x`
+            is complex.
         ValueError: the shapes do not fit; `num_segments` is less than 1.
 
     Example:
@@ -171,6 +179,7 @@ def segment_max(
         chosen = jnp.take_along_axis(x, jnp.minimum(first, elements - 1), axis=0)
         return jnp.where(first < elements, chosen, 0)
 
+    refuse_complex("segment_max", "x", jnp.asarray(x))
     return _by_segment("segment_max", of, x, segment_ids, num_segments, where)
 
 
@@ -194,7 +203,8 @@ def segment_softmax(
         The shape and floating dtype of `logits`; 0 for elements that do not count.
 
     Raises:
-        TypeError: `segment_ids` or `num_segments` are not integers, or `where` is not boolean.
+        TypeError: `segment_ids` or `num_segments` are not integers, `where` is not boolean, or
+            `logits` are complex.
         ValueError: the shapes do not fit; `num_segments` is less than 1.
 
     Example:
@@ -224,6 +234,7 @@ def segment_softmax(
         total = rows_of(_sum(powers, ids, num_segments), ids)
         return (powers / jnp.where(total == 0, 1, total)).astype(logits.dtype)
 
+    refuse_complex("segment_softmax", "logits", jnp.asarray(logits))
     return _by_segment("segment_softmax", of, logits, segment_ids, num_segments, where, "logits")
 
 
@@ -277,7 +288,7 @@ def _by_segment(
     valid = jnp.ones_like(ids, bool)
     if where is not None:
         check_shape(name, "where", where, ids.shape)
-        valid = check_boolean(name, jnp.asarray(where), "where")
+        valid = check_boolean(name, jnp.asarray(where), "where", "the element counts")
         x = jnp.where(jnp.expand_dims(valid, range(ids.ndim, x.ndim)), x, 0)
         ids = jnp.where(valid, ids, 0)
     check_bounds(name, ids, num_segments)

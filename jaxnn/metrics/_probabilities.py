@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxnn._core.arrays import check_count, widen
+from jaxnn._core.arrays import check_count, floating, widen
 from jaxnn._core.construction import constructor
 from jaxnn._core.types import PyTree
 from jaxnn.losses import sigmoid_binary_cross_entropy, softmax_cross_entropy
@@ -67,7 +67,7 @@ def log_loss(
         predictions, targets = arrays("log_loss", predictions, targets)
         logits = widen(predictions)
         if not from_logits:
-            margin = jnp.finfo(predictions.dtype).eps if predictions.dtype.kind == "f" else 1e-7
+            margin = float(jnp.finfo(floating(predictions).dtype).eps)
             p = jnp.clip(logits, margin, 1 - margin)
             logits = jnp.log(p) if classes is not None else jnp.log(p) - jnp.log1p(-p)
         counted = counted_of(targets, ignore_index)
@@ -106,7 +106,8 @@ def expected_calibration_error(
         ignore_index: the target of elements to ignore; None for none.
 
     Returns:
-        A `Metric` with accumulator `MeanAccumulator(total, weight)`, the total of each bin.
+        A `Metric` with accumulator `MeanAccumulator(total, weight)`, the total of each bin; NaN for
+        a label outside [0, classes).
 
     Raises:
         ValueError: `classes` or `bins` is less than 1; the shapes do not fit.
@@ -138,7 +139,8 @@ def expected_calibration_error(
             return yes, is_positive(targets)
         chosen, label = classes_of(metric, predictions, targets, classes, axis)
         probabilities = jax.nn.softmax(scores, axis) if from_logits else scores
-        return jnp.max(probabilities, axis), chosen == label
+        is_class = (label >= 0) & (label < classes)
+        return jnp.where(is_class, jnp.max(probabilities, axis), jnp.nan), chosen == label
 
     def update(
         accumulator: PyTree, predictions: Any, targets: Any = None, weights: ArrayLike | None = None
