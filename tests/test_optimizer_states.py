@@ -52,6 +52,12 @@ def test_wrong_names_and_values(name, value, message):
         O.set_state(state, name, value)
 
 
+@pytest.mark.parametrize(("name", "value"), [("count", 1.5), ("mu/bias", jnp.ones(3, complex))])
+def test_values_that_would_lose_something(name, value):
+    with pytest.raises(TypeError, match=r"set_state: value has dtype (float|complex)\w+, expected"):
+        O.set_state(O.scale_by_adam().init(PARAMS), name, value)
+
+
 def test_named_chain_is_chain_with_names():
     parts = {"clip": O.clip(0.5), "adam": O.adam(0.1)}
     named, chained = O.named_chain(*parts.items()), O.chain(*parts.values())

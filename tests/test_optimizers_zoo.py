@@ -290,6 +290,13 @@ def test_soap_has_a_basis_for_each_axis_that_is_not_too_long(x64):
         np.testing.assert_allclose(step, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["adafactor", "muon", "soap"])
+def test_matrix_without_elements_gets_updates_without_elements(name):
+    optimizer, params = getattr(nn.optimizers, name)(0.1), jnp.zeros((0, 3))
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    assert updates.shape == (0, 3)
+
+
 MUON_PARAMS = {
     "embedding": random_matrix(5, 4),
     "hidden": {"kernel": random_matrix(4, 3), "bias": random_matrix(3)},

@@ -143,7 +143,8 @@ def scale_by_soap(
 
     def sizes(p: Any) -> tuple[int | None, ...]:
         shape = jnp.shape(p)
-        return tuple(n if len(shape) > 1 and n <= max_precond_dim else None for n in shape)
+        has_factors = len(shape) > 1 and 0 not in shape
+        return tuple(n if has_factors and n <= max_precond_dim else None for n in shape)
 
     def init(params: PyTree) -> PyTree:
         def matrices(p: Any, scale: float) -> jax.Array:

@@ -9,6 +9,9 @@ from jaxnn._core.arguments import checked
 from jaxnn._core.paths import path_text, same_structure
 from jaxnn._core.types import Arrays, PyTree
 
+# What loses something as any other kind of number.
+_LOSSY = jnp.inexact, jnp.complexfloating
+
 
 @checked
 def get_state(state: PyTree, name: str) -> PyTree:
@@ -50,7 +53,8 @@ def set_state(state: PyTree, name: str, value: Arrays) -> PyTree:
         A state of the same structure, shapes and dtypes.
 
     Raises:
-        TypeError: `value` is no tree of arrays.
+        TypeError: `value` is no tree of arrays; or has floats where there are integers, or complex
+            numbers where there are real ones.
         ValueError: there is nothing of that name, or there are several; the structure or a shape
             differs.
 
@@ -71,7 +75,13 @@ def set_state(state: PyTree, name: str, value: Arrays) -> PyTree:
                 f"set_state: value has shape {jnp.shape(new)}, expected the shape "
                 f"{jnp.shape(old)} of {name!r}"
             )
-        return jnp.asarray(new).astype(jnp.result_type(old))
+        dtype, given = jnp.result_type(old), jnp.result_type(new)
+        if any(jnp.issubdtype(given, k) > jnp.issubdtype(dtype, k) for k in _LOSSY):
+            raise TypeError(
+                f"set_state: value has dtype {given}, expected what fits into the {dtype} of "
+                f"{name!r}"
+            )
+        return jnp.asarray(new).astype(dtype)
 
     return _replaced(state, path, jax.tree.map(fitting, part, value))
 
