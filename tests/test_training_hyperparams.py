@@ -75,6 +75,21 @@ def test_what_was_given_stays_the_callers_and_no_tracer_leaks():
     assert not hyperparams["rate"].is_deleted()
 
 
+def test_functions_may_take_their_names_out():
+    def own_optimizer(hyperparams):
+        return nn.optimizers.sgd(hyperparams.pop("rate"), **hyperparams)
+
+    def own_model(hyperparams):
+        hyperparams.clear()
+        return LINEAR
+
+    hyperparams = {"rate": 0.1, "momentum": 0.5}
+    result = fitted(own_model, optimizer=own_optimizer, hyperparams=hyperparams, epochs=1)
+    constant = fitted(LINEAR, optimizer=nn.optimizers.sgd(0.1, momentum=0.5), epochs=1)
+    assert_close(result.params, constant.params)
+    assert hyperparams == {"rate": 0.1, "momentum": 0.5}
+
+
 def test_a_run_goes_on_with_its_own_hyperparams_or_with_others_if_it_may(tmp_path):
     options = {"model": LINEAR, "optimizer": optimizer}
     first, second = {"rate": 0.2}, {"rate": 0.1}

@@ -124,9 +124,9 @@ def fit(
         batch_size: the examples in a step; None for all of them. If it does not divide their
             number, the last batch of an epoch is smaller. Batches of an iterable are what they are.
         hyperparams: numbers or arrays by name, which are no constants of the compiled program: the
-            next call with the same functions and other numbers compiles nothing, nor does one in
-            another process where JAX's cache of compiled programs is on. They are traced: no shape
-            and no `if` can depend on them.
+            next call with the same functions and other numbers of the same dtypes compiles nothing,
+            nor does one in another process where JAX's cache of compiled programs is on. They are
+            traced: no shape and no `if` can depend on them.
         validation: as `data`; loss and metrics are evaluated on it after each epoch.
         metrics: `nn.metrics` by name, for the history.
         regularizer: a penalty on the params that is added to the objective, as any of

@@ -31,11 +31,11 @@ def made(
     """The model and the optimizer for these hyperparameters, of which they may be functions."""
     if makes_model(model, loss):
         with _explained(function, "model", hyperparams):
-            model = model(hyperparams)
+            model = model(_copy(hyperparams))
         model = as_layer(model, f"{function}: model")
     if makes_optimizer(optimizer):
         with _explained(function, "optimizer", hyperparams):
-            optimizer = optimizer(hyperparams)
+            optimizer = optimizer(_copy(hyperparams))
         check_optimizer(optimizer, f"{function}: optimizer")
     return model, optimizer
 
@@ -52,6 +52,11 @@ def as_arrays(function: str, hyperparams: Mapping[str, PyTree]) -> dict[str, PyT
 def names_of(hyperparams: PyTree) -> str:
     """The names in hyperparams, for an error."""
     return ", ".join(repr(path) for path in leaf_paths(hyperparams) if path) or "no names"
+
+
+def _copy(hyperparams: PyTree) -> PyTree:
+    """Containers of its own for a function that may take names out of them."""
+    return jax.tree.map(lambda leaf: leaf, hyperparams)
 
 
 @contextmanager
