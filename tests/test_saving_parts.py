@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 from contextlib import ExitStack
 
 import jax
@@ -153,12 +152,11 @@ def test_parts_that_are_missing_or_damaged_are_refused(path, monkeypatch):
     assert mark_of(path) == "0" * 32
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_processes_save_together(count, tmp_path):
-    processes.run(count, "saving", pathlib.Path(tmp_path))
+    processes.run(count, "saving", tmp_path)
 
 
 @pytest.mark.slow
 def test_a_full_disk_of_one_process(tmp_path):
-    processes.run(2, "full_disk", pathlib.Path(tmp_path))
+    processes.run(2, "full_disk", tmp_path)

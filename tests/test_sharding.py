@@ -7,7 +7,6 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 import jaxnn as nn
-from tests import processes
 from tests.scripts import on_devices
 
 PARAMS = {"encoder": {"kernel": jnp.zeros((4, 4))}, "head": {"kernel": jnp.zeros((4, 2))}}
@@ -41,11 +40,6 @@ def test_more_on_eight_devices(check):
 @pytest.mark.parametrize("model", ["mlp", "cnn", "transformer", "lstm", "mixture", "embedding"])
 def test_a_hundred_steps_on_eight_devices(model):
     on_devices(8, "sharded_models", model)
-
-
-@pytest.mark.slow
-def test_fit_refuses_devices_of_other_processes(tmp_path):
-    processes.run(2, "fit", tmp_path)
 
 
 @pytest.mark.slow

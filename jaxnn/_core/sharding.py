@@ -7,12 +7,14 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_count
 from jaxnn._core.paths import first_matches, leaf_paths, path_text
+from jaxnn._core.processes import ALL, ALONE, Group
 from jaxnn._core.types import PyTree
 
 Axes: TypeAlias = tuple[str, ...]  # of a mesh
@@ -161,13 +163,30 @@ class Sharding(NamedTuple):
 
     # On the host
 
+    @property
+    def group(self) -> Group:
+        """The processes whose devices these are: this one alone, or all.
+
+        Raises:
+            ValueError: they are those of some, who could not wait for each other.
+        """
+        processes = {device.process_index for device in self.mesh.devices.flat}
+        if processes == {jax.process_index()}:
+            return ALONE
+        if len(processes) < jax.process_count():
+            raise ValueError(
+                f"sharding: mesh has devices of the processes {sorted(processes)}, expected those "
+                f"of one process, {jax.process_index()} here, or of all {jax.process_count()}"
+            )
+        return ALL
+
     def put(self, tree: PyTree) -> PyTree:
-        """`tree` whole on every device."""
-        return jax.device_put(tree, self.whole)
+        """`tree`, the same in each process, whole on every device."""
+        return jax.tree.map(lambda leaf: _put(leaf, self.whole), tree)
 
     def put_params(self, params: PyTree, copies: int | None = None) -> PyTree:
-        """Parameters where they belong."""
-        return jax.device_put(params, self.of_params(params, copies))
+        """Parameters, the same in each process, where they belong."""
+        return jax.tree.map(_put, params, self.of_params(params, copies))
 
     def put_data(self, data: PyTree) -> PyTree:
         """A data set whole on every device, but for what is spread over them already."""
@@ -182,15 +201,56 @@ class Sharding(NamedTuple):
 
         return jax.tree.map(one, data)
 
-    def put_batch(self, batch: PyTree) -> PyTree:
-        """A batch with its examples split over the devices, or whole if they are too few for it."""
-        devices = self._devices(self.batch)
+    def own_rows(self, size: int) -> np.ndarray:
+        """Which of so many examples of a batch the devices of this process have."""
+        indices = self._of_size(size).addressable_devices_indices_map((size,)).values()
+        of_each = [np.arange(size)[index] for index in indices]
+        return np.unique(np.concatenate(of_each))
 
-        def one(leaf: Any) -> Any:
-            is_even = jnp.ndim(leaf) > 0 and len(leaf) % devices == 0
-            return jax.device_put(leaf, self.of_batch if is_even else self.whole)
+    def put_batch(self, batch: PyTree, size: int | None = None) -> PyTree:
+        """A batch with its examples split over the devices, or whole if they are too few for it.
 
-        return jax.tree.map(one, batch)
+        Of several processes, each gives its own rows of `size`, or as many as each other one.
+        """
+        if self.group is ALONE:
+            devices = self._devices(self.batch)
+
+            def put(leaf: Any) -> Any:
+                is_even = jnp.ndim(leaf) > 0 and len(leaf) % devices == 0
+                return jax.device_put(leaf, self.of_batch if is_even else self.whole)
+
+            return jax.tree.map(put, batch)
+        return jax.tree.map(lambda leaf: self._joined(leaf, size), batch)
+
+    def _of_size(self, size: int) -> NamedSharding:
+        return self.whole if size % self._devices(self.batch) else self.of_batch
+
+    def _joined(self, leaf: Any, size: int | None) -> Any:
+        """An array of the rows that each process has."""
+        if not jnp.ndim(leaf):
+            return _put(leaf, self.whole)
+        if size is None:
+            devices = self._devices(self.batch)
+            own = len(self.own_rows(devices))
+            if len(leaf) % own:
+                raise ValueError(
+                    f"sharding: a batch has {len(leaf)} examples in process {jax.process_index()}, "
+                    f"expected a multiple of {own}, over whose devices they are split"
+                )
+            size = len(leaf) // own * devices
+        rows, shape = self.own_rows(size), (size, *leaf.shape[1:])
+        place = self._of_size(size)
+
+        def part(index: Any) -> Any:
+            first, last, _ = index[0].indices(size)
+            start = int(np.searchsorted(rows, first))
+            return leaf[start : start + last - first]
+
+        parts = [
+            jax.device_put(part(index), device)
+            for device, index in place.addressable_devices_indices_map(shape).items()
+        ]
+        return jax.make_array_from_single_device_arrays(shape, place, parts)
 
     # Inside of programs
 
@@ -292,6 +352,18 @@ def check_sharding(function: str, value: Any) -> None:
     """Raise unless the argument `sharding` is one, or None."""
     if value is not None and not isinstance(value, Sharding):
         raise TypeError(f"{function}: sharding is {value!r}, expected nn.sharding(...)")
+
+
+def _put(leaf: Any, place: NamedSharding) -> Any:
+    """An array where it is to be; of several processes, each has it and puts what is its own."""
+    is_own = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
+    if place.is_fully_addressable or not is_own:
+        return jax.device_put(leaf, place)
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = _put(jax.random.key_data(leaf), place)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, place, lambda index: host[index])
 
 
 def _automatic(mesh: Mesh) -> Mesh:

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO, NamedTuple
 import jax
 import numpy as np
 
-from jaxnn._core.processes import is_first
+from jaxnn._core.processes import ALL
 from jaxnn._core.types import PyTree
 from jaxnn._files.atomic import replacing
 from jaxnn._files.blocks import digits, write
@@ -41,7 +41,7 @@ def draft(path: str, tree: PyTree, metadata: Mapping[str, str], mark: str = "") 
             leaves[name] = Spread(leaf)
     spread = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, Spread)}
     owners = {process for leaf in spread.values() for process in leaf.owners if process}
-    if not spread or is_first():
+    if not spread or ALL.is_first:
         parts = {PARTS: parts_text(mark, owners)} if owners else {}
         with releasing_parts(path), replacing("save", path) as file:
             _write_tree(file, leaves, {**metadata, **parts})

@@ -8,7 +8,7 @@ from os import PathLike
 import jax
 
 from jaxnn._core.arguments import checked
-from jaxnn._core.processes import common_mark, together
+from jaxnn._core.processes import ALL
 from jaxnn._core.sharding import Sharding, check_sharding
 from jaxnn._core.types import PyTree
 from jaxnn._files.drafts import draft
@@ -73,8 +73,8 @@ def save(
         with draft(path, tree, checked):
             pass
         return
-    mark = common_mark()
-    with together("save"), ExitStack() as stack, together("save"):
+    mark = ALL.mark()
+    with ALL.vote("save"), ExitStack() as stack, ALL.vote("save"):
         stack.enter_context(draft(path, tree, checked, mark))
 
 

@@ -29,6 +29,7 @@ from jaxnn._training.data.arrays import (
     on_device,
     take_batch,
 )
+from jaxnn._training.data.placed import Placed, own_rows
 from jaxnn._training.data.sources import as_source, is_streamed
 from jaxnn._training.measuring import Metrics, MetricsByName, evaluation_sums, metric_values
 from jaxnn._training.outside import finder, has_integers, has_nan, look_through, sums_of_each
@@ -137,15 +138,21 @@ def evaluate(
     params, state = _placed(sharding, params, state, members)
     if is_streamed(data):
         source = as_source(
-            "evaluate", "data", data, batch_size=batch_size, shuffle_key=None, weighted=True
+            "evaluate",
+            "data",
+            data,
+            batch_size=batch_size,
+            shuffle_key=None,
+            weighted=True,
+            own_rows=own_rows(sharding),
         )
         check_set("evaluate", "data", source.example, supervised=True)
         sums_of = compiled(_sums, model, loss, pairs, None, members)
         look = None if find is None else partial(find, "evaluate: a batch of data", params, state)
         with source.batches(0) as batches:
-            shown = counted("evaluate", progress, batches, source.steps, "batches")
-            placed = (_batch(sharding, batch) for batch in shown)
-            parts = sums_of_each(partial(sums_of, params, state), placed, look)
+            placed = Placed("evaluate: data", source, batches, sharding)
+            shown = counted("evaluate", progress, placed, source.steps, "batches")
+            parts = sums_of_each(partial(sums_of, params, state), shown, look)
             sums = functools.reduce(_of_each(members, merge), parts)
         values = _values(pairs, members, sums)
     else:
@@ -209,6 +216,11 @@ def predict(
     model = _on_devices(model, sharding)
     params, state = _placed(sharding, params, state)
     if is_streamed(x):
+        if sharding is not None and sharding.group.has_others:
+            raise ValueError(
+                "predict: x comes in batches and sharding is over the devices of several "
+                "processes, expected those of one, which gets the predictions"
+            )
         source = as_source("predict", "x", x, batch_size=batch_size, shuffle_key=None)
         predicted = compiled(_predicted, model, None)
         with source.batches(0) as batches:

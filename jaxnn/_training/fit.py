@@ -12,6 +12,7 @@ from jaxnn._combinators.copies import copy_keys
 from jaxnn._core.arguments import checked
 from jaxnn._core.arrays import check_count, check_key
 from jaxnn._core.layer import LayerLike, as_layer, child_key
+from jaxnn._core.processes import ALONE, Group
 from jaxnn._core.programs import compiled
 from jaxnn._core.sharding import Sharding
 from jaxnn._core.types import Arrays, Data, Loss, LossFunction, OptimizerLike, PyTree, Regularizer
@@ -24,13 +25,14 @@ from jaxnn._training.data.arrays import (
     on_device,
 )
 from jaxnn._training.data.epochs import Epoch
+from jaxnn._training.data.placed import own_rows
 from jaxnn._training.data.sources import as_source, is_streamed
 from jaxnn._training.evaluation import reported
 from jaxnn._training.guard import OnNonfinite, bad_steps_of, described
 from jaxnn._training.host.checkpoints import Checkpoints
 from jaxnn._training.host.clock import Clock
 from jaxnn._training.host.feeds import Feed, InMemory, Streamed
-from jaxnn._training.host.identity import sample, told
+from jaxnn._training.host.identity import Told, check_same, entire, sample, told
 from jaxnn._training.host.interrupts import interruptible, is_preempted
 from jaxnn._training.host.options import CheckpointOptions, as_options, best_to_keep
 from jaxnn._training.host.owner import opened
@@ -166,7 +168,8 @@ def fit(
             again.
         sharding: `nn.sharding(...)`: how training is spread over many devices. Data in memory are
             whole on each of them unless they come spread over them; batches that are read are
-            split.
+            split. Over the devices of several processes, all call `fit`, with the same data in
+            memory, or each with its part of the batches that somebody else makes.
 
     Returns:
         A `FitResult`: `params`, `state`, `history`, `opt_state` and `reason`. The history has
@@ -180,10 +183,11 @@ def fit(
         BlockingIOError: another run has the directory `checkpoint`.
         FileExistsError: `checkpoint` has a run, and `resume` is false.
         FloatingPointError: `on_nonfinite` is "raise", and a loss or gradient is not finite.
+        RuntimeError: another process of the run raised an error.
         TypeError: an argument is of the wrong kind.
-        ValueError: an argument is out of range; the data's lengths differ; a label is outside the
-            classes, or an id outside the table of an embedding, and the loss NaN for it; the
-            checkpoint is damaged, or of another run.
+        ValueError: an argument is out of range, or differs between processes; the data's lengths
+            differ; a label is outside the classes, or an id outside the table of an embedding, and
+            the loss NaN for it; the checkpoint is damaged, or of another run.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -234,17 +238,15 @@ def fit(
         sharding=sharding,
     )
     check_initial("fit", loss, params, state)
-    if sharding is not None:
-        _check_one_process(sharding)
-        key = sharding.put(key)
-        params = None if params is None else sharding.put_params(params, members)
-        state, hyperparams = sharding.put((state, hyperparams))
-    feed = _feed(
-        run, model, loss, key, data, validation, epochs, batch_size, shuffle, members, sharding
-    )
-    check_steps("fit", epochs, feed.steps_per_epoch)
+    group = ALONE if sharding is None else sharding.group
+    with group.vote("fit"):
+        feed = _feed(
+            run, model, loss, key, data, validation, epochs, batch_size, shuffle, members, sharding
+        )
+        check_steps("fit", epochs, feed.steps_per_epoch)
     steps = None if feed.steps_per_epoch is None else feed.steps_per_epoch * epochs
-    watchers = Watchers(callbacks, progress_callback(progress, steps))
+    progress_shown = progress_callback(progress, steps) if group.is_first else None
+    watchers = Watchers(callbacks, progress_shown, group)
     clock = Clock()
 
     def event() -> Event:
@@ -266,7 +268,37 @@ def fit(
             running_loss=float(position.loss),
             params=last_params,
             state=last_state,
+            process=jax.process_index() if group.has_others else 0,
         )
+
+    told_of_run: dict[str, Told] = {}
+    if options is not None or group.has_others:
+        told_model, told_optimizer = makers or (model, optimizer)
+        told_of_run = {
+            "hyperparams": told(hyperparams),
+            "model": told(told_model),
+            "loss": told(loss),
+            "optimizer": told(told_optimizer),
+            "metrics": told(metrics),
+            "regularizer": told(regularizer),
+            "record": told(tuple(record)),
+            "batch_size": told(batch_size),
+            "shuffle": told(shuffle),
+            "members": told(members),
+            "steps in an epoch": told(feed.steps_per_epoch),
+            "the key": told(np.asarray(jax.random.key_data(key)).tolist()),
+            "data": sample(data),
+            "validation": sample(validation),
+            "the best epoch": told((best.metric, best.min_delta, best.mode) if best else None),
+        }
+    if group.has_others:
+        whole = {"data": data, "validation": validation, "params": params, "state": state}
+        options_told = {"epochs": told(epochs), "checkpoint": told(options), "resume": told(resume)}
+        entire_data = {name: entire(tree) for name, tree in whole.items()}
+        check_same(group, told_of_run | options_told | entire_data)
+    if sharding is not None:
+        params = None if params is None else sharding.put_params(params, members)
+        state, hyperparams = sharding.put((state, hyperparams))
 
     with clock, ExitStack() as held:
         feed.start(params, {} if params is not None and state is None else state, hyperparams)
@@ -274,26 +306,8 @@ def fit(
         warn_of_narrow_params("fit", begun.train.params, begun.train.opt_state, stacklevel=4)
         store: Checkpoints | None = None
         if options is not None:
-            place = held.enter_context(opened(options))
-            told_model, told_optimizer = makers or (model, optimizer)
-            told_of_run = {
-                "hyperparams": told(hyperparams),
-                "model": told(told_model),
-                "loss": told(loss),
-                "optimizer": told(told_optimizer),
-                "metrics": told(metrics),
-                "regularizer": told(regularizer),
-                "record": told(tuple(record)),
-                "batch_size": told(batch_size),
-                "shuffle": told(shuffle),
-                "members": told(members),
-                "steps in an epoch": told(feed.steps_per_epoch),
-                "the key": told(np.asarray(jax.random.key_data(key)).tolist()),
-                "data": sample(data),
-                "validation": sample(validation),
-                "the best epoch": told((best.metric, best.min_delta, best.mode) if best else None),
-            }
-            store = Checkpoints(options, place, told_of_run, watchers.of_user, begun)
+            place = held.enter_context(opened(options, group))
+            store = Checkpoints(options, place, told_of_run, watchers.of_user, begun, group)
             if store.found and not resume:
                 raise FileExistsError(
                     f"fit: checkpoint has a run already, {store.found[0]}; expected resume=True to "
@@ -301,7 +315,7 @@ def fit(
                 )
             if store.found:
                 clock.seconds_before = store.restore(run, feed, resume == "changed")
-        reason = _trained(feed, epochs, clock, watchers, event, store)
+        reason = _trained(feed, epochs, clock, watchers, event, store, group)
     position = feed.at.position
     carry, bad_steps = position.carry, bad_steps_of(position.carry)
     if on_nonfinite == "raise" and bad_steps is not None and np.any(bad_steps.step >= 0):
@@ -318,16 +332,6 @@ def fit(
     return FitResult(params, state, on_host, carry.train.opt_state, reason, *_best_of(carry))
 
 
-def _check_one_process(sharding: Sharding) -> None:
-    """Raise for devices of several processes, which would have to agree on when to stop."""
-    processes = {device.process_index for device in sharding.mesh.devices.flat}
-    if len(processes) > 1:
-        raise ValueError(
-            f"fit: sharding is over the devices of {len(processes)} processes, expected those of "
-            "one"
-        )
-
-
 def _trained(
     feed: Feed,
     epochs: int,
@@ -335,30 +339,42 @@ def _trained(
     watchers: Watchers,
     event: Callable[[], Event],
     store: Checkpoints | None,
+    group: Group,
 ) -> Reason:
     """Take all steps, and say why they ended; whatever ends them, the run is saved before."""
     asked: Literal["callback", "interrupted"] | None = None
     want_epochs = watchers.want_epochs or (store is not None and store.wants_epochs)
     wake = feed.interrupt if store is not None else None
+    chunk = clock.steps_per_chunk
     with interruptible(at_termination=wake) as wish:
         try:
             while (reason := _own_end(feed.at.position, epochs) or asked) is None:
-                before = feed.at
-                finished = int(before.position.epoch)
-                chunk = watchers.most_steps(before.step, clock.next_chunk())
+                before, finished = feed.at, int(feed.at.position.epoch)
+                chunk = watchers.most_steps(before.step, chunk)
                 if store is not None:
                     chunk = min(chunk, store.most_steps(before) or chunk)
-                feed.advance(chunk, want_epochs)
-                at = feed.at
-                at.position.loss.block_until_ready()
-                clock.tick(at.step - before.step)
-                is_new = int(at.position.epoch) > finished
-                if watchers.after_chunk(event, is_new_epoch=is_new):
+                clock.begin()
+                with group.vote("fit", 5) as vote:
+                    feed.advance(chunk, want_epochs)
+                    at = feed.at
+                    at.position.loss.block_until_ready()
+                    clock.end(at.step - before.step)
+                    is_new = int(at.position.epoch) > finished
+                    wants_end = watchers.after_chunk(event, is_new_epoch=is_new)
+                    vote.own[:2] = wants_end, wish.is_set
+                    vote.own[2] = clock.steps_per_chunk
+                    if store is not None:
+                        vote.own[3:] = store.is_due(at), store.has_written
+                chunk, is_due, _ = vote.all[0, 2:]
+                if vote.all[:, 0].any():
                     asked = "callback"
-                elif wish.is_set or is_preempted(at.step):
+                elif vote.all[:, 1].any() or is_preempted(at.step):
                     asked = "interrupted"
                 if store is not None:
-                    store.save_if_due(at, clock.seconds)
+                    if vote.all[:, 4].all():
+                        store.conclude()
+                    if is_due:
+                        store.save(at, clock.seconds)
         except BaseException:
             if store is not None:
                 store.save_at_failure(feed, clock.seconds)
@@ -418,6 +434,7 @@ def _feed(
             batch_size=batch_size,
             shuffle_key=order_key,
             weighted=supervised,
+            own_rows=own_rows(sharding),
         )
         check_set("fit", "data", source.example, supervised)
         if is_streamed(validation):
@@ -428,15 +445,19 @@ def _feed(
                 batch_size=batch_size,
                 shuffle_key=None,
                 weighted=supervised,
+                own_rows=own_rows(sharding),
             )
         elif validation is not None:
             validation, _ = on_device("fit", "validation", validation, supervised, sharding)
-        return Streamed(run, epochs, key, source, validation, find_outside, sharding)
+        own_key = key if sharding is None else sharding.put(key)
+        return Streamed(run, epochs, own_key, source, validation, find_outside, sharding)
     data, n = on_device("fit", "data", data, supervised, sharding)
     if validation is not None:
         validation, _ = on_device("fit", "validation", validation, supervised, sharding)
     if loss is not None:
         check_labels("fit", model, loss, data=data, validation=validation)
     epoch = Epoch(n, effective_batch_size("fit", batch_size, n), shuffle)
-    order_key = key if members is None else copy_keys("fit", key, members)
-    return InMemory(run, epochs, epoch, (key, order_key), data, validation, find_outside)
+    keys = key, key if members is None else copy_keys("fit", key, members)
+    if sharding is not None:
+        keys = sharding.put(keys)
+    return InMemory(run, epochs, epoch, keys, data, validation, find_outside)

@@ -15,7 +15,8 @@ class Event(NamedTuple):
     compiling since `fit` was called. `metrics` are those of the last finished epoch, `{}` before:
     floats, and arrays for those that have several values; `running_loss` is the mean loss of the
     current epoch so far. `params` and `state` are only valid during the call: their memory is
-    reused by the next step; copy what is to be kept.
+    reused by the next step; copy what is to be kept. Each of the processes of a run calls the
+    callbacks: `process` is its number, 0 if there is but one.
     """
 
     epoch: int
@@ -29,6 +30,7 @@ class Event(NamedTuple):
     running_loss: float
     params: PyTree
     state: PyTree
+    process: int = 0
 
 
 class Callback(NamedTuple):
@@ -55,6 +57,11 @@ class Callback(NamedTuple):
     save: Callable[[], Any] | None = None
     restore: Callable[[Any], None] | None = None
     at_steps: Collection[int] = ()
+
+
+def in_first_process(function: Callable[[Event], None]) -> Callable[[Event], None]:
+    """A function that does nothing in other processes than the first, for what is written once."""
+    return lambda event: None if event.process else function(event)
 
 
 CallbackLike: TypeAlias = Callback | Callable[[Event], Any]

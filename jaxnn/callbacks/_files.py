@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxnn._core.arguments import checked
-from jaxnn.callbacks._callbacks import Callback, Event
+from jaxnn.callbacks._callbacks import Callback, Event, in_first_process
 
 
 class _Log:
@@ -90,7 +90,7 @@ def csv_log(path: str | PathLike[str]) -> Callback:
 
         log.add(text)
 
-    return Callback(on_epoch=on_epoch, save=lambda: log.size, restore=log.restore)
+    return Callback(on_epoch=in_first_process(on_epoch), save=lambda: log.size, restore=log.restore)
 
 
 @checked
@@ -131,7 +131,7 @@ def json_log(path: str | PathLike[str]) -> Callback:
         line = json.dumps(_row(event) | metrics, allow_nan=False) + "\n"
         log.add(lambda first: line)
 
-    return Callback(on_epoch=on_epoch, save=lambda: log.size, restore=log.restore)
+    return Callback(on_epoch=in_first_process(on_epoch), save=lambda: log.size, restore=log.restore)
 
 
 def _plain(value: Any) -> Any:

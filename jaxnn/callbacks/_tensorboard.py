@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxnn._core.arguments import checked
 from jaxnn._core.paths import check_globs, is_match, leaf_paths
-from jaxnn.callbacks._callbacks import Callback, Event
+from jaxnn.callbacks._callbacks import Callback, Event, in_first_process
 
 
 @checked
@@ -78,4 +78,10 @@ def tensorboard_log(directory: str | PathLike[str], *, histograms: Sequence[str]
         nonlocal last_step
         last_step = saved
 
-    return Callback(on_epoch, on_step_chunk, on_end, save=lambda: last_step, restore=restore)
+    return Callback(
+        in_first_process(on_epoch),
+        in_first_process(on_step_chunk),
+        in_first_process(on_end),
+        save=lambda: last_step,
+        restore=restore,
+    )

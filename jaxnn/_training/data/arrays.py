@@ -32,13 +32,11 @@ def on_device(
     check_set(function, name, data, supervised)
     data = tuple(data) if isinstance(data, list) else data
     arrays = arrays_on_device(f"{function}: {name}", data)
-    if sharding is not None:
-        arrays = sharding.put_data(arrays)
     n = count_examples(function, name, arrays)
     check_size(function, name, n)
     if supervised:
         check_weights(f"{function}: {name}", arrays)
-    return arrays, n
+    return arrays if sharding is None else sharding.put_data(arrays), n
 
 
 def check_set(function: str, name: str, data: Any, supervised: bool) -> None:

@@ -1,6 +1,6 @@
 """Batches of data that stay in files: read row by row, in the order of a run in memory."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import jax
@@ -15,7 +15,14 @@ MOST_SHUFFLED = 2**32  # examples that `shuffled_indices` can tell apart
 
 
 def memmap_batches(
-    where: str, data: PyTree, n: int, size: int, key: jax.Array | None, epoch: int, skip: int
+    where: str,
+    data: PyTree,
+    n: int,
+    size: int,
+    key: jax.Array | None,
+    own_rows: Callable[[int], np.ndarray] | None,
+    epoch: int,
+    skip: int,
 ) -> Generator[PyTree, None, None]:
     """The batches of an epoch, after the first `skip`, which are not read.
 
@@ -25,6 +32,7 @@ def memmap_batches(
         n: the number of examples.
         size: how many are in a batch; in the last, what is left.
         key: what fixes the order of the examples, with `epoch`; None for the order they are in.
+        own_rows: which rows of a batch of so many examples to read; None for all.
         epoch: the number of the epoch.
         skip: how many batches to leave out.
 
@@ -33,17 +41,25 @@ def memmap_batches(
     """
     seeds = None if key is None or size == n else _seeds(key, epoch)
     for first in range(skip * size, n, size):
-        yield _batch(where, data, n, first, min(first + size, n), seeds)
+        own = None if own_rows is None else own_rows(min(size, n - first))
+        yield _batch(where, data, n, first, min(first + size, n), seeds, own)
 
 
 def _batch(
-    where: str, data: PyTree, n: int, first: int, last: int, seeds: np.ndarray | None
+    where: str,
+    data: PyTree,
+    n: int,
+    first: int,
+    last: int,
+    seeds: np.ndarray | None,
+    own: np.ndarray | None,
 ) -> PyTree:
-    if seeds is None:
+    if seeds is None and own is None:
         return jax.tree_util.tree_map_with_path(
             lambda path, leaf: copy_to_device(place_of(where, path), leaf[first:last]), data
         )
-    rows = _rows(seeds, n, first, last)
+    rows = np.arange(first, last) if seeds is None else _rows(seeds, n, first, last)
+    rows = rows if own is None else rows[own]
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: take_to_device(place_of(where, path), leaf, rows), data
     )

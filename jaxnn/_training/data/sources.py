@@ -50,6 +50,7 @@ class Source:
         steps: the number of batches in an epoch, where known. That of an iterable is its `len`,
             which may be wrong.
         examples: the number of examples in an epoch, where known.
+        batch_size: how many are in a batch but the last, where known.
         example: the shapes and dtypes of one example, as a batch of size 1.
     """
 
@@ -61,11 +62,12 @@ class Source:
         *,
         steps: int | None,
         examples: int | None,
+        batch_size: int | None,
         prefetch: int,
         stream: Stream | None = None,
     ) -> None:
         self._stream = stream
-        self.steps, self.examples = steps, examples
+        self.steps, self.examples, self.batch_size = steps, examples, batch_size
         self.example = jax.tree.map(_of_one, first)
         self._draw, self._prefetch = draw, prefetch
         self._where, self._first = where, first
@@ -137,6 +139,7 @@ def as_source(
     shuffle_key: jax.Array | None,
     prefetch: int = 2,
     weighted: bool = False,
+    own_rows: Callable[[int], np.ndarray] | None = None,
 ) -> Source:
     """The source of batches that `data` are.
 
@@ -152,6 +155,7 @@ def as_source(
         shuffle_key: what fixes the order of the examples of mapped files, with the epoch; None
             for the order they are in.
         prefetch: how many batches to draw ahead; 0 to draw all in the thread of the caller.
+        own_rows: which rows of a batch of mapped files this process is to read; None for all.
         weighted: whether a third part of a batch holds weights, which must not be negative.
 
     Returns:
@@ -184,18 +188,27 @@ def as_source(
             raise ValueError(
                 f"{where} has {n} examples, expected at most {MOST_SHUFFLED} to shuffle"
             )
-        draw: Draw = partial(memmap_batches, where, arrays, n, size, shuffle_key)
+        draw: Draw = partial(memmap_batches, where, arrays, n, size, shuffle_key, own_rows)
         first = jax.tree.map(lambda leaf: _spec((size, *leaf.shape[1:]), leaf.dtype), arrays)
         steps: int | None = -(-n // size)
+        batch_size = size
         examples: int | None = n
         stream = None
     else:
         stream = Stream(where, data)
         draw, first, steps, examples = stream.batches, stream.first, stream.steps, None
+        batch_size = None
     if weighted:
         draw = partial(_with_sound_weights, where, draw)
     return Source(
-        where, draw, first, steps=steps, examples=examples, prefetch=prefetch, stream=stream
+        where,
+        draw,
+        first,
+        steps=steps,
+        examples=examples,
+        batch_size=batch_size,
+        prefetch=prefetch,
+        stream=stream,
     )
 
 

@@ -1,12 +1,14 @@
 """Checkpoints of `fit`: all that a run needs to go on, and the best so far."""
 
 import base64
+import hashlib
 import json
 import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnn._core.paths import leaf_paths
+from jaxnn._core.processes import Group, PeerError
 from jaxnn._core.types import PyTree
-from jaxnn._files.leaves import sharding_of
-from jaxnn._files.saving import load, save, saved_metadata
+from jaxnn._files.drafts import draft
+from jaxnn._files.leaves import Form, is_key, sharding_of
+from jaxnn._files.saved import reading
+from jaxnn._files.saving import save, saved_metadata
+from jaxnn._files.spread import Piece, Spread, is_spread, releasing_parts
 from jaxnn._training.best import Best
 from jaxnn._training.host.feeds import At, Feed
 from jaxnn._training.host.identity import Told
@@ -69,8 +75,11 @@ class Checkpoints:
         told: Mapping[str, Told],
         callbacks: Sequence[Callback],
         begun: Carry,
+        group: Group,
     ) -> None:
-        self._options, self._told = options, dict(told)
+        self._options, self._told, self._group = options, dict(told), group
+        self._mark = group.mark() if group.has_others else ""
+        self._pending: _Pending | None = None
         directory, self._hold = place
         self._directory = directory
         self._last, self._best = directory / "last.safetensors", directory / "best.safetensors"
@@ -80,16 +89,24 @@ class Checkpoints:
         self._best_epoch = np.asarray(-1)
         self.step = self._epoch = 0
         self._asked = 0, 0, time.monotonic()  # step, epoch and time when a save was due last
-        self._begun_sound = is_sound(begun)  # whoever begins with NaN in params wants it there
+        self.found = self._agreed(self._newest_first())
+        # Whoever begins with NaN in params wants it there.
+        self._begun_sound = is_sound(begun, group)
         self._has_told_of_nan = False
         self._values: dict[str, Any] = {}  # of the callbacks
         self._callback_values()  # what cannot be saved is told before the first step
 
-    @property
-    def found(self) -> list[Path]:
-        """The checkpoints in the directory, the newest first."""
+    def _newest_first(self) -> list[Path]:
+        """The checkpoints in the directory."""
         older = [(int(m[1]), path) for path, m in self._older()]
         return [self._last] * self._last.exists() + [path for _, path in sorted(older)[::-1]]
+
+    def _agreed(self, paths: list[Path]) -> list[Path]:
+        """The paths that the first process sees."""
+        if not self._group.has_others:
+            return paths
+        names = self._group.texts("/".join(path.name for path in paths))[0]
+        return [self._directory / name for name in names.split("/") if name]
 
     def _older(self) -> Iterator[tuple[Path, re.Match[str]]]:
         for path in self._directory.iterdir():
@@ -108,8 +125,8 @@ class Checkpoints:
         """Whether a chunk must not go beyond an epoch."""
         return self._options.every_epochs is not None
 
-    def save_if_due(self, at: At, seconds: float) -> None:
-        """Save if the last time is long enough ago."""
+    def is_due(self, at: At) -> bool:
+        """Whether the last time is long enough ago."""
         options, epoch = self._options, int(at.position.epoch)
         last_step, last_epoch, last_time = self._asked
         is_due = False
@@ -122,23 +139,24 @@ class Checkpoints:
             pause = SECONDS_BETWEEN
         if pause is not None:
             is_due |= time.monotonic() - last_time >= pause
-        if is_due:
-            self.save(at, seconds)
+        return is_due
 
     def save(self, at: At, seconds: float) -> None:
         """Take a copy of where the run stands, and let a thread write it.
 
         A run that is lost in NaN takes the place of nothing.
         """
-        if self._begun_sound and not is_sound(at.position.carry):
+        if self._begun_sound and not is_sound(at.position.carry, self._group):
             self._tell_of_nan(at.step)
             return
         epoch = int(at.position.epoch)
-        self._writer.wait(self._options.time_limit)
-        if not self._writer.is_busy:
+        if self._has_concluded_within(self._options.time_limit):
             try:
-                self._writer.write(self._piece(at, seconds))
+                with self._group.vote("fit: checkpoint"):
+                    piece = self._piece(at, seconds)
+                self._writer.write(piece)
             except Exception as error:  # a callback's value, or no memory for the copy
+                self._pending = None
                 self._writer.warn(error)
             self.step, self._epoch = at.step, epoch
         self._asked = at.step, epoch, time.monotonic()
@@ -146,20 +164,56 @@ class Checkpoints:
     def save_at_end(self, at: At, seconds: float) -> None:
         """Save, unless that was just done, and wait until it is written."""
         limit = self._options.time_limit
-        self._writer.wait(limit)
-        if self._writer.is_busy:  # it took too long, as what comes behind it would
+        if not self._has_concluded_within(limit):  # what comes behind it would take as long
             return
         is_saved = self._number > 0 and not self._writer.failed
-        if not (is_saved and (at.step, int(at.position.epoch)) == (self.step, self._epoch)):
+        is_saved &= (at.step, int(at.position.epoch)) == (self.step, self._epoch)
+        if not self._group.gathered(np.int32(is_saved)).all():
             self.save(at, seconds)
-            self._writer.wait(limit)
+            self._has_concluded_within(limit)
+
+    def _has_concluded_within(self, seconds: float | None) -> bool:
+        """Wait, for so many seconds at most, until what is under way is in its place."""
+        self._writer.wait(seconds)
+        if self._group.gathered(np.int32(self._writer.is_busy)).any():
+            return False
+        self.conclude()
+        return True
+
+    @property
+    def has_written(self) -> bool:
+        """Whether this process has written what it has of the checkpoint under way."""
+        return self._writer.has_written
+
+    def conclude(self) -> None:
+        """Put the files in their places that all processes have written, if any wait for that."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        self._writer.wait()
+        try:
+            written, placed = (self._group.vote("fit: checkpoint") for _ in range(2))
+            with placed, pending.files, written:
+                if self._writer.failed:
+                    raise _UnwrittenError
+            self._number = pending.number
+            self._best_epoch = pending.best_epoch
+            if self._group.is_first:
+                self._remove_older()
+        except _UnwrittenError:  # which was told
+            return
+        except Exception as error:
+            self._writer.warn(error)
 
     def save_at_failure(self, feed: Feed, seconds: float) -> None:
         """Save what was trained since, unless a step was cut off, and wait until it is written."""
-        if feed.is_whole and (feed.at.step > self.step or self._writer.failed):
+        is_whole = feed.is_whole
+        lacks = is_whole and (feed.at.step > self.step or self._writer.failed)
+        are_whole, lack = self._group.gathered(np.array([is_whole, lacks])).T
+        if are_whole.all() and lack.any():
             self.save_at_end(feed.at, seconds)
         else:
-            self._writer.wait(self._options.time_limit)
+            self._has_concluded_within(self._options.time_limit)
 
     def _tell_of_nan(self, step: int) -> None:
         if not self._has_told_of_nan:
@@ -173,7 +227,8 @@ class Checkpoints:
     def _piece(self, at: At, seconds: float) -> Callable[[], None]:
         best: Best = at.position.carry.kept["best"]
         epoch = np.array(best.epoch)
-        is_new = not np.array_equal(epoch, self._best_epoch) or not self._best.exists()
+        is_new = not np.array_equal(epoch, self._best_epoch)
+        is_new |= not self._group.of_first(np.int32(self._best.exists()))
         is_new &= bool(np.all(epoch >= 0))
         of_best = _copied({"params": best.params, "state": best.state}) if is_new else None
         position = _copied(at.position)
@@ -186,8 +241,25 @@ class Checkpoints:
             "told": self._told,
             "versions": versions(),
             "callbacks": self._callback_values(),
-            "data": _as_text(at.data),
+            "data": self._state_of_data(at.data),
         }
+        if self._group.has_others:
+            best_epoch = epoch if is_new else self._best_epoch
+            text = json.dumps(content | {"best_epoch": best_epoch.tolist()})
+            self._pending = pending = _Pending(ExitStack(), number, best_epoch)
+            marks = [_mark(f"{self._mark} {number} {name}") for name in ("last", "best")]
+
+            def write_own() -> None:
+                """The part of this process; what is entered first is put in its place last."""
+                self._hold()
+                files, last = pending.files, (str(self._last), position, {"fit": text})
+                files.enter_context(draft(*last, marks[0]))
+                if self._group.is_first:
+                    files.push(lambda kind, *_: None if kind else self._set_aside())
+                if of_best is not None:
+                    files.enter_context(draft(str(self._best), of_best, {}, marks[1]))
+
+            return write_own
 
         def write() -> None:
             self._hold()
@@ -199,8 +271,7 @@ class Checkpoints:
                 except OSError as error:  # which must not cost the run
                     problem = error
             text = json.dumps(content | {"best_epoch": self._best_epoch.tolist()})
-            if self._last.exists() and self._number and self._keeps_older():
-                self._set_aside()
+            self._set_aside()
             save(self._last, position, metadata={"fit": text})
             self._number = number
             self._remove_older()
@@ -211,6 +282,8 @@ class Checkpoints:
 
     def _set_aside(self) -> None:
         """Give the last one its other name; it stays where it is until the next takes its place."""
+        if not (self._last.exists() and self._number and self._keeps_older()):
+            return
         older = self._directory / f"checkpoint-{self._number}.safetensors"
         if self._number == self._resumed and older.exists():
             return  # a life was killed here, or the run goes on from it
@@ -229,7 +302,23 @@ class Checkpoints:
         for path, match in self._older():
             number = int(match[1])
             if number <= self._number - keep and (every is None or number % every):
-                path.unlink(missing_ok=True)
+                with releasing_parts(path):
+                    path.unlink(missing_ok=True)
+
+    def _state_of_data(self, state: Any) -> Any:
+        """The state of the iterator in JSON, of several processes that of each."""
+        text = _as_text(state)
+        if not self._group.has_others:
+            return text
+        return {"processes": [json.loads(each) for each in self._group.texts(json.dumps(text))]}
+
+    def _state_here(self, text: Any) -> Any:
+        """The state of the iterator of this process; None if there were others than now."""
+        own, count = 0, 1
+        if self._group.has_others:
+            own, count = jax.process_index(), jax.process_count()
+        of_each = text["processes"] if text is not None and "processes" in text else [text]
+        return _from_text(of_each[own]) if len(of_each) == count else None
 
     def _callback_values(self) -> dict[str, Any]:
         for name, callback in self._callbacks.items():
@@ -249,7 +338,7 @@ class Checkpoints:
 
     def restore(self, run: Run, feed: Feed, accepts_changes: bool) -> float:
         """Set the feed, and the callbacks, to where the saved run stands; its seconds."""
-        path, saved, arrays = self._newest_whole()
+        path, saved, arrays = self._newest_whole(feed.at.position)
         self._compare(path, saved, accepts_changes)
         position, fresh = _assembled(path, feed.at.position, arrays, accepts_changes)
         if saved.told.get("the best epoch") != json.loads(json.dumps(self._told))["the best epoch"]:
@@ -274,7 +363,7 @@ class Checkpoints:
             name: _with_rows(rows[name], empty, finished)
             for name, empty in feed.at.position.history.items()
         }
-        state = _from_text(saved.data)
+        state = self._state_here(saved.data)
         feed.at = At(position._replace(carry=carry, history=history), saved.step, seen, state)
         self._number = self._resumed = saved.number
         self._best_epoch = np.asarray(saved.best_epoch)
@@ -285,14 +374,14 @@ class Checkpoints:
                 callback.restore(saved.callbacks[name])
         return saved.seconds
 
-    def _newest_whole(self) -> tuple[Path, Saved, dict[str, Any]]:
+    def _newest_whole(self, beginning: Position) -> tuple[Path, Saved, dict[str, Any]]:
         """The newest checkpoint that is not damaged."""
         errors: list[Exception] = []
         for path in self.found:
             try:
-                saved = _read(path)
-                arrays = load(path)
-            except (OSError, ValueError) as error:
+                with self._group.vote(f"fit: checkpoint {path}"):
+                    saved, arrays = _read(path), _arrays(path, beginning)
+            except (OSError, ValueError, PeerError) as error:
                 errors.append(error)
                 continue
             for damage in errors:
@@ -390,29 +479,51 @@ def _from_text(text: Any) -> Any:
 
 
 def _is_state(text: Any) -> bool:
+    if isinstance(text, dict) and text.keys() == {"processes"}:
+        return isinstance(text["processes"], list) and all(map(_is_state, text["processes"]))
     if isinstance(text, dict) and text.keys() == {"bytes"}:
         return isinstance(text["bytes"], str)
     return text is None or (isinstance(text, dict) and text.keys() == {"value"})
 
 
-def is_sound(carry: Carry) -> bool:
+def is_sound(carry: Carry, group: Group) -> bool:
     """Whether no params are NaN, those of one member at least if there are several."""
     members = carry.stopped.shape
     sound = np.ones(members, bool)
     for leaf in jax.tree.leaves(carry.train.params):
         if jnp.issubdtype(leaf.dtype, jnp.inexact):
-            sound &= ~np.isnan(np.asarray(leaf)).reshape(*members, -1).any(axis=-1)
-    return bool(np.any(sound))
+            own = Spread(leaf).pieces if is_spread(leaf) else [Piece((), leaf)]
+            for piece in own:
+                values = np.asarray(piece.values).reshape(*members, -1)
+                sound &= ~np.isnan(values).any(axis=-1)
+    return bool(np.any(group.gathered(sound).all(axis=0)))
 
 
 def _copied(tree: PyTree) -> PyTree:
     """A copy on the host, whatever becomes of the arrays' memory; of keys where they are."""
 
     def copy(leaf: jax.Array) -> Any:
-        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        return jnp.copy(leaf) if is_key else np.array(leaf)
+        if is_key(leaf):
+            return jnp.copy(leaf)
+        return Spread(leaf, copy=True) if is_spread(leaf) else np.array(leaf)
 
     return jax.tree.map(copy, tree)
+
+
+class _Pending(NamedTuple):
+    """A checkpoint that several processes write: files to be put in their places, and for what."""
+
+    files: ExitStack
+    number: int
+    best_epoch: Any
+
+
+class _UnwrittenError(Exception):
+    """This process could not write what it has."""
+
+
+def _mark(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 _FIELDS: dict[str, Callable[[Any], bool]] = {
@@ -480,7 +591,7 @@ def _assembled(
                 f"{leaf.shape} and {leaf.dtype}"
             )
         else:
-            made.append(_on_device(found, leaf))
+            made.append(found)
     problems += [
         f"it has {name!r}, which this run has not"
         for name in arrays
@@ -508,10 +619,19 @@ def _assembled(
     return position, fresh
 
 
-def _on_device(found: Any, like: jax.Array) -> jax.Array:
-    is_key = isinstance(found, jax.Array)
-    made: jax.Array = jax.device_put(found, sharding_of(like), may_alias=None if is_key else False)
-    return made
+def _arrays(path: Path, beginning: Position) -> dict[str, Any]:
+    """All arrays of a checkpoint, those like the beginning's where these are, others of NumPy."""
+    leaves = dict(zip(leaf_paths(beginning), jax.tree.leaves(beginning), strict=True))
+
+    def like(name: str, form: Form) -> Any:
+        leaf = leaves.get(name)
+        if leaf is None or form.dtype != leaf.dtype or _shape(name, form) != _shape(name, leaf):
+            return None
+        return jax.ShapeDtypeStruct(form.shape, form.dtype, sharding=sharding_of(leaf))
+
+    with reading("load", path) as saved:
+        wanted = {name: like(name, form) for name, form in saved.forms.items()}
+        return saved.leaves(wanted, {name: name for name in wanted})
 
 
 def _shape(name: str, array: Any) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ import time
 import jax
 
 SECONDS_PER_CHUNK = 0.2
+MOST_STEPS = 2**30
 
 
 class Clock:
@@ -52,12 +53,16 @@ class Clock:
         """The time in which this run waited for tracing and compiling."""
         return sum(end - begin for begin, end in self._compiling)
 
-    def next_chunk(self) -> int:
-        """The number of steps that the next chunk should have; its time begins."""
-        self._asked = time.perf_counter()
-        return max(1, int(SECONDS_PER_CHUNK / self._seconds_per_step))
+    @property
+    def steps_per_chunk(self) -> int:
+        """The number of steps that the next chunk should have."""
+        return min(max(1, int(SECONDS_PER_CHUNK / self._seconds_per_step)), MOST_STEPS)
 
-    def tick(self, steps: int) -> None:
+    def begin(self) -> None:
+        """A chunk begins."""
+        self._asked = time.perf_counter()
+
+    def end(self, steps: int) -> None:
         """The chunk has ended, after so many steps."""
         taken = max(time.perf_counter() - self._asked, 1e-9)
         self._seconds_per_step = taken / max(steps, 1)

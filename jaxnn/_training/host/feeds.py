@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxnn._core.programs import compiled
@@ -14,6 +13,7 @@ from jaxnn._core.types import PyTree
 from jaxnn._training import loop
 from jaxnn._training.data.arrays import MOST_EXAMPLES, batch_length
 from jaxnn._training.data.epochs import Epoch
+from jaxnn._training.data.placed import Placed
 from jaxnn._training.data.prefetch import InterruptionError
 from jaxnn._training.data.sources import Source
 from jaxnn._training.loop import Position
@@ -188,7 +188,14 @@ class Streamed:
         while epoch < self.epochs and self.at.step < last:
             if self._batches is None:
                 batches = self.source.batches(epoch, in_epoch, self.at.data)
-                self._batches = self._held.enter_context(batches)
+                self._batches = Placed(
+                    "fit: data",
+                    self.source,
+                    self._held.enter_context(batches),
+                    self._sharding,
+                    self.at.seen[1],
+                )
+            first = min(self.at.seen[1], MOST_EXAMPLES)
             try:
                 batch = next(self._batches, None)
                 if batch is None:
@@ -201,11 +208,10 @@ class Streamed:
                 if within_epoch or np.all(self.at.position.carry.stopped):
                     break
                 continue
-            first = np.int32(min(self.at.seen[1], MOST_EXAMPLES))
             size = batch_length(batch)
             seen = self.at.seen[0] + size, self.at.seen[1] + size
             state = self.source.state()
-            position, loss = self._take_step(self.at.position, self._placed(batch), first)
+            position, loss = self._take_step(self.at.position, batch, np.int32(first))
             self.at = At(position, self.at.step + 1, seen, state)
             if previous is not None:  # one step runs while the next is handed over
                 self._check(*previous)
@@ -214,9 +220,6 @@ class Streamed:
         if previous is not None:
             self._check(*previous)
         self._forget(sizes[len(sizes) - in_epoch + int(self.at.position.step) :])
-
-    def _placed(self, batch: PyTree) -> PyTree:
-        return batch if self._sharding is None else self._sharding.put_batch(batch)
 
     def _forget(self, sizes: list[int]) -> None:
         """Count batches no more that came when the run was at its end."""
@@ -259,7 +262,8 @@ class Streamed:
         measure, carry = compiled(self.run.measure), at.position.carry
         with self.validation.batches(0) as batches:
             look = partial(self._look, "fit: a batch of validation")
-            parts = sums_of_each(partial(measure, carry), map(self._placed, batches), look)
+            placed = Placed("fit: validation", self.validation, batches, self._sharding)
+            parts = sums_of_each(partial(measure, carry), placed, look)
             total = next(parts)
             for part in parts:
                 total = (jax.vmap(merge) if carry.stopped.ndim else merge)(total, part)
@@ -278,4 +282,4 @@ def _validation_is_nan(position: Position) -> bool:
 
 
 def _zeros(example: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), example)
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), example)

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnn._core.processes import Group
+
 _SMALL = 1000  # arrays of no more elements are told by their values
 _SAMPLED = 32  # examples of the data
 
@@ -55,6 +57,31 @@ def sample(data: Any) -> Told:
             rows = np.unique(np.linspace(0, leaf.shape[0] - 1, _SAMPLED).astype(int))
             digest.update(np.ascontiguousarray(np.asarray(leaf[rows])).tobytes())
     return Told(", ".join(shapes) or "nothing", digest.hexdigest()[:16])
+
+
+def entire(data: Any) -> Told:
+    """The same with a digest of all examples that this process has; of batches nothing."""
+    digest, known = hashlib.sha256(), sample(data)
+    for leaf in jax.tree.leaves(data) if known.digest else []:
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+            digest.update(np.ascontiguousarray(np.asarray(leaf)).reshape(-1).view(np.uint8).data)
+    return Told(known.text, digest.hexdigest()[:16])
+
+
+def check_same(group: Group, told: Mapping[str, Told]) -> None:
+    """Raise unless all processes were told the same."""
+    if not group.has_others:
+        return
+    digests = [hashlib.sha256(repr(entry).encode()).digest()[:4] for entry in told.values()]
+    words = group.gathered(np.frombuffer(b"".join(digests), np.uint32))
+    for name, of_all in zip(told, words.T, strict=True):
+        others = np.flatnonzero(of_all != of_all[0])
+        if others.size:
+            hint = "; what an iterable yields may differ" * (name in ("data", "validation"))
+            raise ValueError(
+                f"fit: {name} of process {others[0]} differs from that of process 0, expected the "
+                f"same in all processes of a run{hint}"
+            )
 
 
 def _text(value: Any) -> str:

@@ -5,9 +5,11 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxnn._core.processes import Group
 from jaxnn._training.host.options import CheckpointOptions
 
 try:
@@ -27,9 +29,21 @@ class Place(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened(options: CheckpointOptions) -> Iterator[Place]:
-    """The directory of checkpoints, made if need be, and owned."""
-    directory = Path(os.path.abspath(os.fsdecode(options.directory)))  # wherever one goes later
+def opened(options: CheckpointOptions, group: Group) -> Iterator[Place]:
+    """The directory of checkpoints, made if need be, and owned by the first of the processes."""
+    with ExitStack() as held:
+        with group.vote("fit: checkpoint"):
+            place = held.enter_context(_opened(options)) if group.is_first else None
+        yield place or Place(_directory(options), lambda: None)
+
+
+def _directory(options: CheckpointOptions) -> Path:
+    return Path(os.path.abspath(os.fsdecode(options.directory)))  # wherever one goes later
+
+
+@contextlib.contextmanager
+def _opened(options: CheckpointOptions) -> Iterator[Place]:
+    directory = _directory(options)
     if os.path.lexists(directory) and not directory.is_dir():
         raise NotADirectoryError(f"fit: checkpoint {directory} is there and is no directory")
     directory.mkdir(parents=True, exist_ok=True)

@@ -5,21 +5,25 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from jaxnn._core.arguments import value_text
+from jaxnn._core.processes import Group
 from jaxnn.callbacks import Callback, Event
 
 
 class Watchers:
-    """The user's callbacks, and the progress bar behind them."""
+    """The user's callbacks in each process, and the progress bar of the first behind them."""
 
-    def __init__(self, callbacks: Sequence[Any], progress: Callback | None) -> None:
+    def __init__(self, callbacks: Sequence[Any], progress: Callback | None, group: Group) -> None:
         if isinstance(callbacks, str | Callback) or not isinstance(callbacks, Sequence):
             raise TypeError(
                 f"fit: callbacks is {value_text(callbacks)}, expected a sequence, such as "
                 f"[{value_text(callbacks)}]"
             )
         self.of_user = [_as_callback(callback) for callback in callbacks]
-        self._all = [*self.of_user, *([] if progress is None else [progress])]
+        self._all = [*self.of_user, _shown_by_first(progress, group)]
+        self._has_some = any(any(callback[:3]) for callback in self._all)
         self._at_steps = sorted({step for callback in self._all for step in callback.at_steps})
 
     @property
@@ -35,7 +39,7 @@ class Watchers:
 
     def after_chunk(self, event: Callable[[], Event], *, is_new_epoch: bool) -> bool:
         """Call `on_step_chunk` and, after an epoch, `on_epoch`; whether one wants to stop."""
-        if not self._all:
+        if not self._has_some:
             return False
         now, wishes = event(), []
         for callback in self._all:
@@ -55,6 +59,23 @@ class Watchers:
             now = event()
             for function in functions:
                 function(now)
+
+
+def _shown_by_first(progress: Callback | None, group: Group) -> Callback:
+    """The progress in the first process; in others what wants to be called at the same times.
+
+    An `Event` is made by all processes together, if by any.
+    """
+    own = progress or Callback()
+    wanted = group.of_first(np.array([function is not None for function in own[:3]]))
+    if group.is_first:
+        return own
+    on_epoch, on_step_chunk, on_end = (_nothing if is_wanted else None for is_wanted in wanted)
+    return Callback(on_epoch, on_step_chunk, on_end)
+
+
+def _nothing(event: Event) -> None:
+    pass
 
 
 def _is_true(result: Any) -> bool:

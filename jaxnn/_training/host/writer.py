@@ -25,6 +25,11 @@ class Writer:
         """Whether a piece is under way, or how it ended was not asked for."""
         return self._piece is not None
 
+    @property
+    def has_written(self) -> bool:
+        """Whether no piece is under way."""
+        return self._piece is None or self._piece.has_ended_within(0.0)
+
     def write(self, write: Callable[[], None]) -> None:
         """Do a piece of writing after the one before it has ended."""
         self.wait()
