@@ -134,3 +134,11 @@ def test_the_comparison_of_optimizers(tmp_path):
     assert (state["sgd"], state["lion"], state["adam"]) == (0, 4, 8)
     assert all(float(accuracy) > 50 for name, _, accuracy in rows if name == "adam")
     assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+@pytest.mark.slow
+def test_many_processes(tmp_path):
+    lines = printed("many_processes", tmp_path, "--epochs", 4).splitlines()
+    assert "2 processes, 4 devices: " in lines[-1]
+    assert float(lines[-1].split()[-1]) > 0.9
+    assert nn.load(tmp_path / "params.safetensors")["more/kernel"].shape == (256, 256)
