@@ -381,6 +381,13 @@ RAGGED = {
         )
     ),
     "recurrent": nn.stacked_cell(nn.embedding(7, 8), nn.gru_cell(8), nn.dense(7)),
+    "state_space": nn.autoregressive(
+        nn.serial(
+            nn.embedding(7, 8),
+            nn.residual(nn.serial(nn.layer_norm(), nn.recurrent(nn.lru_cell(8), cached=True))),
+            nn.dense(7),
+        )
+    ),
     "own_state": nn.autoregressive(
         nn.serial(nn.embedding(7, 8), moving_average(), nn.dense(7)),
     ),

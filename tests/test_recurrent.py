@@ -916,3 +916,76 @@ def test_errors_inside_carry_the_path():
         with pytest.raises(ValueError, match="needs a key") as error:
             layer.apply(params, {}, ones(*X), train=True)
         assert f"in layer '{path}'" in error.value.__notes__
+
+
+# Decoding
+
+
+def learned_start(features):
+    """A cell that begins with a parameter."""
+    gru = nn.gru_cell(features)
+
+    def init(key, x_t):
+        return {"gru": gru.init(key, x_t), "start": jnp.linspace(-1, 1, features)}
+
+    def initial_carry(params, batch_shape, dtype):
+        return jnp.broadcast_to(params["start"].astype(dtype), (*batch_shape, features))
+
+    def step(params, carry, x_t, *, key=None, train=False):
+        return gru.step(params["gru"], carry, x_t, key=key, train=train)
+
+    return nn.Cell(init, initial_carry, step)
+
+
+@pytest.mark.parametrize(
+    ("cell", "dtype"),
+    [
+        (nn.lstm_cell(3), jnp.float32),
+        (learned_start(3), jnp.float32),
+        (nn.lru_cell(3), jnp.bfloat16),
+    ],
+)
+def test_a_call_goes_on_where_the_last_one_ended(cell, dtype):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 4)), dtype)
+    layer, decoder = nn.recurrent(cell), nn.recurrent(cell, cached=True)
+    params, _ = layer.init(jax.random.key(0), x)
+    if "start" in params:
+        params["start"] += 1  # what counts is what was trained
+    _, state = decoder.init(jax.random.key(1), x[:, :1])
+    forms = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state)
+    expected, _ = layer.apply(params, {}, x)
+    parts = []
+    for part in (x[:, :3], x[:, 3:4], x[:, 4:]):
+        y, state = decoder.apply(params, state, part)
+        parts.append(y)
+        assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state) == forms
+    np.testing.assert_allclose(
+        np.float32(jnp.concatenate(parts, 1)), np.float32(expected), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_a_state_space_model_decodes_what_it_computes_at_once():
+    """A stack of blocks whose carry is complex, in a program of generation."""
+
+    def model(**cache):
+        mixer = nn.residual(nn.serial(nn.layer_norm(), nn.recurrent(nn.lru_cell(8), **cache)))
+        return nn.serial(nn.embedding(7, 8), nn.stack(mixer, 2), nn.dense(7))
+
+    prompt = np.array([[3, 1, 4], [1, 5, 2]])
+    params, state = model().init(jax.random.key(0), prompt)
+    tokens, log_probs = nn.generate(
+        nn.autoregressive(model(cached=True)), params, prompt, length=4, return_log_probs=True
+    )
+    text = np.concatenate([prompt, tokens], 1)
+    logits, _ = fast_jit(model().apply)(params, state, text[:, :-1])
+    np.testing.assert_array_equal(np.argmax(logits[:, 2:], -1), tokens)
+    expected = np.take_along_axis(jax.nn.log_softmax(logits[:, 2:]), tokens[..., None], 2)[..., 0]
+    np.testing.assert_allclose(log_probs, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["reverse", "return_carry"])
+def test_what_does_not_go_with_decoding(name):
+    with pytest.raises(ValueError, match=f"recurrent: {name} is True, expected False with cached"):
+        nn.recurrent(nn.lstm_cell(3), cached=True, **{name: True})
+    with pytest.raises(ValueError, match=r"recurrent: state has \[\], expected 'carry'"):
+        nn.recurrent(nn.lstm_cell(3), cached=True).apply({}, {}, np.ones((1, 1, 2), np.float32))

@@ -20,9 +20,9 @@ def autoregressive(layer: LayerLike, *, features: Sequence[int] = ()) -> Cell:
     """A layer over sequences as a `Cell` that takes one step at a time.
 
     The carry is the state of the layer: the key/value caches of attention with `cache_length=`, and
-    the positions and sums of layers with `cached=True`; of a stack, a tuple of the states of its
-    layers. The parameters are those of the layer, and of the same layer without caches, as it was
-    trained.
+    the positions, sums and carries of layers with `cached=True`; of a stack, a tuple of the states
+    of its layers. The parameters are those of the layer, and of the same layer without caches, as
+    it was trained.
 
     Args:
         layer: a layer from `(batch, time, *features)` to `(batch, time, ...)`, whose only state is
@@ -69,7 +69,7 @@ def autoregressive(layer: LayerLike, *, features: Sequence[int] = ()) -> Cell:
             _, state = layer.init(jax.random.key(0), x)
 
         def narrowed(path: str, leaf: jax.Array) -> jax.Array:
-            if not is_inexact(leaf.dtype):
+            if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 return leaf
             is_sum = path.rpartition("/")[2] == "sums"  # of many steps, in float32 or wider
             return leaf.astype(accumulator_dtype(dtype) if is_sum else dtype)

@@ -157,6 +157,7 @@ def recurrent(
     last: bool = False,
     return_carry: bool = False,
     time_axis: int = 1,
+    cached: bool = False,
 ) -> Layer:
     """A cell run over sequences: `carry, y[:, t] = cell.step(params, carry, x[:, t])` for each t.
 
@@ -176,16 +177,18 @@ def recurrent(
             at 0), without the time axis, in place of all.
         return_carry: whether to return `(y, carry)`, with the carry after the last step.
         time_axis: the axis of time; those before are the batch's. 0 for a single sequence.
+        cached: whether to decode, within a model for `nn.autoregressive`: a call goes on with the
+            carry after the last one, which is state, and takes no `initial_carry`.
 
     Returns:
         A `Layer` from `(batch, time, ...)`, or a pytree of such arrays, to `(batch, time, ...)`,
         the rest being what the cell takes and gives: features, or nothing for integer tokens.
-        `params` are those of the cell.
+        `params` are those of the cell. With `cached` its state is `{"carry", "has_begun"}`.
 
     Raises:
         TypeError: `cell` is not a `Cell`; `lengths` are not integers.
         ValueError: the shape of `x`, `lengths` or `initial_carry` does not fit; a length is known
-            and out of range.
+            and out of range; `cached` comes with `reverse` or `return_carry`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxnn as nn
@@ -210,6 +213,11 @@ def recurrent(
     _check_cell("recurrent", cell)
     if time_axis < 0:
         raise ValueError(f"recurrent: time_axis is {time_axis}, expected at least 0")
+    if cached and (reverse or return_carry):
+        name = "reverse" if reverse else "return_carry"
+        raise ValueError(f"recurrent: {name} is True, expected False with cached=True")
+    if cached:
+        return _cached(cell, last, time_axis)
 
     def init(key: jax.Array, x: PyTree) -> PyTree:
         check_key("recurrent", key)
@@ -236,7 +244,9 @@ def recurrent(
             batch_shape, time = _batch_shape_and_time(x, time_axis)
             if time_axis == len(batch_shape) == 1 and not return_carry and initial_carry is None:
                 refuse_in_decoding(
-                    f"recurrent({cell!r})", time, "the cell itself, in nn.stacked_cell"
+                    f"recurrent({cell!r})",
+                    time,
+                    "cached=True, or the cell itself, in nn.stacked_cell",
                 )
             carry = _first_carry(cell, params, batch_shape, _floating_dtype(x), initial_carry)
             if lengths is not None:
@@ -255,6 +265,46 @@ def recurrent(
         return automatic(run, *of_arrays, leading=time_axis)
 
     return pure(init, call)
+
+
+def _cached(cell: Cell, last: bool, time_axis: int) -> Layer:
+    """A cell run over the next part of a sequence."""
+    layer = recurrent(cell, last=last, return_carry=True, time_axis=time_axis)
+
+    def first_carry(params: PyTree, x: PyTree) -> PyTree:
+        batch_shape, _ = _batch_shape_and_time(x, time_axis)
+        return cell.initial_carry(params, batch_shape, _floating_dtype(x))
+
+    def init(key: jax.Array, x: PyTree) -> tuple[PyTree, PyTree]:
+        params, _ = layer.init(key, x)
+        return params, {"carry": first_carry(params, abstract(x)), "has_begun": jnp.array(False)}
+
+    def apply(
+        params: PyTree,
+        state: PyTree,
+        x: PyTree,
+        *,
+        key: jax.Array | None = None,
+        train: bool = False,
+        lengths: ArrayLike | None = None,
+    ) -> tuple[PyTree, PyTree]:
+        if not {"carry", "has_begun"} <= state.keys():
+            raise ValueError(
+                f"recurrent: state has {sorted(state)}, expected 'carry' and 'has_begun' as made "
+                "by init"
+            )
+        before = state["carry"]
+        carry = jax.tree.map(
+            lambda old, first: jnp.where(state["has_begun"], old.astype(first.dtype), first),
+            before,
+            first_carry(params, jax.tree.map(jnp.asarray, x)),
+        )
+        given = {"lengths": lengths, "initial_carry": carry}
+        (y, carry), _ = layer.apply(params, {}, x, key=key, train=train, **given)
+        carry = jax.tree.map(lambda new, old: new.astype(old.dtype), carry, before)
+        return y, {"carry": carry, "has_begun": jnp.ones_like(state["has_begun"])}
+
+    return Layer(init, apply)
 
 
 @constructor
