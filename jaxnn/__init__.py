@@ -44,6 +44,14 @@ from jaxnn._files.partial import PartialLoad, load_partial
 from jaxnn._files.saving import load, save, saved_metadata
 from jaxnn._layers.activations import prelu
 from jaxnn._layers.attention import attention
+from jaxnn._layers.augmentation import (
+    cutout,
+    frequency_masking,
+    random_crop,
+    random_flip,
+    random_shift,
+    time_masking,
+)
 from jaxnn._layers.batch_normalization import batch_norm
 from jaxnn._layers.convolution import conv, conv_transpose
 from jaxnn._layers.dense import dense, dense_general, flatten, maxout, reshape
@@ -150,6 +158,7 @@ __all__ = [
     "conv_lstm_cell",
     "conv_transpose",
     "cross_validate",
+    "cutout",
     "deferred",
     "dense",
     "dense_general",
@@ -174,6 +183,7 @@ __all__ = [
     "fold",
     "fourier_features",
     "freeze_params",
+    "frequency_masking",
     "frozen",
     "fsdp",
     "functional",
@@ -225,6 +235,9 @@ __all__ = [
     "quantization_aware",
     "quantize_params",
     "quantized",
+    "random_crop",
+    "random_flip",
+    "random_shift",
     "recurrent",
     "regularizers",
     "remat",
@@ -254,6 +267,7 @@ __all__ = [
     "summary",
     "sweep",
     "temperature_scaling",
+    "time_masking",
     "train_state",
     "train_step",
     "training_run",

@@ -1,15 +1,13 @@
 """Dropout and noise."""
 
-from collections.abc import Callable
 from functools import partial
-
-import jax
 
 from jaxnn import functional
 from jaxnn._core.arrays import check_range
 from jaxnn._core.construction import constructor
-from jaxnn._core.layer import Layer, missing_key, pure
-from jaxnn._core.types import Axes, PyTree, Scalar
+from jaxnn._core.layer import Layer
+from jaxnn._core.types import Axes, Scalar
+from jaxnn._layers.noise import in_training
 from jaxnn.functional._dropout import check_below_1
 
 
@@ -46,7 +44,7 @@ def dropout(rate: Scalar, *, broadcast_dims: Axes = ()) -> Layer:
     """
     check_range("dropout", "rate", rate, 0, 1)
     drop = partial(functional.dropout, broadcast_dims=broadcast_dims)
-    return _in_training("dropout", drop, rate)
+    return in_training("dropout", drop, rate)
 
 
 @constructor
@@ -78,7 +76,7 @@ def spatial_dropout(rate: Scalar) -> Layer:
         True
     """
     check_range("spatial_dropout", "rate", rate, 0, 1)
-    return _in_training("spatial_dropout", functional.spatial_dropout, rate)
+    return in_training("spatial_dropout", functional.spatial_dropout, rate)
 
 
 @constructor
@@ -110,7 +108,7 @@ def stochastic_depth(rate: Scalar) -> Layer:
                [1., 1., 1.]], dtype=float32)
     """
     check_range("stochastic_depth", "rate", rate, 0, 1)
-    return _in_training("stochastic_depth", functional.stochastic_depth, rate)
+    return in_training("stochastic_depth", functional.stochastic_depth, rate)
 
 
 @constructor
@@ -141,7 +139,7 @@ def alpha_dropout(rate: Scalar) -> Layer:
         (True, True)
     """
     check_range("alpha_dropout", "rate", rate, 0, 1)
-    return _in_training("alpha_dropout", functional.alpha_dropout, rate)
+    return in_training("alpha_dropout", functional.alpha_dropout, rate)
 
 
 @constructor
@@ -167,7 +165,7 @@ def gaussian_noise(stddev: Scalar) -> Layer:
         Array(2., dtype=float32)
     """
     check_range("gaussian_noise", "stddev", stddev, 0)
-    return _in_training("gaussian_noise", functional.gaussian_noise, stddev)
+    return in_training("gaussian_noise", functional.gaussian_noise, stddev)
 
 
 @constructor
@@ -196,19 +194,4 @@ def gaussian_dropout(rate: Scalar) -> Layer:
         Array(0.5, dtype=float32)
     """
     check_below_1("gaussian_dropout", rate)
-    return _in_training("gaussian_dropout", functional.gaussian_dropout, rate)
-
-
-def _in_training(
-    name: str, noise: Callable[[jax.Array, PyTree, Scalar], jax.Array], amount: Scalar
-) -> Layer:
-    """A layer that is `noise(key, x, amount)` in training and the identity in evaluation."""
-
-    def call(params: PyTree, x: PyTree, *, key: jax.Array | None, train: bool) -> PyTree:
-        if not train:
-            return x
-        if key is None:
-            raise missing_key(f"{name}({amount})")
-        return noise(key, x, amount)
-
-    return pure(lambda key, x: {}, call)
+    return in_training("gaussian_dropout", functional.gaussian_dropout, rate)

@@ -5,6 +5,15 @@ Whoever writes models as plain functions over their own dicts uses this floor al
 
 from jaxnn.functional._activations import prelu
 from jaxnn.functional._attention import dot_product_attention
+from jaxnn.functional._augmentation import (
+    center_crop,
+    cutout,
+    mixup,
+    random_crop,
+    random_flip,
+    random_masking,
+    random_shift,
+)
 from jaxnn.functional._batch_normalization import batch_norm, batch_statistics
 from jaxnn.functional._convolution import conv, conv_transpose
 from jaxnn.functional._dense import flatten, linear, linear_general, maxout, reshape
@@ -77,10 +86,12 @@ __all__ = [
     "batch_norm",
     "batch_statistics",
     "causal_mask",
+    "center_crop",
     "combine_masks",
     "conv",
     "conv_lstm_step",
     "conv_transpose",
+    "cutout",
     "dot_product_attention",
     "dropout",
     "einsum",
@@ -110,12 +121,17 @@ __all__ = [
     "max_pool",
     "maxout",
     "mixture_of_experts",
+    "mixup",
     "nearest_code",
     "padding_mask",
     "pixel_shuffle",
     "pixel_unshuffle",
     "power_iteration",
     "prelu",
+    "random_crop",
+    "random_flip",
+    "random_masking",
+    "random_shift",
     "reshape",
     "resize",
     "rms_norm",

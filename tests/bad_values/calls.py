@@ -228,6 +228,18 @@ BY_HAND = {
             ("stochastic_depth", "rate"),
         )
     },
+    "functional.center_crop": ({"x": IMAGE, "size": 3}, nothing),
+    **{
+        f"functional.{name}": ({"key": key(), "x": IMAGE} | amount, nothing)
+        for name, amount in {
+            "cutout": {"size": 3},
+            "mixup": {"y": IMAGE},
+            "random_crop": {"size": 3},
+            "random_flip": {"rate": 0.4},
+            "random_masking": {"max_width": 2},
+            "random_shift": {"distance": 1},
+        }.items()
+    },
     "functional.causal_mask": ({"query_length": 3}, nothing),
     "functional.combine_masks": ({"masks": (jnp.array([True]), jnp.array([False]))}, nothing),
     "functional.dot_product_attention": ({"query": HEADS, "key": HEADS, "value": HEADS}, nothing),

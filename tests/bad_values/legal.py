@@ -85,6 +85,12 @@ EXACT = {
         "metrics.recall.classes optimizers.rmsprop.nesterov optimizers.sgd.averaged "
         "optimizers.sgd.nesterov spectral_norm.where training_run.loss weight_norm.where",
     ),
+    **_for(
+        "0",
+        "random_shift.distance functional.random_shift.distance random_crop.padding "
+        "functional.random_crop.padding functional.center_crop.padding time_masking.max_width "
+        "frequency_masking.max_width functional.random_masking.max_width",
+    ),
     **_for("0", "losses.sigmoid_focal_loss.alpha losses.smooth_labels.alpha summary.depth"),
     **_for(
         "1.5",

@@ -8,6 +8,7 @@ none is refused by `test_completeness.py`.
 from tests.table import (
     activations,
     attention,
+    augmentation,
     combinators,
     convolution,
     dense,
@@ -36,6 +37,7 @@ FAMILIES = (
     pooling,
     resampling,
     dropout,
+    augmentation,
     attention,
     positions,
     combinators,
