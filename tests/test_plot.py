@@ -79,9 +79,115 @@ def test_confusion_matrices_filters_and_layers_show_what_they_are_given():
     np.testing.assert_array_equal(lines(axes)["above, or not finite"][:, 0], [10, 100])
 
 
+def heights(axes):
+    return [bar.get_height() for bar in axes.patches]
+
+
+def test_histograms_count_what_is_finite():
+    values = {"a": RNG.normal(size=(5, 4)), "b": np.array([1.0, np.nan, 2.0], np.float32)}
+    first, second = drawn(plot.histograms(values, bins=6)).axes
+    assert heights(first) == np.histogram(values["a"], 6)[0].tolist()
+    assert (first.get_xlabel(), second.get_xlabel()) == ("a", "b")
+    assert second.get_title() == "1.5 ± 0.5, 1 not finite"
+    assert len(drawn(plot.histograms(values, most=1)).axes) == 1
+
+
+def test_an_embedding_is_by_the_principal_components_of_scikit_learn():
+    decomposition = pytest.importorskip("sklearn.decomposition")
+    vectors = RNG.normal(size=(60, 5)) * [3, 2, 1, 1, 1] + 7
+    pca = decomposition.PCA(2)
+    expected = pca.fit_transform(vectors)
+    (axes,) = drawn(plot.embedding(vectors, names=[f"n{i}" for i in range(60)])).axes
+    found = np.asarray(axes.collections[0].get_offsets())
+    np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=1e-9)
+    assert axes.get_xlabel().startswith(f"component 1, {pca.explained_variance_ratio_[0]:.0%} of")
+    assert [text.get_text() for text in axes.texts[:2]] == ["n0", "n1"]
+    (axes,) = drawn(plot.embedding(vectors, LABELS)).axes
+    for label, points in zip((0, 1), axes.collections, strict=True):
+        np.testing.assert_array_equal(points.get_offsets(), found[label == LABELS])
+    axes, _ = drawn(plot.embedding(vectors, SCORES)).axes
+    np.testing.assert_array_equal(axes.collections[0].get_array(), SCORES)
+
+
+def test_attention_maps_have_one_scale_and_the_names_of_queries_and_keys():
+    weights = RNG.uniform(size=(3, 2, 4))
+    first, second, third, _ = drawn(
+        plot.attention_maps(weights, queries=list("ab"), keys=list("cdef"))
+    ).axes
+    for head, axes in enumerate((first, second, third)):
+        np.testing.assert_array_equal(axes.images[0].get_array(), weights[head])
+        assert axes.images[0].get_clim() == (0, weights.max())
+    assert [label.get_text() for label in first.get_yticklabels()] == ["a", "b"]
+    assert [label.get_text() for label in first.get_xticklabels()] == ["c", "d", "e", "f"]
+    one, _ = drawn(plot.attention_maps(weights[1])).axes
+    assert one.get_title() == ""
+
+
+def test_a_sweep_is_shown_by_each_hyperparameter_and_by_both():
+    table = {
+        "rate": np.array([1e-3, 1e-3, 1e-1, 1e-1, 1e-3, 1e-1], np.float32),
+        "width": np.array([8, 8, 8, 8, 9, 9]),
+        "constant": np.ones(6),
+        "seed": np.array([0, 1, 0, 1, 0, 0]),
+        "loss": np.array([3.0, 5.0, 2.0, 1.0, 7.0, np.nan]),
+    }
+    result = nn.SweepResult(table, {}, {}, {}, None)
+    rate, width, both, _ = drawn(plot.sweep(result)).axes
+    assert [axes.get_xlabel() for axes in (rate, width, both)] == ["rate", "width", "rate"]
+    assert (rate.get_xscale(), width.get_xscale(), both.get_ylabel()) == ("log", "linear", "width")
+    known, lost, best = rate.collections
+    assert known.get_offsets()[:, 1].tolist() == [3, 5, 2, 1, 7]
+    assert lost.get_offsets()[:, 1].tolist() == [7]
+    assert best.get_offsets()[:, 1].tolist() == [1]
+    squares = both.collections[0]
+    shown = np.column_stack([squares.get_offsets(), squares.get_array()])
+    np.testing.assert_allclose(shown, [[1e-3, 8, 4], [1e-3, 9, 7], [1e-1, 8, 1.5]])
+    alone = {name: table[name] for name in ("rate", "seed", "loss")}
+    worst = drawn(plot.sweep(nn.SweepResult(alone, {}, {}, {}, None), "loss", "max")).axes
+    assert len(worst) == 1
+    assert worst[0].collections[2].get_offsets()[:, 1].tolist() == [7]
+
+
+def test_predictions_have_bands_of_their_spread():
+    x, order = np.array([[2.0], [0.0], [1.0]]), [1, 2, 0]
+    mean, spread = np.array([[5.0], [3.0], [4.0]]), np.array([0.3, 0.1, 0.2])
+    (axes,) = drawn(plot.predictions(x, mean, spread, data=([0.5], [3.5]))).axes
+    np.testing.assert_array_equal(lines(axes)["mean"], np.hstack([x, mean])[order])
+    np.testing.assert_array_equal(lines(axes)["data"], [[0.5, 3.5]])
+    wide, narrow = (band.get_paths()[0].get_extents() for band in axes.collections)
+    np.testing.assert_allclose([narrow.y0, narrow.y1, wide.y0, wide.y1], [2.9, 5.3, 2.8, 5.6])
+
+
+def test_predicted_against_true_tells_the_score_of_scikit_learn():
+    metrics = pytest.importorskip("sklearn.metrics")
+    true, found = RNG.normal(size=(2, 20))
+    (axes,) = drawn(plot.predicted_against_true(true[:, None], found, np.ones(20))).axes
+    np.testing.assert_array_equal(axes.lines[-1].get_xydata(), np.stack([true, found], 1))
+    assert axes.get_title() == f"R² {metrics.r2_score(true, found):.3f}"
+    assert len(axes.collections[0].get_segments()) == 20
+
+
+SWEPT = nn.SweepResult(
+    {"rate": np.ones(2), "seed": np.ones(2), "loss": np.ones(2)}, {}, {}, {}, None
+)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: plot.histograms({}), "histograms: there is nothing to show"),
+        (lambda: plot.histograms({"a": np.ones(2)}, bins=0), "histograms: bins is 0"),
+        (lambda: plot.embedding(np.ones((1, 4))), r"embedding: vectors has shape \(1, 4\)"),
+        (lambda: plot.embedding([[1.0, np.inf], [1, 2]]), "embedding: vectors has numbers that"),
+        (lambda: plot.embedding(np.eye(2), names=["a"]), r"embedding: names has shape \(1,\)"),
+        (lambda: plot.attention_maps(np.ones((1, 2, 3, 3))), r"weights has shape \(1, 2, 3, 3\)"),
+        (lambda: plot.attention_maps(np.ones((2, 3)), keys=["a"]), "keys has 1 names, expected 3"),
+        (lambda: plot.attention_maps(np.ones((0, 3))), r"weights has shape \(0, 3\)"),
+        (lambda: plot.sweep(SWEPT, "val_loss"), "metric is 'val_loss', expected one of"),
+        (lambda: plot.predictions([1, 2], [1.0]), r"predictions: mean has shape \(1,\)"),
+        (lambda: plot.predictions(np.ones((2, 2)), [1, 2.0]), r"x has shape \(2, 2\)"),
+        (lambda: plot.predictions([1, 2], [1, 2], [1, -1]), "predictions: spread is -1"),
+        (lambda: plot.predicted_against_true([], []), r"targets has shape \(0,\)"),
         (lambda: plot.learning_curves({"a/b": [1.0]}), "learning_curves: history has"),
         (lambda: plot.roc([0.1, 0.2], [1, 1]), "roc: labels are all the same"),
         (lambda: plot.roc([0.1, np.nan], [1, 0]), "roc: a prediction is NaN"),

@@ -1,5 +1,6 @@
 """Figures without state: made by matplotlib's own class, not by pyplot."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,24 @@ def new_figure(width: float = 5.6, height: float = 3.6) -> "Figure":
             "plot needs matplotlib (in the extra `plot`): pip install matplotlib"
         ) from error
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def panels(
+    function: str, count: int, most: int, width: float, height: float, columns: int | None = None
+) -> tuple["Figure", list[Any]]:
+    """A figure of so many panels, at most `most`, each of so many inches, and their axes."""
+    if most < 1:
+        raise ValueError(f"{function}: most is {most}, expected at least 1")
+    if not count:
+        raise ValueError(f"{function}: there is nothing to show, expected something")
+    count = min(count, most)
+    columns = min(count, math.ceil(math.sqrt(count)) if columns is None else columns)
+    rows = math.ceil(count / columns)
+    figure = new_figure(width * columns, height * rows)
+    every = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in every[count:]:
+        axes.remove()
+    return figure, list(every[:count])
 
 
 def labelled(axes: Any, x: str, y: str, title: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Figures of predictions against labels."""
+"""Figures of predictions, against labels and with their spread."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -7,7 +7,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
-from jaxnn.plot._figures import BLUE, GRAY, labelled, new_figure, numbers
+from jaxnn.plot._figures import BLUE, GRAY, ORANGE, labelled, new_figure, numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -147,6 +147,115 @@ def calibration(probabilities: ArrayLike, labels: ArrayLike, *, bins: int = 10) 
     below.bar(edges[:-1], counts, width=1 / bins, align="edge", color=BLUE, edgecolor="white")
     labelled(below, "predicted probability", "examples")
     return figure
+
+
+@checked
+def predictions(
+    x: ArrayLike,
+    mean: ArrayLike,
+    spread: ArrayLike | None = None,
+    *,
+    data: tuple[ArrayLike, ArrayLike] | None = None,
+) -> "Figure":
+    """Predictions over one feature, with bands of one and of two spreads around them.
+
+    Args:
+        x: `(n,)` or `(n, 1)`, in any order.
+        mean: the predictions, as `x`.
+        spread: their standard deviations, as `x`: with `mean`, what `nn.predict_with_spread` gives.
+        data: `(x, y)`, points that the model was trained or is judged on.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        ValueError: the lengths differ, or there are several features; a spread is negative.
+
+    Example:
+        >>> import numpy as np, jaxnn as nn
+        >>> x = np.linspace(0, 1, 5)
+        >>> axes = nn.plot.predictions(x, x ** 2, 0.1 + x, data=(x[:3], x[:3] ** 2)).axes[0]
+        >>> [text.get_text() for text in axes.get_legend().get_texts()]
+        ['± 2 spreads', '± 1 spread', 'mean', 'data']
+    """
+    at, means = _columns("predictions", x=x, mean=mean)
+    order = np.argsort(at, kind="stable")
+    at, means = at[order], means[order]
+    figure = new_figure()
+    axes = figure.subplots()
+    if spread is not None:
+        widths = _columns("predictions", x=x, spread=spread)[1][order]
+        _check_spread("predictions", widths)
+        for times, label in ((2, "± 2 spreads"), (1, "± 1 spread")):
+            low, high = means - times * widths, means + times * widths
+            axes.fill_between(at, low, high, color=BLUE, alpha=0.18, linewidth=0, label=label)
+    axes.plot(at, means, color=BLUE, label="mean")
+    if data is not None:
+        points = _columns("predictions", **{"data[0]": data[0], "data[1]": data[1]})
+        axes.plot(*points, "o", color=ORANGE, markersize=3.5, label="data")
+    labelled(axes, "x", "prediction")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+@checked
+def predicted_against_true(
+    targets: ArrayLike, predictions: ArrayLike, spread: ArrayLike | None = None
+) -> "Figure":
+    """The predictions of a regression over what is true: on the diagonal, where both are the same.
+
+    Args:
+        targets: `(n,)` or `(n, 1)`.
+        predictions: as `targets`.
+        spread: as `targets`, standard deviations of the predictions, drawn as bars.
+
+    Returns:
+        A `matplotlib.figure.Figure`, with the coefficient of determination in its title.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        ValueError: the lengths differ, or there are several outputs; a spread is negative.
+
+    Example:
+        >>> import jaxnn as nn
+        >>> nn.plot.predicted_against_true([1, 2, 3, 4], [1.5, 2, 3, 3.5]).axes[0].get_title()
+        'R² 0.900'
+    """
+    true, found = _columns("predicted_against_true", targets=targets, predictions=predictions)
+    figure = new_figure(4.2, 4.2)
+    axes = figure.subplots()
+    ends = [min(true.min(), found.min()), max(true.max(), found.max())]
+    axes.plot(ends, ends, "--", color=GRAY, linewidth=1)
+    if spread is not None:
+        widths = _columns("predicted_against_true", targets=targets, spread=spread)[1]
+        _check_spread("predicted_against_true", widths)
+        axes.errorbar(true, found, widths, fmt="none", ecolor=GRAY, elinewidth=0.8, alpha=0.6)
+    axes.plot(true, found, "o", color=BLUE, markersize=3.5)
+    total = np.sum((true - true.mean()) ** 2)
+    title = f"R² {1 - np.sum((true - found) ** 2) / total:.3f}" if total > 0 else ""
+    labelled(axes, "true", "predicted", title)
+    axes.set_aspect("equal", adjustable="datalim")
+    return figure
+
+
+def _columns(function: str, **values: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Two arrays of numbers, a number for each example."""
+    (first, a), (second, b) = (
+        (name, numbers(function, name, value, (1, 2))) for name, value in values.items()
+    )
+    for name, array in ((first, a), (second, b)):
+        if not array.size or array.size != len(a) or array.size != len(array):
+            raise ValueError(
+                f"{function}: {name} has shape {array.shape} and {first} {a.shape}, expected one "
+                "number for each example"
+            )
+    return a.ravel(), b.ravel()
+
+
+def _check_spread(function: str, widths: np.ndarray) -> None:
+    if np.any(widths < 0):
+        raise ValueError(f"{function}: spread is {widths.min():.3g}, expected at least 0")
 
 
 def _check_lengths(function: str, first: np.ndarray, labels: np.ndarray) -> None:

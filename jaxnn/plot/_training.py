@@ -1,6 +1,5 @@
 """Figures of runs and of parameters."""
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +7,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxnn._core.arguments import checked
-from jaxnn.plot._figures import BLUE, ORANGE, labelled, new_figure, numbers, whole_numbers
+from jaxnn.plot._figures import BLUE, ORANGE, labelled, numbers, panels, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,9 +42,8 @@ def learning_curves(history: Mapping[str, Any], *, log: bool = False) -> "Figure
         raise ValueError(
             f"learning_curves: history has {sorted(history)}, expected a number for each epoch"
         )
-    figure = new_figure(5.2 * min(len(names), 3), 3.4 * math.ceil(len(names) / 3))
-    panels = figure.subplots(math.ceil(len(names) / 3), min(len(names), 3), squeeze=False)
-    for axes, name in zip(panels.flat, names, strict=False):
+    figure, every = panels("learning_curves", len(names), len(names), 5.2, 3.4, columns=3)
+    for axes, name in zip(every, names, strict=True):
         for full, label, colour in (
             (name, "training", BLUE),
             (f"val_{name}", "validation", ORANGE),
@@ -61,8 +59,6 @@ def learning_curves(history: Mapping[str, Any], *, log: bool = False) -> "Figure
             axes.legend(frameon=False)
         if log:
             axes.set_yscale("log")
-    for axes in panels.flat[len(names) :]:
-        axes.remove()
     return figure
 
 
@@ -88,17 +84,8 @@ def filters(kernel: ArrayLike, *, most: int = 64) -> "Figure":
         5
     """
     array = numbers("filters", "kernel", kernel, 4)
-    if most < 1:
-        raise ValueError(f"filters: most is {most}, expected at least 1")
-    count = min(array.shape[-1], most)
-    columns = math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    figure = new_figure(0.8 * columns, 0.8 * rows)
-    panels = figure.subplots(rows, columns, squeeze=False)
-    for i, axes in enumerate(panels.flat):
-        if i >= count:
-            axes.remove()
-            continue
+    figure, every = panels("filters", array.shape[-1], most, 0.8, 0.8)
+    for i, axes in enumerate(every):
         picture = array[..., i]
         size = np.abs(picture).max() or 1.0
         if picture.shape[-1] == 3:

@@ -169,6 +169,9 @@ Y = jnp.arange(8) % 3
 DATA = (X, Y)
 PARAMS = {"kernel": ones((2, 3)), "bias": ones(3)}
 ADAPTED = {"layer": PARAMS, "down": {"kernel": ones((2, 1))}, "up": {"kernel": ones((1, 3))}}
+SWEPT = nn.SweepResult(
+    {"rate": np.ones(1), "seed": np.zeros(1), "loss": np.ones(1)}, {}, {}, {}, None
+)
 DIAGNOSIS = nn.Diagnosis(
     (),
     {name: np.ones(2) for name in ("path", "std", "gradient_norm")},
@@ -495,6 +498,12 @@ BY_HAND = {
     "plot.confusion_matrix": ({"matrix": ones((2, 2))}, nothing),
     "plot.roc": ({"scores": ones(2), "labels": jnp.arange(2)}, nothing),
     "plot.calibration": ({"probabilities": ones(2), "labels": jnp.arange(2)}, nothing),
+    "plot.histograms": ({"values": {"a": ones(3)}}, nothing),
+    "plot.embedding": ({"vectors": jnp.eye(3)}, nothing),
+    "plot.attention_maps": ({"weights": ones((2, 3, 3))}, nothing),
+    "plot.sweep": ({"result": SWEPT}, nothing),
+    "plot.predictions": ({"x": ones(3), "mean": ones(3)}, nothing),
+    "plot.predicted_against_true": ({"targets": ones(3), "predictions": ones(3)}, nothing),
     "plot.filters": ({"kernel": ones((3, 3, 1, 2))}, nothing),
     "sweep": (
         {
