@@ -18,7 +18,7 @@ import pytest
 
 import jaxnn as nn
 from tests.compiling import fast_jit
-from tests.table import FUNCTIONS, LAYERS, draw_layer, rng_for
+from tests.table import FUNCTIONS, LAYERS, draw_layer, in_turns, rng_for
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -102,13 +102,6 @@ def check(case, result):
     assert_close(gradients, case.gradients)
     expected = dot(case.gradients, case.direction)
     np.testing.assert_allclose(dot(case.dy, tangent), expected, TOLERANCE, TOLERANCE)
-
-
-def in_turns(rows):
-    """Each row with each of its shapes, and whether it is the quick one of the row."""
-    for place, row in enumerate(rows):
-        for i, shape in enumerate(row.shapes):
-            yield row, shape, i == place % len(row.shapes)
 
 
 @cache

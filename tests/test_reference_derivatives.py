@@ -5,13 +5,16 @@ import functools
 import pytest
 
 from tests.numpy_reference import finite_difference
-from tests.table import FUNCTIONS, rng_for
+from tests.table import FUNCTIONS, in_turns, rng_for
 
 TOLERANCE = 1e-6
 
 each_function = pytest.mark.parametrize(
     ("row", "shape"),
-    [pytest.param(row, s, id=row.case(s)) for row in FUNCTIONS for s in row.shapes],
+    [
+        pytest.param(row, shape, id=row.case(shape), marks=[] if quick else pytest.mark.slow)
+        for row, shape, quick in in_turns(FUNCTIONS)
+    ],
 )
 
 

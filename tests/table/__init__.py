@@ -27,7 +27,7 @@ from tests.table import (
     segments,
     transformer,
 )
-from tests.table.rows import cases, draw_layer, rng_for
+from tests.table.rows import cases, draw_layer, in_turns, rng_for
 
 FAMILIES = (
     dense,
@@ -54,4 +54,4 @@ FAMILIES = (
 LAYERS = tuple(row for family in FAMILIES for row in family.LAYERS)
 FUNCTIONS = tuple(row for family in FAMILIES for row in family.FUNCTIONS)
 
-__all__ = ["FUNCTIONS", "LAYERS", "cases", "draw_layer", "rng_for"]
+__all__ = ["FUNCTIONS", "LAYERS", "cases", "draw_layer", "in_turns", "rng_for"]

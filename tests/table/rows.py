@@ -82,6 +82,13 @@ def cases(rows):
     return params
 
 
+def in_turns(rows):
+    """Each row with each of its shapes, and whether it is the quick one of the row."""
+    for place, row in enumerate(rows):
+        for i, shape in enumerate(row.shapes):
+            yield row, shape, i == place % len(row.shapes)
+
+
 def draw_layer(row, shape=None, dtype=np.float32):
     """NumPy arrays for a row: normal parameters, biases included, and a positive state."""
     rng = rng_for(row.name)
