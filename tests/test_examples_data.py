@@ -168,7 +168,7 @@ def test_plays_are_told_from_each_other():
     text = printed("text_classifier", data_file("tinyshakespeare.txt"))
     (frequent,) = numbers(r"most frequent play: (.*)%$", text)
     (network,) = numbers(r"^Test accuracy: (.*)%$", text)
-    assert network > 55 > 2 * frequent
+    assert network > 50 > 2 * frequent
 
 
 @pytest.mark.slow
