@@ -269,7 +269,7 @@ def test_a_log_in_lines_of_json(tmp_path):
     whole = fitted(metrics=rates)
     fitted(metrics=rates, callbacks=[log()], checkpoint=tmp_path, epochs=2)
     with open(tmp_path / "log.jsonl", "a") as file:
-        file.write('{"epoch": 3, "killed":')
+        file.write('{"epoch": 3, "killed": ' + 999 * "1")
     fitted(metrics=rates, callbacks=[log()], checkpoint=tmp_path, resume=True)
     rows = list(map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines()))
     assert [(row["epoch"], row["step"]) for row in rows] == [(1, 3), (2, 6), (3, 9), (4, 12)]
