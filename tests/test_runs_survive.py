@@ -632,7 +632,6 @@ def test_other_versions_warn_at_the_line_that_calls_fit(tmp_path, monkeypatch):
     assert Path(told[0].filename).name == "training_cases.py"
 
 
-@pytest.mark.slow
 def test_a_run_is_told_alike_in_every_process():
     program = """
 import jaxnn as nn
