@@ -61,16 +61,20 @@ def check_saving(directory):
     assert not left & parts
 
 
+def allow_files_of(size):
+    """Make the disk seem full for files beyond a size; -1 for any size."""
+    import resource  # which Windows has not
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
 def check_full_disk(directory):
     """Where one cannot write, all raise, and what was there stays."""
     path = directory / "tree.safetensors"
     nn.save(path, spread_over_all())
     before = {file.name: file.read_bytes() for file in directory.iterdir()}
     number = jax.process_index()
-    if number == 1:
-        import resource  # which Windows has not
-
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+    allow_files_of(100 if number == 1 else -1)
     kind, words = (OSError, "too large") if number == 1 else (RuntimeError, "process 1 failed")
     with pytest.raises(kind, match=words):
         nn.save(path, spread_over_all())
@@ -223,6 +227,26 @@ def check_agreement(directory):
             np.testing.assert_allclose(other.history[name], rows, 0, 1e-5)
 
 
+def check_full_disk_in_training(directory):
+    """Where one cannot write, none does; all train on, and go on from what was written before."""
+    arguments = {"sharding": nn.sharding(params=FSDP), "epochs": 6}
+    expected = fitted(**arguments)
+
+    def fill(event):
+        if event.process == 1 and event.epoch == 2:
+            allow_files_of(100)
+
+    options = nn.checkpoints(directory / "run", every_epochs=1)
+    with pytest.warns(RuntimeWarning, match=r"fit: checkpoint .* was not written"):
+        result = fitted(**arguments, checkpoint=options, callbacks=[fill])
+    assert result.reason == "epochs"
+    told = json.loads(nn.saved_metadata(directory / "run" / "last.safetensors")["fit"])
+    assert told["step"] == 3  # those of an epoch
+    allow_files_of(-1)
+    again = fitted(**arguments, checkpoint=options, resume=True)
+    jax.tree.map(np.testing.assert_array_equal, again.history, expected.history)
+
+
 def long(**arguments):
     """A run that is long enough to be killed in."""
     return fitted(sharding=nn.sharding(params=FSDP), epochs=12, **arguments)
@@ -249,6 +273,10 @@ if __name__ == "__main__":
     check, port, number, count, where = sys.argv[1:]
     jax.config.update("jax_num_cpu_devices", 2)
     jax.distributed.initialize(
-        f"127.0.0.1:{port}", int(count), int(number), heartbeat_timeout_seconds=10
+        f"127.0.0.1:{port}",
+        int(count),
+        int(number),
+        heartbeat_timeout_seconds=10,
+        initialization_timeout=5 if check == "alone" else 300,
     )
     globals()[f"check_{check}"](pathlib.Path(where))

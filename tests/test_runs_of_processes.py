@@ -8,7 +8,7 @@ from tests import processes
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("check", ["fit", "streamed", "agreement"])
+@pytest.mark.parametrize("check", ["fit", "streamed", "agreement", "full_disk_in_training"])
 def test_in_two_processes(check, tmp_path):
     processes.run(2, check, tmp_path)
 
@@ -24,3 +24,10 @@ def test_one_is_killed_and_all_start_again(count, victim, tmp_path):
         programs[victim].kill()
         assert all(program.wait() != 0 for program in programs)
     processes.run(count, "goes_on", tmp_path)
+
+
+@pytest.mark.slow
+def test_a_process_that_never_comes(tmp_path):
+    with processes.started(2, "alone", tmp_path) as programs:
+        programs[1].kill()
+        assert programs[0].wait() != 0

@@ -58,36 +58,18 @@ def write(file: BinaryIO, array: np.ndarray) -> str:
     return "".join(digests)
 
 
-def read(stored: Stored, region: Region, into: np.ndarray) -> None:
-    """Read what a tensor has of a region of its leaf into an array of that region.
+def read(stored: Stored, wanted: Sequence[tuple[Region, np.ndarray]]) -> None:
+    """Read what a tensor has of regions of its leaf, each into an array of that region.
 
-    Only the blocks that have some of it are read, one after the other. `ValueError` says what is
-    wrong with them.
+    Only the blocks that have some of them are read, one after the other, and each once.
+    `ValueError` says what is wrong with them.
     """
     tensor = stored.tensor
-    rest = whole(tensor.shape[len(region) :])
-    own = tuple(
-        range(r.start - s.start, r.stop - s.start)
-        for r, s in zip(region, stored.region, strict=True)
-    )
-    wanted = (*own, *rest)
-    needed = [_common(r, range(size)) for r, size in zip(wanted, tensor.shape, strict=True)]
-    if not all(needed):
+    targets = [_target(stored, region, into) for region, into in wanted]
+    targets = [target for target in targets if all(target.needed)]
+    if not targets:
         return
-    with stored.opened() as file:
-        _fill(into, wanted, needed, stored, file)
-
-
-def _fill(
-    into: np.ndarray,
-    wanted: Sequence[range],
-    needed: Sequence[range],
-    stored: Stored,
-    file: BufferedReader,
-) -> None:
-    """Write what a tensor has, the region `needed`, into an array of the region `wanted`."""
-    tensor = stored.tensor
-    for start, data in _blocks(stored, file, _span(needed, tensor)):
+    for start, data in _blocks(stored, [_span(target.needed, tensor) for target in targets]):
         if tensor.dtype == np.bool_ and np.any(data > 1):
             raise ValueError("has booleans that are neither 0 nor 1")
         elements = data.view(tensor.dtype)
@@ -95,35 +77,56 @@ def _fill(
         for box in _boxes(first, first + elements.size, tensor.shape):
             values = elements[at - first :][: math.prod(map(len, box))].reshape([*map(len, box)])
             at += values.size
-            both = [_common(b, n) for b, n in zip(box, needed, strict=True)]
-            if all(both):
-                into[_slices(both, wanted)] = values[_slices(both, box)]
+            for target in targets:
+                both = [_common(b, n) for b, n in zip(box, target.needed, strict=True)]
+                if all(both):
+                    target.into[_slices(both, target.region)] = values[_slices(both, box)]
 
 
-def _blocks(stored: Stored, file: BufferedReader, span: range) -> Iterator[tuple[int, np.ndarray]]:
-    """The blocks of a tensor that have some of the bytes of `span`, checked, and where they begin.
+class _Target(NamedTuple):
+    """An array, the region that it is of, and what a tensor has of that, as the tensor counts."""
+
+    into: np.ndarray
+    region: Region
+    needed: Region
+
+
+def _target(stored: Stored, region: Region, into: np.ndarray) -> _Target:
+    shape = stored.tensor.shape
+    own = (
+        range(r.start - s.start, r.stop - s.start)
+        for r, s in zip(region, stored.region, strict=True)
+    )
+    shifted = (*own, *whole(shape[len(region) :]))
+    needed = (_common(r, range(size)) for r, size in zip(shifted, shape, strict=True))
+    return _Target(into, shifted, tuple(needed))
+
+
+def _blocks(stored: Stored, spans: Sequence[range]) -> Iterator[tuple[int, np.ndarray]]:
+    """The blocks of a tensor that have some of these bytes, checked, and where they begin.
 
     They are of one memory: each is overwritten by the next.
     """
     size = stored.tensor.end - stored.tensor.start
-    sealed = size if len(stored.digests) == DIGITS else BLOCK  # bytes of a digest
-    first, last = span.start // BLOCK * BLOCK, -(-span.stop // BLOCK) * BLOCK
-    if stored.digests:
-        first, last = span.start // sealed * sealed, -(-span.stop // sealed) * sealed
+    last, is_one = (size - 1) // BLOCK, len(stored.digests) == DIGITS
+    numbers = {n for span in spans for n in range(span.start // BLOCK, -(-span.stop // BLOCK))}
     memory = np.empty(min(BLOCK, size), np.uint8)
     digest = hashlib.sha256()
-    file.seek(stored.begin + stored.tensor.start + first)
-    for start in range(first, min(last, size), BLOCK):
-        data = memory[: min(BLOCK, size - start)]
-        if file.readinto(data.data) != data.size:
-            raise ValueError("is cut off by the end of the file")
-        if stored.digests:
-            digest.update(data.data)
-            stop = start + data.size
-            if stop == size or stop % sealed == 0:
-                _check(digest, stored.digests[start // sealed * DIGITS :][:DIGITS])
-                digest = hashlib.sha256()
-        yield start, data
+    with stored.opened() as file:
+        for number in range(last + 1) if is_one else sorted(numbers):
+            start = number * BLOCK
+            data = memory[: min(BLOCK, size - start)]
+            file.seek(stored.begin + stored.tensor.start + start)
+            if file.readinto(data.data) != data.size:
+                raise ValueError("is cut off by the end of the file")
+            if stored.digests:
+                digest.update(data.data)
+                if is_one and number == last:
+                    _check(digest, stored.digests)
+                elif not is_one:
+                    _check(digest, stored.digests[number * DIGITS :][:DIGITS])
+                    digest = hashlib.sha256()
+            yield start, data
 
 
 def _check(digest: Any, expected: str) -> None:

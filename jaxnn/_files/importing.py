@@ -335,7 +335,7 @@ def _made(leaf: Any, dtype: np.dtype, parts: _Parts, reader: _Reader) -> Any:
 
     if isinstance(leaf, np.ndarray):
         return read(whole(leaf.shape))
-    return by_regions(leaf.shape, sharding_of(leaf), read)
+    return by_regions(leaf.shape, sharding_of(leaf), lambda regions: [*map(read, regions)])
 
 
 def _fill(into: np.ndarray, ranges: Sequence[range], part: _Part, tensor: np.ndarray) -> None:

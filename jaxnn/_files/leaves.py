@@ -1,8 +1,8 @@
 """Leaves of a tree as tensors of a file: what is said of them, and how they come back."""
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -142,55 +142,56 @@ def on_host(leaf: Any, dtype: Any) -> np.ndarray:
     return np.asarray(leaf, dtype)
 
 
-def as_leaf(
-    like: Any, form: Form, note: Mapping[str, str], read: Callable[[Region], np.ndarray]
-) -> Any:
+Read: TypeAlias = Callable[[Sequence[Region]], list[np.ndarray]]  # the data of regions
+
+
+def as_leaf(like: Any, form: Form, note: Mapping[str, str], read: Read) -> Any:
     """A leaf of the same kind as `like`, of data that are read by regions of it."""
     sharding = sharding_of(like)
     if "key" in note:
         return _as_keys(form, note["key"], sharding, read)
 
-    def region(index: Region) -> np.ndarray:
-        array: np.ndarray = read(index).reshape(-1).view(form.dtype)
-        return array.reshape([*map(len, index)])
+    def typed(regions: Sequence[Region]) -> list[np.ndarray]:
+        pairs = zip(read(regions), regions, strict=True)
+        return [
+            data.reshape(-1).view(form.dtype).reshape([*map(len, region)]) for data, region in pairs
+        ]
 
-    if like is None or isinstance(like, np.ndarray):
-        return region(whole(form.shape))
+    if isinstance(like, (jax.Array, jax.ShapeDtypeStruct)):
+        return by_regions(form.shape, sharding, typed)
+    (array,) = typed([whole(form.shape)])
     if type(like) in _PYTHON:
-        return region(()).item()
-    if isinstance(like, np.generic):
-        return region(())[()]
-    return by_regions(form.shape, sharding, region)
+        return array.item()
+    return array[()] if isinstance(like, np.generic) else array
 
 
-def _as_keys(form: Form, impl: str, sharding: Any, read: Callable[[Region], np.ndarray]) -> Any:
+def _as_keys(form: Form, impl: str, sharding: Any, read: Read) -> Any:
     """Keys, of which JAX wants the data in one piece unless they lie in several processes."""
     if sharding is None or sharding.is_fully_addressable:
-        keys = jax.random.wrap_key_data(jnp.asarray(read(whole(form.shape))), impl=impl)
+        keys = jax.random.wrap_key_data(jnp.asarray(read([whole(form.shape)])[0]), impl=impl)
         return keys if sharding is None else jax.device_put(keys, sharding)
     axes = len(form.shape)
-    shape = stored(form)[1]
-    data = by_regions(shape, sharding, lambda index: read(index[:axes]))
+    data = by_regions(
+        stored(form)[1], sharding, lambda regions: read([region[:axes] for region in regions])
+    )
     return jax.random.wrap_key_data(data, impl=impl)
 
 
 def by_regions(
-    shape: tuple[int, ...],
-    sharding: jax.sharding.Sharding | None,
-    read: Callable[[Region], np.ndarray],
+    shape: tuple[int, ...], sharding: jax.sharding.Sharding | None, read: Read
 ) -> jax.Array:
     """An array of JAX that nobody else has the memory of; each device gets its region alone."""
     made: jax.Array
     if sharding is None or (sharding.is_fully_addressable and sharding.is_fully_replicated):
-        made = jax.device_put(read(whole(shape)), sharding, may_alias=False)
+        (data,) = read([whole(shape)])
+        made = jax.device_put(data, sharding, may_alias=False)
         return made
-    known: dict[Region, np.ndarray] = {}  # of devices that have the same
+    indices: Any = sharding.addressable_devices_indices_map(shape).values()
+    regions = list({region_of(index, shape) for index in indices})
+    known = dict(zip(regions, read(regions), strict=True))
 
     def one(index: Any) -> np.ndarray:
-        region = region_of(index, shape)
-        if region not in known:
-            known[region] = read(region)
-        return known[region]
+        return known[region_of(index, shape)]
 
     made = jax.make_array_from_callback(shape, sharding, one)
     return made

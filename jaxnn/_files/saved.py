@@ -67,16 +67,17 @@ class Saved(NamedTuple):
             made[path] = as_leaf(wanted[path], self.forms[name], self.notes[name], read)
         return made
 
-    def read(self, name: str, region: Region) -> np.ndarray:
-        """The data of a region of a leaf, checked by their digests."""
+    def read(self, name: str, regions: Sequence[Region]) -> list[np.ndarray]:
+        """The data of regions of a leaf, checked by their digests."""
         first = self.stored[name][0].tensor
-        data = np.empty((*map(len, region), *first.shape[len(region) :]), first.dtype)
+        rest = first.shape[len(self.forms[name].shape) :]
+        made = [np.empty((*map(len, region), *rest), first.dtype) for region in regions]
         try:
             for stored in self.stored[name]:
-                blocks.read(stored, region, data)
+                blocks.read(stored, list(zip(regions, made, strict=True)))
         except ValueError as error:
             self.raise_for([f"it is damaged: leaf {name!r} {error}"])
-        return data
+        return made
 
 
 @contextmanager
