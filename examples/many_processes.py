@@ -72,7 +72,7 @@ def start(processes: int, arguments: list[str]) -> int:
 
 def main() -> None:
     """Start the processes, or be one of them."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("directory", type=pathlib.Path, help="of the checkpoints")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=30)
