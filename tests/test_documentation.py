@@ -60,6 +60,11 @@ def test_each_page_of_the_documentation_is_in_the_navigation():
     assert {name for tree in trees for name in tree.split()} == pages - {"index"}
 
 
+def test_each_example_is_on_the_page_of_examples():
+    rows = re.findall(r"^\| `(\w+\.py)` \|", (DOCS / "examples.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+
+
 COMPARED = [
     ("Transformer, 24 layers", "jaxnn, `nn.stack`"),
     ("Transformer, 24 layers", "flax linen + optax"),
