@@ -28,7 +28,7 @@ except ImportError as error:
         f"{error}: this example needs scikit-learn: pip install scikit-learn"
     ) from error
 
-WIDTH, BATCH_SIZE, STEPS, GUIDANCE = 384, 256, 50, 1.5
+WIDTH, BATCH_SIZE, STEPS, GUIDANCE = 256, 256, 50, 1.5
 NO_DIGIT = 10
 
 
@@ -138,7 +138,7 @@ def picture(images: Any) -> str:
 def main() -> None:
     """Train, draw, and judge."""
     parser = argparse.ArgumentParser(description="Draw handwritten digits by diffusion.")
-    parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--epochs", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 

@@ -18,7 +18,7 @@ import numpy as np
 
 import jaxnn as nn
 
-HEADS, WIDTH, DEPTH, BATCH_SIZE = 4, 96, 2, 128
+HEADS, WIDTH, DEPTH, BATCH_SIZE = 4, 64, 2, 128
 DIGITS = 6
 END = 10  # of a number, and what comes before its first digit
 
