@@ -83,3 +83,23 @@ def test_the_language_model_learns_a_text(tmp_path):
 def test_the_vision_transformer_learns():
     out = printed("vision_transformer")
     assert float(re.search(r"^Test accuracy: (.*)%$", out, re.MULTILINE)[1]) >= 95
+
+
+@pytest.mark.slow
+def test_fine_tuning_writes_a_model_and_then_an_adapter_of_it(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("the quick brown fox jumps over the lazy dog\n" * 300)
+    whole, adapter = tmp_path / "whole", tmp_path / "adapter"
+    out = printed("finetune", text, "--output", whole, "--epochs", 6)
+    assert loss_of(out) < 0.3
+    assert "quick brown fox" in re.search("^After: (.*)", out, re.MULTILINE)[1]
+    options = ("--rank", 4, "--dtype", "bfloat16", "--sharding", "fsdp", "--epochs", 1)
+    out = printed("finetune", text, "--model", whole, "--output", adapter, *options)
+    assert loss_of(out) < 0.3
+    tensors = nn.load(adapter / "adapter_model.safetensors")
+    assert len(tensors) == 2 * 7 * 2
+    assert all(np.any(np.asarray(tensor) != 0) for tensor in tensors.values())
+
+
+def loss_of(out):
+    return float(re.search(r"^Validation loss: (\S+) nats", out, re.MULTILINE)[1])

@@ -1,5 +1,6 @@
 """Parameters of fewer than 32 bits: small updates land, and on average exactly."""
 
+import functools
 import warnings
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxnn as nn
+from jaxnn._training.checks import warn_of_narrow_params
 from tests import optimizer_wrapper_cases as wrappers
 from tests.compiling import fast_jit
 from tests.numpy_reference import optimizer_wrappers as reference
@@ -252,6 +254,17 @@ def test_fit_warns_of_params_whose_updates_are_lost():
         UserWarning, match=r"fit: params has .* bfloat16.*master_weights.*stochastic_r"
     ):
         fitted(O.adam(1e-4))
+
+
+@pytest.mark.filterwarnings("error")
+def test_fit_does_not_warn_of_narrow_params_that_are_frozen():
+    warn = functools.partial(warn_of_narrow_params, "fit", stacklevel=1)
+    params = {"trunk": jnp.ones(2, jnp.bfloat16), "head": jnp.ones(2)}
+    frozen = O.partition({"trunk": O.freeze(), "head": O.adam(1e-3)})
+    warn(params, frozen.init(params))
+    for optimizer in (O.partition({"trunk": O.adam(1e-3), "head": O.freeze()}), O.sgd(0.1)):
+        with pytest.warns(UserWarning, match="fit: params has 'trunk' in bfloat16"):
+            warn(params, optimizer.init(params))
 
 
 @pytest.mark.parametrize("kind", KEPT)

@@ -46,8 +46,11 @@ def warn_of_narrow_params(
     """Warn where small updates are lost in params of few bits, and nothing keeps them."""
     if keeps_small_updates(opt_state):
         return
-    for path, leaf in zip(leaf_paths(params), jax.tree.leaves(params), strict=True):
-        if is_narrow(leaf):
+    leaves = dict(zip(leaf_paths(params), jax.tree.leaves(params), strict=True))
+    remembered = leaves.keys() & _endings(leaf_paths(opt_state))
+    for path, leaf in leaves.items():
+        is_frozen = remembered and path not in remembered  # others have moments, it has none
+        if is_narrow(leaf) and not is_frozen:
             warnings.warn(
                 f"{function}: params has {path!r} in {jnp.result_type(leaf)}, in which small "
                 "updates are lost: expected optimizer=nn.optimizers.master_weights(optimizer), "
@@ -57,6 +60,12 @@ def warn_of_narrow_params(
                 stacklevel=stacklevel,
             )
             return
+
+
+def _endings(paths: list[str]) -> set[str]:
+    """The paths, and all that they end with."""
+    split = [path.split("/") for path in paths]
+    return {"/".join(names[i:]) for names in split for i in range(len(names))}
 
 
 def warn_of_side_by_side(function: str, key: jax.Array, stacklevel: int) -> None:
