@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent / "pretrained"))
 
 RECIPES = {
     "gpt2": "gpt2",
-    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), "llama"),
+    **dict.fromkeys(("llama", "mistral", "mixtral", "qwen2", "qwen3"), "llama"),
     **dict.fromkeys(("gemma2", "gemma3_text"), "gemma"),
 }
 SMALL = {

@@ -1,4 +1,4 @@
-"""Llama 2 and 3, Mistral, Qwen 2 and 3: the model of a `config.json`, its names in the files."""
+"""The Llama line, Mixtral and Qwen: the model of a `config.json`, its names in the files."""
 
 import math
 from typing import Any
@@ -34,9 +34,7 @@ def model(config: Config, *, cache_length: int | None = None) -> nn.Layer:
             else has_bias,
             cache_length=cache_length,
         ),
-        nn.feed_forward(
-            2 * config["intermediate_size"], nn.swiglu, use_bias=config.get("mlp_bias", False)
-        ),
+        network(config),
         norm=norm,
     )
 
@@ -52,6 +50,18 @@ def model(config: Config, *, cache_length: int | None = None) -> nn.Layer:
     if config.get("tie_word_embeddings"):
         return nn.compose(tied, **children)
     return nn.serial(**children, head=nn.dense(config["vocab_size"], use_bias=False))
+
+
+def network(config: Config) -> nn.Layer:
+    """The gated network of a block, or several as a mixture of experts."""
+    one = nn.feed_forward(
+        2 * config["intermediate_size"], nn.swiglu, use_bias=config.get("mlp_bias", False)
+    )
+    if config["model_type"] != "mixtral":
+        return one
+    return nn.mixture_of_experts(
+        one, config["num_local_experts"], top_k=config["num_experts_per_tok"]
+    )
 
 
 def rotary(config: Config) -> tuple[nn.Positions, float]:
@@ -91,6 +101,7 @@ def rotary(config: Config) -> tuple[nn.Positions, float]:
 def names(config: Config) -> dict[str, Any]:
     """The arguments of `nn.import_params` and `nn.export_params`."""
     layer = "model.layers.*."
+    expert = layer + "block_sparse_moe.experts.*."
     return {
         "names": {
             "embed": "model.embed_tokens",
@@ -104,6 +115,10 @@ def names(config: Config) -> dict[str, Any]:
             "blocks/mlp_norm": layer + "post_attention_layernorm",
             "blocks/mlp/hidden": (layer + "mlp.up_proj", layer + "mlp.gate_proj"),
             "blocks/mlp/out": layer + "mlp.down_proj",
+            "blocks/mlp/router": layer + "block_sparse_moe.gate",
+            "blocks/mlp/experts/hidden": (expert + "w3", expert + "w1"),
+            "blocks/mlp/experts/out": expert + "w2",
+            "blocks/mlp/balance_loss": None,
             "norm": "model.norm",
             "head": "lm_head",
         }
