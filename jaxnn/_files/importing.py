@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
@@ -32,6 +33,7 @@ from jaxnn._files.tensors import Tensors
 
 Index = tuple[int, ...]
 
+_ALIGNMENT = 64  # bytes
 _MOST_TOLD = 8  # of what is wrong with a file
 _MOST_CANDIDATES = 1000  # for the nearest name
 
@@ -323,7 +325,7 @@ def _made(leaf: Any, dtype: np.dtype, parts: _Parts, reader: _Reader) -> Any:
     """A leaf of its parts, of which each device reads what it needs."""
 
     def read(region: Region) -> np.ndarray:
-        out = np.empty([*map(len, region)], dtype)
+        out = _aligned([*map(len, region)], dtype)
         for element, of_element in parts.items():
             outer, inner = region[: len(element)], region[len(element) :]
             if all(i in r for i, r in zip(element, outer, strict=True)):
@@ -336,6 +338,14 @@ def _made(leaf: Any, dtype: np.dtype, parts: _Parts, reader: _Reader) -> Any:
     if isinstance(leaf, np.ndarray):
         return read(whole(leaf.shape))
     return by_regions(leaf.shape, sharding_of(leaf), lambda regions: [*map(read, regions)])
+
+
+def _aligned(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+    """An empty array at an address from which JAX takes it on a CPU without a copy."""
+    size = math.prod(shape) * dtype.itemsize
+    room = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % _ALIGNMENT
+    return room[start : start + size].view(dtype).reshape(shape)
 
 
 def _fill(into: np.ndarray, ranges: Sequence[range], part: _Part, tensor: np.ndarray) -> None:
