@@ -13,8 +13,6 @@ import jax
 import pytest
 from jax._src.interpreters import mlir
 
-QUICK = "XLA_FLAGS" not in os.environ
-
 # Tests compile much and run little: with these they take a third of the time.
 QUICK_TO_COMPILE = [
     "--xla_backend_optimization_level=0",
@@ -22,7 +20,8 @@ QUICK_TO_COMPILE = [
 ]
 if jax.__version_info__ < (0, 11):  # later ones do not know it
     QUICK_TO_COMPILE.append("--xla_cpu_use_fusion_emitters=false")
-os.environ.setdefault("XLA_FLAGS", " ".join(QUICK_TO_COMPILE))
+FLAGS = " ".join(QUICK_TO_COMPILE)
+QUICK = os.environ.setdefault("XLA_FLAGS", FLAGS) == FLAGS  # in the processes of xdist as well
 
 # Where a program is written down, no test asks: without it they are lowered in less time.
 jax.config.update("jax_traceback_in_locations_limit", 0)

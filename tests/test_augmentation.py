@@ -55,15 +55,15 @@ def test_shifts_reach_the_distance_in_each_direction(key):
     assert is_uniform([places[one.tobytes()] for one in y], range(-2, 3))
 
 
-def test_flips_are_of_one_axis_and_have_their_rate(key):
-    x = numbered(2, 3)
+def test_flips_are_of_one_axis_and_have_their_rate():
+    x, keys = numbered(2, 3), iter(jax.random.split(jax.random.key(0), 4))
     for axis, flipped in [(-2, x[:, :, ::-1]), (1, x[:, ::-1])]:
-        y = np.asarray(nn.functional.random_flip(key, x, 0.3, axis=axis))
+        y = np.asarray(nn.functional.random_flip(next(keys), x, 0.3, axis=axis))
         is_flipped = np.all(y == flipped, axis=(1, 2, 3))
         np.testing.assert_array_equal(y[~is_flipped], x[~is_flipped])
         assert abs(np.mean(is_flipped) - 0.3) < EDGES * np.sqrt(0.3 * 0.7 / N)
     for rate, expected in [(0.0, x), (1.0, x[:, :, ::-1])]:
-        np.testing.assert_array_equal(nn.functional.random_flip(key, x, rate), expected)
+        np.testing.assert_array_equal(nn.functional.random_flip(next(keys), x, rate), expected)
 
 
 @pytest.mark.parametrize("size", [4, pytest.param(3, marks=pytest.mark.slow)])

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 
-from jaxnn._activations import identity
 from jaxnn._core.layer import Layer, missing_key, pure
 from jaxnn._core.types import PyTree
 
@@ -14,7 +13,7 @@ def in_training(
     name: str,
     change: Callable[[jax.Array, PyTree, Any], jax.Array],
     amount: Any,
-    evaluate: Callable[[PyTree], PyTree] = identity,
+    evaluate: Callable[[PyTree], PyTree] = lambda x: x,
 ) -> Layer:
     """A layer that is `change(key, x, amount)` in training, and `evaluate(x)` in evaluation."""
 

@@ -150,7 +150,8 @@ def random_flip(key: jax.Array, x: ArrayLike, rate: Scalar = 0.5, *, axis: int =
     check_key("random_flip", key)
     x = floating(x)
     axis = _example_axis("random_flip", x, axis)
-    return jnp.where(_some_examples("random_flip", key, x, rate), jnp.flip(x, axis), x)
+    check_range("random_flip", "rate", rate, 0, 1)
+    return jnp.where(_some_examples(key, x, rate), jnp.flip(x, axis), x)
 
 
 @checked
@@ -186,8 +187,9 @@ def cutout(
     check_key("cutout", key)
     x = _spatial("cutout", x)
     sizes = _each_axis("cutout", "size", size, x, least=1)
+    check_range("cutout", "rate", rate, 0, 1)
     key, rate_key = jax.random.split(key)
-    is_cut = _some_examples("cutout", rate_key, x, rate)
+    is_cut = _some_examples(rate_key, x, rate)
     for axis, length in enumerate(sizes, start=1):
         key, draw = jax.random.split(key)
         center = _up_to(x.shape[axis] - 1, draw, x)
@@ -366,9 +368,8 @@ def _up_to(most: Any, key: jax.Array, x: jax.Array) -> jax.Array:
     return jax.random.randint(key, (x.shape[0],), 0, most + 1, jnp.int32)
 
 
-def _some_examples(function: str, key: jax.Array, x: jax.Array, rate: Scalar) -> jax.Array:
+def _some_examples(key: jax.Array, x: jax.Array, rate: Scalar) -> jax.Array:
     """Which examples are changed, with an axis for each of `x`."""
-    check_range(function, "rate", rate, 0, 1)
     shape = (x.shape[0], *[1] * (x.ndim - 1))
     return jax.random.uniform(key, shape, jnp.float32) < hyperparameter(rate, jnp.float32)
 
