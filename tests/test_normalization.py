@@ -225,6 +225,19 @@ def test_running_statistics_of_instances_over_mapped_axes_are_those_of_the_whole
         np.testing.assert_allclose(after[name], [value, value], rtol=1e-6)
 
 
+def test_running_variances_are_double_where_the_data_are(x64):
+    x = np.random.default_rng(0).standard_normal((3, 5, 2))
+    mask = np.ones((3, 5, 1), bool)
+    mask[:, 4] = False
+    for layer, expected in (
+        (nn.instance_norm(use_running_statistics=True, decay=0), x[:, :4].var(1, ddof=1).mean(0)),
+        (nn.batch_norm(decay=0), x[:, :4].reshape(-1, 2).var(0, ddof=1)),
+    ):
+        params, state = layer.init(jax.random.key(0), x)
+        _, new = fast_jit(functools.partial(layer.apply, train=True))(params, state, x, mask=mask)
+        np.testing.assert_allclose(new["var"], expected, rtol=1e-13)
+
+
 def test_the_mean_of_very_many_batches_stays_one():
     """Float32 cannot count further than 2^24; the mean must stay within what came."""
     layer = nn.batch_norm(decay=None)

@@ -34,7 +34,8 @@ def check_statistics(name: str, state: PyTree, decay: float | None) -> None:
 
 def unbiased(var: jax.Array, n: jax.Array) -> jax.Array:
     """The unbiased variance of n elements, of the biased one."""
-    return var * (n / jnp.maximum(n - 1, 1)).astype(var.dtype)
+    n = n.astype(var.dtype)
+    return var * (n / jnp.maximum(n - 1, 1))
 
 
 def next_statistics(
