@@ -76,6 +76,7 @@ def sources_of(
 def targets_of(
     entry: Entry, shapes: Mapping[str, tuple[int, ...]]
 ) -> Iterator[tuple[str, Index, int, int]]:
+    """The leaves of an entry, each with the first and last of its outputs in the whole."""
     sizes = [(shapes[path] or (1,))[-1] for path, _ in entry.targets]
     for (path, index), first, last in spans(entry.targets, sizes):
         yield path, index, first, last

@@ -211,8 +211,9 @@ def _adapters(
     down, up = _joined([corrections.get(path) for path in targets], shapes, targets)
     inputs = shapes[targets[0]][down.ndim - 2 : -1]
     made: dict[str, Adapter] = {}
+    places = list(sources_of(group[0], shapes))
     for position in range(len(group[0].sources)):
-        _, first, last = list(sources_of(group[0], shapes))[position]
+        _, first, last = places[position]
         part = up[..., first:last]
         is_used = np.any(part != 0, axis=(*range(part.ndim - 2), -1))
         if not is_used.any():

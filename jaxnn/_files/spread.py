@@ -111,13 +111,13 @@ def releasing_parts(path: str | os.PathLike[str]) -> Iterator[None]:
     Others that no file in the directory refers to are removed when they are an hour old.
     """
     target = Path(os.path.realpath(path))
-    given_up = mark_of(target) if _parts_of(target.parent) else ""
-    yield
     parts = _parts_of(target.parent)
+    given_up = mark_of(target) if parts else ""
+    yield
     if not parts:
         return
     needed = {mark_of(file) for file in target.parent.glob("*.safetensors") if file not in parts}
-    now = max(file.stat().st_mtime for file in (target.parent, *parts))
+    now = target.parent.stat().st_mtime  # when the file was replaced or removed
     for part, mark in parts.items():
         with contextlib.suppress(OSError):
             is_stale = now - part.stat().st_mtime > _SECONDS_OF_STALE

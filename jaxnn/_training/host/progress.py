@@ -54,9 +54,9 @@ class Pace:
         return [f"{timedelta(seconds=left)} left".removeprefix("0:"), throughput]
 
 
-def _metrics(event: Event, loss: float) -> list[str]:
+def _metrics(event: Event) -> list[str]:
     """The loss and the metrics, those that are one number and not of one layer."""
-    shown = {"loss": loss} | {
+    shown = {"loss": event.running_loss} | {
         name: value
         for name, value in event.metrics.items()
         if isinstance(value, float) and name != "loss" and "/" not in name
@@ -78,7 +78,7 @@ def bar(steps: int | None, file: TextIO | None = None) -> Callback:
         shown = rows[0]
         name = f"epoch {min(event.epoch + 1, event.epochs)}/{event.epochs}"
         columns = shown.format_dict["ncols"]
-        texts = [*pace.texts(event), *_metrics(event, event.running_loss)]
+        texts = [*pace.texts(event), *_metrics(event)]
         beside, *below = _in_rows(texts, columns, len(f"{name} |{20 * ' '}| 00:00:00, "))
         shown.set_description_str(name, refresh=False)
         shown.set_postfix_str(beside, refresh=False)
@@ -109,10 +109,10 @@ def _in_rows(texts: list[str], columns: Any, taken: int) -> list[str]:
     return rows
 
 
-def _line(event: Event, pace: Pace, loss: float) -> str:
+def _line(event: Event, pace: Pace) -> str:
     steps = "" if event.steps is None else f"/{event.steps}"
     where = f"epoch {event.epoch}/{event.epochs}", f"step {event.step}{steps}"
-    return "  ".join([*where, *_metrics(event, loss), *pace.texts(event)])
+    return "  ".join([*where, *_metrics(event), *pace.texts(event)])
 
 
 def lines(file: TextIO | None = None, seconds_between: float = SECONDS_BETWEEN_LINES) -> Callback:
@@ -128,7 +128,7 @@ def lines(file: TextIO | None = None, seconds_between: float = SECONDS_BETWEEN_L
     def show(event: Event) -> None:
         nonlocal last_line, last_step
         last_line, last_step = event.seconds, event.step
-        print_line(_line(event, pace, event.running_loss), file)
+        print_line(_line(event, pace), file)
 
     def on_step_chunk(event: Event) -> None:
         pace.tick(event)
@@ -147,6 +147,6 @@ def epoch_lines(file: TextIO | None = None) -> Callback:
     pace = Pace()
 
     def on_epoch(event: Event) -> None:
-        print_line(_line(event, pace, event.running_loss), file)
+        print_line(_line(event, pace), file)
 
     return Callback(on_epoch=if_it_can(on_epoch), on_step_chunk=pace.tick)
